@@ -1,0 +1,60 @@
+"Sphinx settings of the site; `build.py` prepares the pages."
+import html
+from configparser import ConfigParser
+from pathlib import Path
+
+from docutils import nodes
+
+here = Path(__file__).parent
+settings = ConfigParser(delimiters=["="], interpolation=None)
+settings.read(here.parents[1]/"settings.ini", encoding="utf-8")
+settings = settings["DEFAULT"]
+
+project, version, author = settings["lib_name"], settings["version"], settings["author"]
+project_copyright = settings["copyright"]
+extensions = ["myst_nb", "sphinx_design"]
+exclude_patterns = ["_files/**"]
+nitpicky = True
+
+# notebooks come executed
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js = {}                     # widgets would load scripts from a CDN
+nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
+nb_mime_priority_overrides = [("html", "text/markdown", 5)]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline", "attrs_block"]
+myst_heading_anchors = 4
+myst_dmath_double_inline = True
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_copy_source = html_show_sourcelink = False
+html_math_renderer = "katex"
+html_theme_options = dict(
+    logo=dict(text=project), navbar_align="left", header_links_before_dropdown=6, navbar_end=["theme-switcher"],
+    footer_start=["copyright"], footer_end=[], show_prev_next=True, navigation_with_keys=False, show_toc_level=2,
+    pygments_light_style="a11y-high-contrast-light", pygments_dark_style="a11y-high-contrast-dark", back_to_top_button=False)
+html_sidebars = {"index": []}
+
+
+def _formula(tag):
+    def visit(self, node):
+        self.body.append(f'<{tag} class="katex-source">{html.escape(node.astext())}</{tag}>')
+        raise nodes.SkipNode
+    return visit, None
+
+
+def _load_katex(app, pagename, templatename, context, doctree):
+    if doctree is None or next(doctree.findall(lambda n: isinstance(n, (nodes.math, nodes.math_block))), None) is None: return
+    app.add_css_file("katex/katex.min.css")
+    app.add_js_file("katex/katex.min.js")
+    app.add_js_file("katex.js")
+
+
+def setup(app):
+    app.add_html_math_renderer("katex", inline_renderers=_formula("span"), block_renderers=_formula("div"))
+    app.connect("html-page-context", _load_katex)
+    return dict(parallel_read_safe=True, parallel_write_safe=True)

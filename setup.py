@@ -1,0 +1,31 @@
+"Build and install `lth_nb`; every setting lives in settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+parser = ConfigParser(delimiters=["="], interpolation=None)
+parser.read(here / "settings.ini", encoding="utf-8")
+settings = parser["DEFAULT"]
+words = lambda key: settings.get(key, "").split()
+data, run = words("data_requirements"), words("run_requirements")
+
+setup(
+    name=settings["lib_name"],
+    version=settings["version"],
+    description=settings["description"],
+    keywords=settings["keywords"],
+    author=settings["author"],
+    author_email=settings["author_email"],
+    license="Apache-2.0",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["lth_nb", "lth_nb.*"]),
+    include_package_data=True,
+    python_requires=f">={settings['min_python']}",
+    install_requires=words("requirements"),
+    extras_require={"data": data, "run": run, "all": data + run},
+    entry_points={"console_scripts": words("console_scripts"), "nbdev": ["lth_nb=lth_nb._modidx:d"]},
+    zip_safe=False,
+)
