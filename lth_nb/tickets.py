@@ -81,7 +81,7 @@ class Tickets:
         return Ticket(level, mask, density(mask), self.initial, self.rewind, final)
 
     @property
-    def hash(self) -> str: return _checksum(self)[:12]  # names the content in rows
+    def hash(self) -> str: return digest(_tensors(self), 12)  # names the content in rows: masks and weights, not when or where they were found
 
     def __repr__(self):
         h = self.header
@@ -174,7 +174,7 @@ def _resume(partial: Path, fresh: Tickets) -> Tickets:
     try: found = load_tickets(partial)
     except ValueError: return fresh
     same = [k for k in fresh.header if k not in ("levels", "provenance")]
-    return found if all(json.dumps(found.header.get(k)) == json.dumps(fresh.header[k]) for k in same) else fresh
+    return found if all(digest(found.header.get(k)) == digest(fresh.header[k]) for k in same) else fresh
 
 # %% ../nbs/06_tickets.ipynb #c296680f
 def _tensors(tickets: Tickets) -> dict[str, Tensor]:

@@ -1,0 +1,105 @@
+"The papers' tables in data/papers: whole, consistent with themselves, and equal to the papers' texts where those are at hand."
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_ind_from_stats
+
+from lth_nb.claims import CLAIMS, paper_table
+from lth_nb.statistics import holm
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = ROOT.parent/"shared"/"seeds"
+NATURAL = ("CIFAR-10", "CIFAR-100", "Fashion-MNIST")
+texts_at_hand = pytest.mark.skipif(not list(SEEDS.glob("*.txt")), reason="the papers' texts are not beside this checkout")
+
+
+def tables(): return {p.stem: paper_table(p.stem) for p in sorted((ROOT/"data"/"papers").glob("*.csv"))}
+def seed_text(number): return next(SEEDS.glob(f"{number}_*.txt")).read_text(encoding="utf-8")
+
+
+def test_every_table_has_its_source():
+    found = tables()
+    sources = found.pop("sources")
+    assert sorted(sources.file) == sorted(f"{name}.csv" for name in found)
+    assert sources.mark.isin(["P", "C", "S"]).all() and sources.notna().all().all()
+
+
+def test_sizes_add_up():
+    sizes = tables()["sabatelli_table1"]
+    assert len(sizes) == sizes.dataset.nunique() == 7
+    assert (sizes.train + sizes.validation + sizes.test == sizes.total).all()
+    assert sizes.domain.value_counts().to_dict() == {"pathology": 4, "art": 3}
+
+
+def test_accuracies_fill_six_by_five():
+    table, sizes = tables()["sabatelli_table2"], tables()["sabatelli_table1"]
+    wide = table.assign(column=np.where(table.source == table.target, "own", table.source)).pivot(index="target", columns="column", values="mean")
+    assert wide.shape == (6, 5) and wide.notna().all().all()
+    assert set(wide.columns) == {"", "own", *NATURAL} and set(wide.index) == set(sizes.dataset) - {"Artist-Classification-2"}
+    assert ((table.arm == "scratch") == (table.source == "")).all()
+    assert table["mean"].between(0, 100).all() and table["std"].between(0, 10, inclusive="neither").all()
+
+
+def test_sparsities_fill_the_same_cells_and_two_leave_the_grid():
+    accuracy, sparsity = tables()["sabatelli_table2"], tables()["sabatelli_table3"]
+    assert len(sparsity) == 24
+    keys = ["target", "source"]
+    assert sparsity[keys].apply(tuple, axis=1).tolist() == accuracy[accuracy.arm == "ticket"][keys].apply(tuple, axis=1).tolist()
+    grid = 1 - 0.8**np.arange(32)
+    away = sparsity.sparsity.map(lambda s: np.abs(grid - s).min())
+    assert sorted(sparsity.sparsity[away > 0.0006]) == [0.886, 0.963]
+
+
+def test_welch_with_holm_keeps_24_of_24_and_10_of_18():
+    table = tables()["sabatelli_table2"].set_index(["target", "source"])
+    def welch(a, b):
+        (m, s), (n, t) = table.loc[a, ["mean", "std"]], table.loc[b, ["mean", "std"]]
+        return ttest_ind_from_stats(m, s, 4, n, t, 4, equal_var=False).pvalue
+    tickets = [key for key in table.index if key[1]]
+    over_scratch = np.array([welch(key, (key[0], "")) for key in tickets])
+    natural = np.array([welch(key, (key[0], key[0])) for key in tickets if key[1] in NATURAL])
+    assert (len(over_scratch), len(natural)) == (24, 18)
+    assert (np.sum(holm(over_scratch) < 0.05), np.sum(holm(natural) < 0.05)) == (24, 10)
+
+
+def test_reimplementation_and_sparse_transfer_are_whole():
+    found = tables()
+    morcos, mehta = found["morcos_reimplementation"], found["mehta"]
+    optimizers = morcos[morcos.experiment == "optimizers"]
+    assert set(zip(optimizers.ticket_optimizer, optimizers.optimizer)) == {(a, b) for a in ("SGD", "Adam") for b in ("SGD", "Adam")}
+    assert sorted(morcos[morcos.experiment == "datasets"].arm) == ["scratch", "ticket", "weights_only"]
+    assert len(mehta) == 5 and mehta[["least_density", "best_accuracy"]].notna().all().all()
+    full = mehta[(mehta.target == "SmallNORB") & (mehta.freeze == "none")].set_index("pruning").least_density
+    assert full["iterative"] < full["one-shot"]
+
+
+@texts_at_hand
+def test_tables_equal_the_papers_text():
+    lines = [line.split("\t") for line in seed_text("001").splitlines() if "\t" in line]
+    found = tables()
+    start = next(i for i, line in enumerate(lines) if line[0] == "Dataset")
+    for line, row in zip(lines[start + 1:], found["sabatelli_table1"].itertuples(index=False), strict=False):
+        assert line == [str(v) for name, v in row._asdict().items() if name != "domain"]
+    heads = [i for i, line in enumerate(lines) if line[0] == "Target-Dataset"]
+    for name, head, columns in (("sabatelli_table2", heads[0], ["mean", "std"]), ("sabatelli_table3", heads[1], ["sparsity"])):
+        table, cells = found[name].set_index(["target", "source"])[columns], {}
+        for target, *row in lines[head + 1:head + 7]:
+            for column, cell in zip(lines[head][1:], row, strict=True):
+                source = {"Scratch-Training": "", "Target-Ticket": target}.get(column, column)
+                if cell != "-": cells[target, source] = tuple(float(v) for v in cell.split(r"\pm"))
+        assert cells == {key: tuple(row) for key, row in zip(table.index, table.to_numpy().tolist())}
+    settings = {line[0]: line[1] for line in lines[next(i for i, line in enumerate(lines) if line[0] == "Hyperparameter") + 1:]}
+    plain = lambda text: re.sub(r"[\s\[\],]+", " ", text.replace("10^{-1}", "0.1").replace("10^{-5}", "1e-5")).strip()
+    ours = found["sabatelli_table4"].set_index("hyperparameter").value
+    assert {re.sub(r" [ρα]$", "", key): plain(value) for key, value in settings.items()} == ours.to_dict()
+
+
+@texts_at_hand
+@pytest.mark.parametrize("claim", [c for c in CLAIMS.values() if c.quoted], ids=lambda c: c.id)
+def test_quotes_stand_in_the_papers(claim):
+    plain = lambda text: re.sub(r"\s+", " ", re.sub(r"[`$\\]|\bapprox\b|≈", "", text))
+    paper = plain(seed_text({"S": "001", "M": "002", "T": "003"}[claim.id[0]]))
+    for part in claim.words.split(" … "): assert plain(part) in paper, part
