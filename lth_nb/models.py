@@ -129,7 +129,7 @@ MODELS = {
 INITIALISATIONS = {
     "kaiming": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),
     "xavier": nn.init.xavier_normal_,
-    "pytorch": None,
+    "pytorch": None,  # each layer's own `reset_parameters`
 }
 
 
@@ -144,10 +144,10 @@ def _stream(seed: int, *names):
 def _filled(module: nn.Module, init: str) -> nn.Module:
     "`module`, made on 'meta', with memory on the CPU and fresh values."
     for layer in module.to_empty(device="cpu").modules():
-        if hasattr(layer, "reset_parameters") and not (_weighted(layer) and INITIALISATIONS[init]): layer.reset_parameters()
-        elif _weighted(layer):
+        if _weighted(layer) and INITIALISATIONS[init]:
             INITIALISATIONS[init](layer.weight)
             if layer.bias is not None: nn.init.zeros_(layer.bias)
+        elif hasattr(layer, "reset_parameters"): layer.reset_parameters()
     return module
 
 

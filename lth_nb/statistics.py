@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import integrate, optimize, stats
+from scipy import integrate, stats
+from statsmodels.stats.power import TTestPower
 
 from .results import KEY
 
@@ -84,7 +85,7 @@ def paired_difference(
     d_z = t / math.sqrt(n)
     unbiased = math.exp(math.lgamma((n - 1) / 2) - math.lgamma((n - 2) / 2)) * math.sqrt(2 / (n - 1)) if n > 2 else math.nan
     return PairedDifference(n, mean, std, *bootstrap_interval(d, confidence, resamples, seed), t, greater, less,
-        min(1.0, 2 * min(greater, less)), d_z, d_z * unbiased)
+        float(np.minimum(1, 2 * min(greater, less))), d_z, d_z * unbiased)
 
 # %% ../nbs/09_statistics.ipynb #0466c054
 def holm(
@@ -126,36 +127,30 @@ def detectable_effect(
 ) -> float:               # d_z
     "Effect size that n pairs find with this power."
     if n < 2: raise ValueError(f"a paired test needs at least 2 pairs, not {n}")
-    reach = stats.t.ppf(1 - alpha / 2, n - 1)
-    def found(d): return stats.nct.sf(reach, n - 1, d * math.sqrt(n)) + stats.nct.cdf(-reach, n - 1, d * math.sqrt(n))
-    return float(optimize.brentq(lambda d: found(d) - power, 1e-6, 50))
+    return float(TTestPower().solve_power(nobs=n, power=power, alpha=alpha))
 
 # %% ../nbs/09_statistics.ipynb #ca5dc03d
 SERIES = [name for name in KEY if name != "level"]  # what the levels of one ticket have in common
 
 
-def _best(frame: pd.DataFrame, value: str, by: list[str] | None) -> pd.DataFrame:
-    "The row with the largest `value` in every group, of equal ones the sparsest."
-    by = SERIES if by is None else by
+def choose_level(
+    frame: pd.DataFrame,          # rows with `value`, density and the columns of `by`
+    by: list[str] | None = None,  # columns that name a series of levels, the seed among them; `None`: the whole key but the level
+    value: str = "val_accuracy",  # column that is best at the level wanted
+) -> pd.DataFrame:                # one row a series, in the order of `frame`
+    "The level with the best validation accuracy; ties: the sparser."
+    by = SERIES if by is None else list(by)
     if missing := [c for c in (value, "density", *by) if c not in frame]: raise KeyError(f"the table has no column {', '.join(missing)}")
     if frame[value].isna().any(): raise ValueError(f"{value} is NaN in {frame[value].isna().sum()} rows; leave them out or run them again")
     return frame.sort_values([value, "density"], ascending=[True, False], kind="stable").drop_duplicates(by, keep="last").sort_index()
 
-# %% ../nbs/09_statistics.ipynb #6babd95b
-def choose_level(
-    frame: pd.DataFrame,           # rows with val_accuracy, density and the columns of `by`
-    by: list[str] | None = None,   # columns that name a series of levels, the seed among them; `None`: the whole key but the level
-) -> pd.DataFrame:                 # one row a series, in the order of `frame`
-    "The level with the best validation accuracy; ties: the sparser."
-    return _best(frame, "val_accuracy", by)
-
 
 def best_of_test(
-    frame: pd.DataFrame,           # rows with test_accuracy, density and the columns of `by`
-    by: list[str] | None = None,   # as in `choose_level`
+    frame: pd.DataFrame,          # rows with test_accuracy, density and the columns of `by`
+    by: list[str] | None = None,  # as in `choose_level`
 ) -> pd.DataFrame:
     "The level with the best test accuracy, as the papers did it: an optimistic choice."
-    return _best(frame, "test_accuracy", by)
+    return choose_level(frame, by, "test_accuracy")
 
 # %% ../nbs/09_statistics.ipynb #0d04c166
 def expected_best_of(

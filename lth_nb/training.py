@@ -139,7 +139,7 @@ def _dtype(model: nn.Module) -> torch.dtype: return next(model.parameters()).dty
 
 # %% ../nbs/05_training.ipynb #bb8e59c7
 class _Slot:
-    "A network, its gradient and its mask at fixed addresses, with one optimizer over all of it."
+    "A network, its gradient and its mask at fixed addresses, with one optimizer step over all of it."
     def __init__(self, model, parameters: dict[str, nn.Parameter], mask: Mask | None, recipe: Recipe):
         self.model, self.parameters, self.recipe = model, parameters, recipe
         total = sum(p.numel() for p in parameters.values())
@@ -152,7 +152,8 @@ class _Slot:
             self._view(self.weights.data[place], p).copy_(p.data)
             if mask and name in mask: self._view(self.mask[place], p).copy_(mask[name])
             p.data, p.grad = self._view(self.weights.data[place], p), self._view(self.weights.grad[place], p)
-        self.optimizer = self._make_optimizer()
+        self.moments = [torch.zeros_like(self.weights.data) for _ in range(2 if recipe.optimizer == "adam" else recipe.momentum > 0)]
+        self.count = torch.zeros((), device=like.device)
 
     @staticmethod
     def _view(flat, p):
@@ -161,11 +162,15 @@ class _Slot:
         o, i, h, w = p.shape
         return flat.view(o, h, w, i).permute(0, 3, 1, 2)
 
-    def _make_optimizer(self):
-        "One optimizer over one tensor."
-        r, fused = self.recipe, self.weights.device.type in ("cpu", "cuda")
-        if r.optimizer == "adam": return torch.optim.Adam([self.weights], lr=r.lr, weight_decay=r.weight_decay, fused=fused)
-        return torch.optim.SGD([self.weights], lr=r.lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0, weight_decay=r.weight_decay, fused=fused)
+    def _update(self, lr: float):
+        "torch's own fused SGD or Adam kernel on the flat vector (importing torch.optim would cost each run a second)."
+        r, one = self.recipe, ([self.weights.data], [self.weights.grad], *([m] for m in self.moments))
+        if r.optimizer == "adam":
+            self.count += 1
+            torch._fused_adam_(*one, [], [self.count], lr=lr, beta1=0.9, beta2=0.999, weight_decay=r.weight_decay, eps=1e-8, amsgrad=False, maximize=False)
+        else:
+            torch._fused_sgd_(*one, *([[]] if not self.moments else []), lr=lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0,
+                weight_decay=r.weight_decay, dampening=0, maximize=False, is_first_step=False)
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
         "One optimizer step; returns the mean loss of the batch, still on the device."
@@ -173,9 +178,8 @@ class _Slot:
         loss = F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, y)
         self.weights.grad.zero_()
         loss.backward()
-        self.optimizer.param_groups[0]["lr"] = lr
         if self.mask is not None: self.weights.grad.mul_(self.mask)
-        self.optimizer.step()
+        self._update(lr)
         if self.mask is not None: self.weights.data.mul_(self.mask)
         return loss.detach()
 
