@@ -3,6 +3,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
@@ -10,6 +11,20 @@ parser.read(here / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
 words = lambda key: settings.get(key, "").split()
 data, run = words("data_requirements"), words("run_requirements")
+
+SHIPPED = ["nbs/Snakefile", "nbs/runs/*.ipynb", "nbs/papers/*.ipynb", "nbs/studies/*.yaml", "data/papers/*.csv"]
+
+
+class build_with_notebooks(build_py):
+    "A wheel also holds what a study needs at run time, under lth_nb/_shipped."
+    def run(self):
+        super().run()
+        for pattern in SHIPPED:
+            for file in here.glob(pattern):
+                target = Path(self.build_lib, "lth_nb", "_shipped", file.relative_to(here))
+                self.mkpath(str(target.parent))
+                self.copy_file(str(file), str(target))
+
 
 setup(
     name=settings["lib_name"],
@@ -21,6 +36,7 @@ setup(
     license="Apache-2.0",
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    cmdclass={"build_py": build_with_notebooks},
     packages=find_packages(include=["lth_nb", "lth_nb.*"]),
     include_package_data=True,
     python_requires=f">={settings['min_python']}",

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'MORCOS', 'MEHTA', 'QUESTIONS', 'CLAIMS', 'PAIR',
            'CELL', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
-           'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_cards']
+           'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
+           'claim_cards', 'study_banner', 'compact']
 
 # %% ../nbs/10_claims.ipynb #cf788d9a
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import Paths
-from .statistics import choose_level, holm, non_inferiority, paired_difference
+from .statistics import choose_level, detectable_effect, equivalence, holm, non_inferiority, paired_difference
 
 # %% ../nbs/10_claims.ipynb #f43b976a
 def paper_table(
@@ -62,7 +63,7 @@ class Contrast:
     level: str | float | tuple = "sparse"  # of both sides, or of `a` alone where `level_b` is given
     kind: str = "greater"     # a key of REGIONS
     on: str = ""              # only targets with this role in the study's information
-    level_b: str | float | tuple | None = None
+    level_b: str | float | None = None     # 'chosen' or a density
     primary: bool = True      # does the claim's verdict rest on it, or is it shown beside?
 
 
@@ -178,13 +179,14 @@ def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
     rows = rows[(rows["level"] == 0) == (side["arm"] in DENSE)]
     if side["arm"] == "scratch": return rows
     rows = rows[rows["ticket_recipe"] == side["ticket_recipe"]]
-    own, share = rows["source"] == rows["target"], rows["source_fraction"].astype(float)
-    rows = rows[np.isclose(share, side["source_share"] * rows["fraction"].where(own, 1.0))]
-    more, fewer = (set(names) for names in zip(*roles.get("more_classes", []))) if roles.get("more_classes") else ((), ())
-    listed = {"natural": roles.get("natural", ()), "more_classes": more, "fewer_classes": fewer}
+    whole = rows["fraction"].where(rows["source"] == rows["target"], 1.0)  # a target's own ticket knows no more of it than its networks
+    rows = rows[np.isclose(rows["source_fraction"].astype(float), side["source_share"] * whole)]
+    if side["source"] == "any": return rows
     if side["source"] == "related": return rows[_listed(rows, ["source", "target"], roles.get("related", ()))]
-    if side["source"] in listed: rows = rows[rows["source"].isin(list(listed[side["source"]]))]
-    return rows[{"own": own, "any": own | ~own}.get(side["source"], ~own).loc[rows.index]]
+    rows = rows[(rows["source"] == rows["target"]) == (side["source"] == "own")]
+    pairs = roles.get("more_classes", ())
+    listed = {"natural": roles.get("natural", ()), "more_classes": [pair[0] for pair in pairs], "fewer_classes": [pair[1] for pair in pairs]}
+    return rows[rows["source"].isin(listed[side["source"]])] if side["source"] in listed else rows
 
 # %% ../nbs/10_claims.ipynb #6a098e19
 PAIR = ["target", "fraction", "model", "seed"]
@@ -206,17 +208,20 @@ def _same_levels(pairs: pd.DataFrame) -> pd.DataFrame:
     nearest = [pairs["away"] == pairs.groupby([*CELL, "seed", level])["away"].transform("min") for level in ("level_a", "level_b")]
     return pairs[nearest[0] & nearest[1] & (pairs["away"] <= NEAREST)]
 
-# %% ../nbs/10_claims.ipynb #30a8a9c6
-def _sides(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> list[pd.DataFrame]:
-    "The rows of both sides at their levels."
-    roles, found = info.get("roles", {}), []
+# %% ../nbs/10_claims.ipynb #00e8d493
+def _rows_of_both(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> list[pd.DataFrame]:
+    "The rows of `a` and of `b`, at every level."
+    roles = info.get("roles", {})
     if contrast.on: frame = frame[frame["target"].isin(roles.get(contrast.on, []))]
-    frame = frame.sort_values([*PAIR, "source", "level"], ignore_index=True)  # the order of the table is of no consequence
-    for name, s, rule in (("a", contrast.a, contrast.level), ("b", contrast.b, contrast.level_b or contrast.level)):
-        rows = _at_level(_rows_of(frame, s | {"recipe": recipe if s["recipe"] == "base" else s["recipe"]}, roles), "chosen" if s["arm"] in DENSE else rule)
-        rows = rows[[*PAIR, "source", "level", "density", "test_accuracy"]]
-        found.append(rows.rename(columns={"level": f"level_{name}", "density": f"density_{name}", "test_accuracy": name}))
-    return found
+    return [_rows_of(frame, s | {"recipe": recipe} if s["recipe"] == "base" else s, roles) for s in (contrast.a, contrast.b)]
+
+
+def _sides(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> list[pd.DataFrame]:
+    "The rows of `a` and of `b` at their levels; sorted, so that the order of the table is of no consequence."
+    both = _rows_of_both(frame.sort_values([*PAIR, "source", "level"], ignore_index=True), contrast, info, recipe)
+    rules = ["chosen" if s["arm"] in DENSE else rule for s, rule in ((contrast.a, contrast.level), (contrast.b, contrast.level_b or contrast.level))]
+    return [_at_level(rows, rule)[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s})
+        for s, rows, rule in zip("ab", both, rules)]
 
 
 def _pairs(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> pd.DataFrame:
@@ -262,8 +267,7 @@ def _judged(
     x = np.sort(np.asarray(differences, float))
     if len(x) < 2: return dict(n=len(x))
     found, zero = paired_difference(x, 0 * x), 0 * x
-    inside = {"non_inferior": lambda: non_inferiority(x, zero, margin),
-        "equivalent": lambda: max(non_inferiority(x, zero, margin), non_inferiority(zero, x, margin))}.get(kind, lambda: found.p_greater)()
+    inside = non_inferiority(x, zero, margin) if kind == "non_inferior" else equivalence(x, zero, margin) if kind == "equivalent" else found.p_greater
     return dict(n=len(x), difference=100 * found.mean, low=100 * found.low, high=100 * found.high, effect_size=found.effect_size, p=min(1.0, 2 * min(inside, 1 - inside)))
 
 
@@ -324,6 +328,11 @@ def _described(side: dict) -> str:
     return " ".join(words) + (f" found on {side['source_share']:.0%} of the data" if side["source_share"] != 1 else "")
 
 
+def _named(cell: tuple) -> str:
+    "Target, fraction, model and what more names a cell, in words."
+    return f"{cell[0]} ({cell[1]:.0%} of its data), " + ", ".join(filter(None, cell[2:]))
+
+
 def _missing(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str, measured: int) -> list[str]:
     "Which rows one side has and the other lacks."
     if contrast.on and not info.get("roles", {}).get(contrast.on): return [f"no target has the role {contrast.on}"]
@@ -334,7 +343,7 @@ def _missing(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str, m
         if getattr(contrast, s)["source"] in ("related", "more_classes", "fewer_classes"): continue  # not every target has one
         both = found[other][[*keys, "seed"]].drop_duplicates().merge(found[s][[*keys, "seed"]].drop_duplicates(), how="left", indicator="found")
         for key, rows in both[both["found"] == "left_only"].groupby(keys):
-            lacking.append(f"no {_described(getattr(contrast, s))} for {' '.join(map(str, key))}, seed {', '.join(map(str, rows['seed']))}")
+            lacking.append(f"no {_described(getattr(contrast, s))} for {_named(key)}, seed {', '.join(map(str, rows['seed']))}")
     return lacking or ([] if measured else ["no level at which both sides can be read"])
 
 # %% ../nbs/10_claims.ipynb #6fcd2ca8
@@ -343,7 +352,7 @@ def _balanced(pairs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     seeds = pairs.groupby(CELL)["seed"].transform("size")
     kept = pairs[seeds >= seeds.groupby([pairs[c] for c in CELL]).first().median() / 2]
     common = kept.groupby("seed")["seed"].transform("size") == kept.groupby(CELL).ngroups
-    left = [f"left out: {' '.join(map(str, cell))}, too few seeds" for cell, _ in pairs.drop(kept.index).groupby(CELL)]
+    left = [f"left out: {_named(cell)}, too few seeds" for cell, _ in pairs.drop(kept.index).groupby(CELL)]
     return kept[common], left + ([f"left out: seed {', '.join(map(str, sorted(kept[~common]['seed'].unique())))}, not in every cell"] if not common.all() else [])
 
 
@@ -393,12 +402,63 @@ def verdicts(
             cells=len(of), cells_for=int(of.isin(["reproduced", "a > b"]).sum()), cells_against=int(of.isin(["contradicted", "b > a"]).sum()), scale=info.get("scale", "")))
     return pd.DataFrame(rows)
 
+# %% ../nbs/10_claims.ipynb #e46ddf53
+def _level_words(rule: str | float | tuple) -> str:
+    "Which level is compared, in words."
+    if rule == "sparse": rule = SPARSE
+    if isinstance(rule, tuple): return "levels with " + (f"{rule[0]:.0%} to" if rule[0] else "at most") + f" {rule[1]:.0%} of the weights left"
+    if isinstance(rule, float): return f"level nearest to {rule:.0%} of the weights left"
+    return {"chosen": "best level on the validation data", "sparsest": "sparsest level", "drop": "from the best to the sparsest level"}[rule]
+
+
+def claim_text(
+    claim: Claim,
+) -> str:  # Markdown
+    "The claim, where it stands, the numbers to cite, and what would count for and against it."
+    points = f"{100 * claim.margin:g} percentage point{'s' if claim.margin != 0.01 else ''}"
+    bound = dict(greater="above 0", non_inferior=f"above minus {points}", equivalent=f"within {points} either way", open="on one side of 0")
+    lines = [f"- {c.name}: {bound[c.kind]} ({'; '.join(filter(None, (_level_words(c.level), c.on and f'{c.on} targets', '' if c.primary else 'shown beside the verdict')))})" for c in claim.contrasts]
+    where = ", ".join(filter(None, (claim.paper, claim.where))) + ("" if claim.quoted else ", in our words" if claim.paper != "this study" else "")
+    return "\n".join([f"**{claim.id}**", "", f"> {claim.words}", ">", f"> {where}", "", f"Numbers to cite: {claim.numbers}." + (f" {claim.note}" if claim.note else ""), "",
+        "Where the mean difference in test accuracy, paired by seed, has to lie:", "", *lines, "",
+        f"It is not reproduced if the 95% bootstrap interval reaches the bound or the Holm-adjusted p is {ALPHA} or more (inconclusive), or if the interval lies beyond the bound (contradicted)."])
+
+
+def claim_pairs(frame: pd.DataFrame, info: dict, claim: Claim, recipe: str = "base") -> pd.DataFrame:
+    "The pairs of every contrast of a claim, as made by `contrast_pairs`, with the contrast's name."
+    return pd.concat([contrast_pairs(frame, c, info, recipe).assign(contrast=c.name) for c in claim.contrasts], ignore_index=True)
+
+# %% ../nbs/10_claims.ipynb #4bb9ad15
+def in_panels(
+    rows: pd.DataFrame,             # rows of one study
+    columns: tuple = ("target", "fraction", "model", "source"),  # what rows of one panel share; scratch goes into the panels of every source
+) -> pd.DataFrame:                  # the rows with their panel's title in the column `on`
+    "Rows grouped for a figure; a title names what differs between panels, and always target and source."
+    keys, ticketed, scratch = [*columns], rows[rows["source"] != ""], rows[rows["source"] == ""]
+    if "source" in keys: scratch = scratch.drop(columns="source").merge(ticketed[keys].drop_duplicates())
+    rows = pd.concat([ticketed, scratch], ignore_index=True)
+    words = dict(fraction=lambda r: f"{r['fraction']:.0%} of its data", source=lambda r: "own" if r["source"] == r["target"] else f"from {r['source']}")
+    named = [c for c in keys if c in ("target", "source") or rows[c].nunique() > 1]
+    on = [", ".join(words.get(c, lambda r: str(r[c]))(r) for c in named) for r in rows[list({*keys, "source", "target"})].to_dict("records")]
+    return rows.assign(on=on, source=rows["source"].where(rows["arm"] != "scratch", ""))
+
+
+def claim_rows(
+    frame: pd.DataFrame,   # rows of one study
+    info: dict,            # the study's information; its roles are read
+    claim: Claim,
+    recipe: str = "base",  # the recipe that stands for `base`
+) -> pd.DataFrame:
+    "All rows, at every level, that any side of a claim reads."
+    frame = frame.reset_index(drop=True)
+    return frame.loc[sorted({i for c in claim.contrasts for rows in _rows_of_both(frame, c, info, recipe) for i in rows.index})]
+
 # %% ../nbs/10_claims.ipynb #bf9d96fe
 def _sentence(row) -> str:
     "One verdict with its numbers."
     if row.verdict == "not measured": return f"not measured{f' ({row.missing})' if row.missing else ''}"
     best = "" if np.isnan(row.best_of_test) else f"; read off the test set {row.best_of_test:+.1f}"
-    a, _, b = row.contrast.partition(" - ")
+    a, b = row.contrast.split(",")[0].partition(" - ")[::2]
     word = {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, row.verdict)
     return f"**{word}**, {row.contrast}: {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}], d = {row.effect_size:.1f}, n = {row.n} seeds, p = {row.p_holm:.2g}{best}"
 
@@ -416,3 +476,23 @@ def claim_cards(
             text = f"{row.id} ({row.claim}): {row.words} Scale: {row.scale}\n" + "".join(f"\n- {_sentence(c)}" for c in contrasts[contrasts["id"] == row.id].itertuples())
         cards[row.id] = text
     return cards
+
+# %% ../nbs/10_claims.ipynb #daae1e80
+def study_banner(
+    frame: pd.DataFrame,  # rows of one study
+    info: dict,           # the study's information
+) -> str:                 # one paragraph of Markdown
+    "Which study, at which scale, how much of it, and which effects its seeds can show."
+    n, sets = frame["seed"].nunique(), frame["target"].nunique()
+    power = f"; a paired test sees effects above d = {detectable_effect(n):.1f} (80% power)" if n > 1 else "; one seed shows no effect"
+    return f"**Study `{info['study']}`** ({info['scale'].rstrip('.')}): {len(frame):,} networks, {', '.join(sorted(frame['model'].unique()))}, {sets} target{'s' * (sets != 1)}, {n} seed{'s' * (n != 1)}{power}."
+
+
+def compact(
+    table: pd.DataFrame,  # as made by `verdicts`, `verdict_contrasts` or `verdict_cells`
+) -> pd.DataFrame:        # numbers as text
+    "The columns that a page shows, without those that are empty and a model that is the only one."
+    columns = ["id", "contrast", *(c for c in CELL if c != "model" or table.get(c, pd.Series()).nunique() > 1), "cells", "n", "difference", "low", "high", "effect_size", "p_holm", "best_of_test", "verdict", "missing"]
+    digits = dict(difference="{:+.2f}", low="{:+.2f}", high="{:+.2f}", best_of_test="{:+.2f}", effect_size="{:.1f}", p_holm="{:.2g}")
+    shown = pd.DataFrame({c: ["" if v != v else digits.get(c, "{}").format(v) for v in table[c]] for c in columns if c in table})
+    return shown.loc[:, (shown != "").any()] if len(shown) else shown

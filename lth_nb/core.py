@@ -25,12 +25,15 @@ class Paths:
         here = Path.cwd()
         home = root or os.environ.get("LTH_HOME") or next((p for p in (here, *here.parents) if (p/"settings.ini").is_file()), here)
         self.root = Path(home).expanduser().resolve()
-        shipped = Path(__file__).parent/"_shipped" if "__file__" in globals() else self.root
-        self.nbs = self.root/"nbs" if (self.root/"nbs"/"Snakefile").is_file() or not shipped.is_dir() else shipped/"nbs"
         self.data, self.figures = self.root/"data", self.root/"figures"
         for name in ("raw", "cache", "tickets", "runs", "results"): setattr(self, name, self.data/name)
-        self.papers = self.data/"papers" if (self.data/"papers").is_dir() or not shipped.is_dir() else shipped/"papers"
+        self.nbs, self.papers = self._own_or_shipped("nbs/Snakefile").parent, self._own_or_shipped("data/papers")
         self.studies = self.nbs/"studies"
+
+    def _own_or_shipped(self, name: str) -> Path:
+        "The project's own file, else the one in the installed package, else the one in the checkout the package is used from."
+        package = Path(__file__).parent if "__file__" in globals() else self.root
+        return next((p for p in (self.root/name, package/"_shipped"/name, package.parent/name) if p.exists()), self.root/name)
 
     @property
     def raw_folders(self) -> list[Path]:  # where data sets are looked for, first match wins
@@ -141,6 +144,7 @@ def commit(
     return head.stdout.strip() + ("+" if changed else "")
 
 
+@cache
 def _version(package: str) -> str:
     "Installed version of a package, or an empty string."
     try: return version(package)

@@ -14,7 +14,7 @@ from typing import Callable
 
 import numpy as np
 import safetensors
-import safetensors.torch
+from safetensors.torch import save as _to_bytes
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from fastcore.basics import patch
@@ -334,7 +334,7 @@ def is_here(
     if find_dataset(name, folders) or entry and entry.kind == "embedded": return True
     return bool(entry and entry.kind == "torchvision") and any((f/_MARKS[entry.load]).exists() for f in folders)
 
-
+# %% ../nbs/01_data.ipynb #c9213957
 def _stamp_of(path: Path) -> list:
     "Name, size and time of a file, or of every file of a folder."
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
@@ -359,7 +359,7 @@ def _read_cached(
     splits = {s: (_fitted(x, image_size, channels), y) for s, (x, y) in splits.items()}
     if time.perf_counter() - start > slow:
         flat = {f"{s}_{part}": t.contiguous() for s, pair in splits.items() for part, t in zip(("images", "labels"), pair)}
-        with write_atomically(kept, "wb") as f: f.write(safetensors.torch.save(flat, dict(class_names=json.dumps(names))))
+        with write_atomically(kept, "wb") as f: f.write(_to_bytes(flat, dict(class_names=json.dumps(names))))
     return splits, names
 
 # %% ../nbs/01_data.ipynb #2de24664

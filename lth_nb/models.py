@@ -9,15 +9,13 @@ __all__ = ['MODELS', 'INITIALISATIONS', 'HEADS', 'lenet', 'plain', 'Residual', '
 # %% ../nbs/02_models.ipynb #824a48a9
 from collections import OrderedDict
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from .core import seed_for
 
@@ -226,17 +224,26 @@ def prunable(
     return {f"{name}.weight": layer.weight for name, layer in model.named_modules()
             if _weighted(layer) and (head or not name.startswith("head"))}
 
-# %% ../nbs/02_models.ipynb #665c8e22
+# %% ../nbs/02_models.ipynb #85293aff
+@cache
+def _layer_flops(name: str, head: str, num_classes: int, image_size: int, channels: int) -> dict[str, int]:
+    "Weight name -> operations of its layer on one image, from the output sizes of a throw-away copy of the network."
+    model, found = build_model(name, num_classes, image_size, channels, head=head).eval(), {}
+    def note(layer_name, layer, out): found[f"{layer_name}.weight"] = 2 * layer.weight.numel() * (out.numel() // layer.weight.shape[0])
+    for layer_name, layer in model.named_modules():
+        if _weighted(layer): layer.register_forward_hook(lambda layer, _, out, layer_name=layer_name: note(layer_name, layer, out))
+    with torch.no_grad(): model(torch.zeros(1, channels, image_size, image_size))
+    return found
+
+
 def count_flops(
-    model: Network,
-    image_size: int,         # pixels
+    model: Network,            # made by `build_model`
+    image_size: int,           # pixels
     channels: int = 3,
     mask: dict | None = None,  # parameter name -> bool tensor; `None`: dense
 ) -> float:                    # floating-point operations
     "Operations of one forward pass of one image, without the weights that `mask` removes."
-    ghost = deepcopy(model).to("meta").eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter: ghost(torch.empty(1, channels, image_size, image_size, device="meta"))
-    counts = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    if unknown := set(mask or ()) - {f"{name}.weight" for name in counts}: raise KeyError(f"mask of unknown layers: {', '.join(sorted(unknown))}")
-    saved = sum(counts[name.removesuffix(".weight")] * (1 - m.float().mean().item()) for name, m in (mask or {}).items())
-    return counter.get_total_flops() - saved
+    sizes = [layer.out_features for layer in model.head.modules() if isinstance(layer, nn.Linear)]
+    counts = _layer_flops(model.name, "linear" if len(sizes) == 1 else "mlp", sizes[-1], image_size, channels)
+    if unknown := set(mask or ()) - set(counts): raise KeyError(f"mask of unknown layers: {', '.join(sorted(unknown))}")
+    return float(sum(n * (mask[name].float().mean().item() if mask and name in mask else 1) for name, n in counts.items()))

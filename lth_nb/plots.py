@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BLACK', 'ORANGE', 'SKY', 'GREEN', 'YELLOW', 'BLUE', 'RED', 'PURPLE', 'GREY', 'STYLE', 'ARM_STYLE', 'SOURCE_STYLE',
-           'VERDICT_STYLE', 'PARTS', 'STD_BAND', 'INTERVAL', 'use_style', 'Look', 'looks', 'plot_accuracy_by_sparsity',
-           'plot_panels', 'transfer_matrix', 'plot_transfer_matrix', 'seed_differences', 'plot_pairs', 'plot_verdicts',
-           'plot_decomposition', 'caption', 'save_figure']
+           'PARTS', 'VERDICT_STYLE', 'STD_BAND', 'INTERVAL', 'VERDICTS', 'use_style', 'Look', 'looks',
+           'plot_accuracy_by_sparsity', 'plot_panels', 'transfer_matrix', 'plot_transfer_matrix', 'seed_differences',
+           'plot_pairs', 'plot_decomposition', 'plot_verdicts', 'caption', 'save_figure']
 
 # %% ../nbs/11_plots.ipynb #8b966dd0
 import hashlib, io, json, re, textwrap
@@ -20,14 +20,14 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .core import Paths, write_atomically
-from .results import KEY, table_hash
+from .results import KEY, SCHEMA, table_hash
 from .statistics import paired_difference, summarise
 
 # %% ../nbs/11_plots.ipynb #04429e64
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()
 GREY = "#767676"
 STYLE = {
-    "figure.figsize": (5.6, 4.2), "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "savefig.facecolor": "white",
+    "figure.figsize": (6.0, 3.8), "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "savefig.facecolor": "white",
     "font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 13, "axes.labelsize": 12.5, "legend.fontsize": 11, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.8,
     "lines.linewidth": 1.9, "lines.markersize": 6.5, "image.cmap": "cividis",
@@ -51,24 +51,30 @@ ARM_STYLE = {
     "ticket":            Look(r"ticket (mask + $\theta_k$)", BLUE, "o"),
     "original":          Look(r"original (mask + $\theta_0$)", SKY, "s"),
     "finetuned":         Look(r"fine-tuned (mask + $\theta_i$)", RED, "^"),
-    "reinit":            Look("re-initialised (mask + fresh weights)", ORANGE, "v"),
-    "shuffled":          Look(r"mask shuffled in each layer + $\theta_k$", PURPLE, "D", "--"),
-    "shuffled_globally": Look(r"mask shuffled over all layers + $\theta_k$", PURPLE, "d", ":"),
-    "random":            Look("random mask + fresh weights", GREY, "h", "--"),
-    "mask_only":         Look(r"source's mask + target's $\theta_k$", GREEN, "X", "-."),
-    "weights_only":      Look(r"target's mask + source's $\theta_k$", GREEN, "P", ":"),
-    "scratch":           Look("scratch (dense, fresh weights)", BLACK, "", "--"),
+    "reinit":            Look("re-initialised (mask + fresh)", ORANGE, "v"),
+    "shuffled":          Look(r"shuffled in each layer + $\theta_k$", PURPLE, "D", "--"),
+    "shuffled_globally": Look(r"shuffled globally + $\theta_k$", PURPLE, "d", ":"),
+    "random":            Look("random mask + fresh", GREY, "h", "--"),
+    "mask_only":         Look(r"mask only (target's $\theta_k$)", GREEN, "X", "-."),
+    "weights_only":      Look("weights only (target's mask)", GREEN, "P", ":"),
+    "scratch":           Look("scratch (dense, fresh)", BLACK, "", "--"),
     "dense_rewound":     Look(r"dense, source's $\theta_k$", BLUE, "", (0, (6, 2, 1, 2))),
     "dense_finetuned":   Look(r"dense, source's $\theta_i$", RED, "", (0, (3, 1.5))),
-    "imp":               Look("while the ticket was found", BLUE, ".", ":"),
+    "imp":               Look("while finding the ticket", BLUE, ".", ":"),
 }
 SOURCE_STYLE = {  # 'own': the target itself
     "own": Look("the target's own", BLUE, "o"), "cifar10": Look("CIFAR-10", GREEN, "s"), "cifar100": Look("CIFAR-100", ORANGE, "^"),
     "fashion_mnist": Look("Fashion-MNIST", RED, "D"), "tiny_imagenet20": Look("Tiny ImageNet (20)", PURPLE, "v"),
-    "svhn": Look("SVHN", SKY, "P"), "mnist": Look("MNIST", GREY, "X"),
+    "svhn": Look("SVHN", SKY, "P"), "mnist": Look("MNIST", GREY, "X"), "mnist_5k": Look("MNIST (5,000)", GREEN, "X", "--"),
+    "digits": Look("digits", ORANGE, "h", "--"), "kmnist": Look("KMNIST", PURPLE, "P", "--"), "blood_cells": Look("blood cells", RED, "s", "--"),
 }
-_OTHERS = [Look("", color, marker, line) for line in ("-", "--", ":") for color, marker in
+_OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, marker in
            ((RED, "D"), (GREEN, "s"), (PURPLE, "v"), (ORANGE, "^"), (SKY, "P"), (GREY, "X"), (BLACK, "h"))]
+
+
+def _words(name: str) -> str:
+    "A data set's name as it is written in a figure."
+    return SOURCE_STYLE[name].label if name in SOURCE_STYLE else str(name).replace("_", " ")
 
 # %% ../nbs/11_plots.ipynb #542a86b9
 def looks(
@@ -83,11 +89,11 @@ def looks(
         arm, _, recipe = name.partition(", ")
         if arm not in table:
             taken = {(look.color, str(look.line)) for look in found.values()}
-            found[name] = next((x for x in _OTHERS if (x.color, x.line) not in taken), _OTHERS[0])._replace(label=name)
+            found[name] = next((x for x in _OTHERS if (x.color, x.line) not in taken), _OTHERS[0])._replace(label=_words(name))
         elif not recipe: found[name] = table[arm]
         else:
             dots[arm] = dots.get(arm, 0) + 1
-            found[name] = table[arm]._replace(label=f"{table[arm].label}, {recipe}", line=(0, (1.2, 1.2 * dots[arm])))
+            found[name] = table[arm]._replace(label=f"{table[arm].label.split(' (')[0]}, {recipe}", line=(0, (1.2, 1.2 * dots[arm])))
     return found
 
 # %% ../nbs/11_plots.ipynb #5540d474
@@ -128,12 +134,18 @@ def _percent_axis(ax, low: float, high: float) -> None:
     ax.tick_params(axis="x", which="minor", length=0)
 
 
-def _legend(fig, axes, columns: int) -> None:
-    "One legend below the axes, each label once."
+def _legend(fig, axes) -> None:
+    "One legend below the axes, each label once, in as many columns as fit; the figure grows to hold it."
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     order = [look.label for look in (*SOURCE_STYLE.values(), *ARM_STYLE.values())]
-    labels = sorted(entries, key=lambda label: (order.index(label) if label in order else len(SOURCE_STYLE) - 0.5, label))
-    fig.legend([entries[label] for label in labels], labels, loc="outside lower center", ncols=columns, columnspacing=1.4, handlelength=2.8)
+    def place(label): return next((i for i, known in enumerate(order) if label.startswith(known.split(" (")[0])), len(SOURCE_STYLE) - 0.5), label
+    labels = sorted(entries, key=place)
+    for columns in range(min(5, len(labels)), 0, -1):
+        legend = fig.legend([entries[x] for x in labels], labels, loc="outside lower center", ncols=columns, columnspacing=1.2, handlelength=2.4)
+        size = legend.get_window_extent(fig.canvas.get_renderer()).size / fig.dpi
+        if size[0] <= fig.get_figwidth() or columns == 1: break
+        legend.remove()
+    fig.set_figheight(fig.get_figheight() + size[1])
 
 # %% ../nbs/11_plots.ipynb #43fb8161
 @use_style()
@@ -154,37 +166,38 @@ def plot_accuracy_by_sparsity(
         mean, std = 100 * p["mean"], 100 * p["std"].fillna(0)
         if p.dense.all():
             axes.axhline(mean.item(), color=look.color, linestyle=look.line, label=look.label)
-            axes.axhspan((mean - std).item(), (mean + std).item(), color=look.color, alpha=0.07, linewidth=0)
+            if "," not in name: axes.axhspan((mean - std).item(), (mean + std).item(), color=look.color, alpha=0.07, linewidth=0)
         else:
             axes.plot(p.density, mean, color=look.color, marker=look.marker, linestyle=look.line, label=look.label)
             axes.fill_between(p.density, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0)
     if len(lines): _percent_axis(axes, lines.density.min(), lines.density.max())
-    axes.set(xlabel="weights remaining (%)", ylabel={"val_accuracy": "validation accuracy (%)"}.get(value, value.replace("_", " ") + " (%)"), title=frame.target.iloc[0])
-    if ax is None: _legend(axes.figure, [axes], 2)
+    axes.set(xlabel="weights remaining (%)", ylabel={"val_accuracy": "validation accuracy (%)"}.get(value, value.replace("_", " ") + " (%)"), title=_words(frame.target.iloc[0]))
+    if ax is None: _legend(axes.figure, [axes])
     return axes
 
 # %% ../nbs/11_plots.ipynb #1298194f
 @use_style()
 def plot_panels(
     frame: pd.DataFrame,           # rows; within a panel they agree in all that is not drawn
-    panel: str = "target",         # column with one panel a value
+    panel: str = "target",         # column with one panel a value; a text is the panel's title
     by: str = "arm",               # what the lines are: 'arm' or 'source'
     value: str = "test_accuracy",  # a fraction; drawn in percent
-    columns: int = 3,              # panels side by side
+    columns: int = 3,              # panels side by side, at most
 ):                                 # matplotlib Figure
     "`plot_accuracy_by_sparsity` for several targets (or fractions, recipes, models), with one legend below."
     panels = list(frame.groupby(panel, sort=True))
     if not panels: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
-    columns, names = min(columns, len(panels)), {n for _, part in panels for n in _points(part, by, value).query("not dense").line}
+    names = sorted({n for _, part in panels for n in _points(part, by, value).query("not dense").line})
     height = -(-len(panels) // columns)
-    fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(3.4 * columns + 0.4, 2.9 * height + 1.1))
+    columns = -(-len(panels) // height)
+    fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(3.4 * columns + 0.4, 2.9 * height + 0.2))
     for i, (ax, (name, part)) in enumerate(zip(grid.flat, panels)):
-        plot_accuracy_by_sparsity(part, by, value, ax, sorted(names))
-        ax.set_title(name if panel == "target" else f"{panel.replace('_', ' ')} {name}")
+        plot_accuracy_by_sparsity(part, by, value, ax, names)
+        ax.set_title(textwrap.fill(_words(name) if isinstance(name, str) else f"{_words(panel)} {name:g}", 30))
         if i % columns: ax.set_ylabel("")
         if i + columns < len(panels): ax.set_xlabel("")
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
-    _legend(fig, grid.flat[:len(panels)], columns if by == "source" else max(1, columns - 1))
+    _legend(fig, grid.flat[:len(panels)])
     return fig
 
 # %% ../nbs/11_plots.ipynb #476be435
@@ -197,8 +210,9 @@ def transfer_matrix(
     frame = frame.assign(source=frame.source.mask(frame.source == frame.target, "own"))
     if frame.duplicated(["source", "target", "seed"]).any(): raise ValueError("several rows for one source, target and seed; choose the arm, the fraction and the level first")
     if reference is not None:
-        if reference.duplicated(["target", "seed"]).any(): raise ValueError("several reference rows for one target and seed; select one first")
-        base = frame[["target", "seed"]].merge(reference[["target", "seed", value]], how="left")[value]
+        keys = ["target", "fraction", "model", "seed"]
+        if reference.duplicated(keys).any(): raise ValueError("several reference rows for one target and seed; select one first")
+        base = frame[keys].merge(reference[[*keys, value]], how="left")[value]
         frame = frame.assign(**{value: frame[value].to_numpy() - base.to_numpy()})
         frame = frame[frame[value].notna()]
     table = 100 * frame.pivot_table(index="source", columns="target", values=value, aggfunc="mean")
@@ -224,7 +238,7 @@ def plot_transfer_matrix(
         if np.isnan(number): ax.text(j, i, "-", ha="center", va="center", color=GREY); continue
         dark = np.dot(image.cmap(image.norm(number))[:3], (0.299, 0.587, 0.114)) < 0.5
         ax.text(j, i, f"{number:.1f}" if reference is None else f"{number:+.1f}", ha="center", va="center", color="white" if dark else "black")
-    ax.set_xticks(range(table.shape[1]), [t.replace("_", "\n") for t in table.columns])
+    ax.set_xticks(range(table.shape[1]), [_words(t).replace(" ", "\n") for t in table.columns])
     ax.set_yticks(range(table.shape[0]), [look.label for look in looks("source", table.index).values()])
     ax.set(xlabel="target", ylabel="ticket from")
     ax.grid(False)
@@ -235,7 +249,7 @@ def plot_transfer_matrix(
 def seed_differences(
     pairs: pd.DataFrame,   # seed, difference (a fraction) and the columns of `by`
     by: list[str],         # columns that name a group
-) -> pd.DataFrame:         # one row a group: n seeds, mean, low, high in points, and the list of the seeds' differences
+) -> pd.DataFrame:         # one row a group: n seeds; mean, low, high and the list of the seeds' differences in points
     "Mean and bootstrap interval over seeds of every group."
     if missing := [c for c in ("seed", "difference", *by) if c not in pairs]: raise KeyError(f"the pairs have no column {', '.join(missing)}")
     rows = []
@@ -245,17 +259,11 @@ def seed_differences(
         rows.append(dict(zip(by, name)) | dict(n=found.n, mean=found.mean, low=found.low, high=found.high, seeds=list(seeds)))
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high", "seeds"])
 
-# %% ../nbs/11_plots.ipynb #a543ff61
-def _forest(ax, y, mean, low, high, look: Look) -> None:
-    "One estimate with its interval."
-    if np.isfinite([low, high]).all(): ax.plot([low, high], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt")
-    ax.plot(mean, y, marker=look.marker, color=look.color, linestyle="", markersize=8)
-
-
-def _forest_axes(ax, labels: list[str], xlabel: str):
-    "Axes with one line of text a row, from top to bottom, and a line at zero."
-    rows = sum(label.count("\n") + 1 for label in labels)
-    ax = ax or plt.subplots(figsize=(6.4, 0.42 * rows + 1.1))[1]
+# %% ../nbs/11_plots.ipynb #a3e951e7
+def _forest(ax, labels: list[str], xlabel: str):
+    "Axes with one row of text a label, from top to bottom, and a line at zero."
+    labels = [textwrap.fill(label, 36) for label in labels]
+    ax = ax or plt.subplots(figsize=(6.4, 0.36 * sum(label.count("\n") + 1 for label in labels) + 1.0))[1]
     ax.axvline(0, color=BLACK, linewidth=1)
     ax.set_yticks(range(len(labels)), labels)
     ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel=xlabel)
@@ -263,48 +271,29 @@ def _forest_axes(ax, labels: list[str], xlabel: str):
     ax.grid(False, axis="y")
     return ax
 
-# %% ../nbs/11_plots.ipynb #46820654
+
+def _estimate(ax, y: float, mean: float, low: float, high: float, look: Look, dots=()) -> None:
+    "One estimate with its interval, and what it is the mean of as dots below."
+    if np.isfinite([low, high]).all(): ax.plot([low, high], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt")
+    ax.plot(mean, y, marker=look.marker, color=look.color, linestyle="", markersize=8)
+    ax.plot(dots, np.full(len(dots), y + 0.28), color=GREY, marker="o", markersize=4.5, linestyle="", alpha=0.8)
+
+# %% ../nbs/11_plots.ipynb #b1119fc9
 @use_style()
 def plot_pairs(
-    pairs: pd.DataFrame,   # one row a cell and seed; `difference` is a fraction
+    pairs: pd.DataFrame,   # one row a contrast, cell and seed; `difference` is a fraction
     by: str = "target",    # column with one row of the figure a value
-    label: str = "difference in test accuracy (points)",  # of the x axis
     ax=None,               # matplotlib Axes; `None`: a figure of its own
 ):                         # matplotlib Axes
-    "Every seed's difference as a dot, with mean and interval."
+    "Mean and interval over seeds as a diamond with a bar, every seed as a dot below."
+    if pairs.empty: raise ValueError("there are no pairs to draw; the study lacks one side of them")
     table = seed_differences(pairs, [by])
-    ax = _forest_axes(ax, [str(x) for x in table[by]], label)
-    for y, row in enumerate(table.itertuples()):
-        _forest(ax, y, row.mean, row.low, row.high, Look("", BLUE, "D"))
-        ax.plot(row.seeds, np.full(row.n, y + 0.28), color=GREY, marker="o", markersize=4.5, linestyle="", alpha=0.8)
+    ax = _forest(ax, [_words(x) for x in table[by]], "difference in test accuracy (points)")
+    for y, row in enumerate(table.itertuples()): _estimate(ax, y, row.mean, row.low, row.high, Look("", BLUE, "D"), row.seeds)
     return ax
 
-# %% ../nbs/11_plots.ipynb #1ffb3301
-VERDICT_STYLE = {
-    "reproduced": Look("reproduced", GREEN, "o"), "contradicted": Look("contradicted", RED, "X"),
-    "inconclusive": Look("inconclusive", GREY, "D"), "not measured": Look("not measured", GREY, ""),
-}
-
-
-@use_style()
-def plot_verdicts(
-    table: pd.DataFrame,   # one row a claim: difference, low, high in points, n, p_holm, verdict, and `label`
-    label: str = "id",     # column that names the rows of the figure
-    ax=None,               # matplotlib Axes; `None`: a figure of its own
-):                         # matplotlib Axes
-    "Forest plot: difference with interval in the direction each claim asserts, and its verdict in words."
-    if missing := [c for c in (label, "difference", "low", "high", "n", "p_holm", "verdict") if c not in table]: raise KeyError(f"the verdicts have no column {', '.join(missing)}")
-    ax = _forest_axes(ax, [textwrap.fill(str(x), 34) for x in table[label]], "difference claimed (points of test accuracy)")
-    for y, row in enumerate(table.to_dict("records")):
-        look = VERDICT_STYLE.get(row["verdict"], Look(row["verdict"], BLUE, "s"))
-        measured = np.isfinite(float(row["difference"]))
-        if measured: _forest(ax, y, row["difference"], row["low"], row["high"], look)
-        words = look.label + (f"   n = {row['n']:.0f}, p = {row['p_holm']:.2g}" if measured and np.isfinite(row["p_holm"]) else "")
-        ax.text(1.02, y, words, color=look.color if measured else GREY, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
-    return ax
-
-# %% ../nbs/11_plots.ipynb #0cd20335
-PARTS = {  # what a contrast of two arms tells about
+# %% ../nbs/11_plots.ipynb #79d24703
+PARTS = {  # part of a ticket -> the contrasts that tell about it
     "the mask": ("mask_only - scratch", "ticket - dense_rewound", "ticket - random", "ticket - shuffled", "ticket - shuffled_globally", "reinit - random"),
     "the weights": ("dense_rewound - scratch", "dense_finetuned - scratch", "weights_only - ticket", "ticket - reinit", "ticket - original", "ticket - finetuned"),
 }
@@ -312,53 +301,93 @@ PARTS = {  # what a contrast of two arms tells about
 
 @use_style()
 def plot_decomposition(
-    pairs: pd.DataFrame,   # one row a contrast, target and seed; `difference` is a fraction; 'ticket - random, own data' belongs to 'ticket - random'
-    parts: dict | None = None,  # heading -> contrasts under it; `None`: PARTS
+    pairs: pd.DataFrame,   # one row a contrast, cell and seed; `difference` is a fraction; 'ticket - random, own data' counts as 'ticket - random'
+    parts: dict = PARTS,   # heading -> contrasts under it
     ax=None,               # matplotlib Axes; `None`: a figure of its own
 ):                         # matplotlib Axes
     "Mask part and weights part of a ticket's gain, contrast by contrast."
-    whole, targets = (seed_differences(pairs, by) for by in (["contrast"], ["contrast", "target"]))
+    whole, targets = seed_differences(pairs, ["contrast"]).set_index("contrast"), seed_differences(pairs, ["contrast", "target"])
     rows = []
-    for (part, contrasts), color in zip((parts or PARTS).items(), (BLUE, RED, GREEN, PURPLE)):
-        found = [c for name in contrasts for c in whole.contrast if c.split(",")[0] == name]
-        rows += [(f"{part}:", None, color)] * bool(found) + [(c, c, color) for c in found]
-    if not rows: raise ValueError(f"none of these contrasts belongs to a part: {', '.join(whole.contrast)}")
-    ax = _forest_axes(ax, [label for label, _, _ in rows], "difference in test accuracy (points)")
-    for y, (text, (_, contrast, color)) in enumerate(zip(ax.get_yticklabels(), rows)):
-        if contrast is None: text.set(fontweight="bold", color=color); continue
-        mean, low, high = whole.set_index("contrast").loc[contrast, ["mean", "low", "high"]]
-        _forest(ax, y, mean, low, high, Look("", color, "D"))
-        ax.plot(targets["mean"][targets.contrast == contrast], np.full((targets.contrast == contrast).sum(), y + 0.28), color=GREY, marker="o", markersize=4.5, linestyle="")
+    for (part, contrasts), color in zip(parts.items(), (BLUE, RED, GREEN, PURPLE)):
+        found = [c for name in contrasts for c in whole.index if c.split(",")[0] == name]
+        rows += [(part, color, True)] * bool(found) + [(c, color, False) for c in found]
+    if not rows: raise ValueError(f"none of these contrasts belongs to a part: {', '.join(whole.index)}")
+    ax = _forest(ax, [name for name, _, _ in rows], "difference in test accuracy (points)")
+    for y, (name, color, heading) in enumerate(rows):
+        if heading: ax.get_yticklabels()[y].set(fontweight="bold", color=color)
+        else: _estimate(ax, y, *whole.loc[name, ["mean", "low", "high"]], Look("", color, "D"), targets["mean"][targets.contrast == name])
     return ax
 
-# %% ../nbs/11_plots.ipynb #a4bcd461
+# %% ../nbs/11_plots.ipynb #812c19a3
+VERDICT_STYLE = {
+    "reproduced": Look("", GREEN, "o"), "contradicted": Look("", RED, "v"),
+    "inconclusive": Look("", GREY, "D"), "not measured": Look("", GREY, ""),
+    "a > b": Look("", BLUE, ">"), "b > a": Look("", BLUE, "<"),
+}
+
+
+def _verdict_words(row: dict) -> str:
+    "The verdict, for an open question which side is ahead, with n and p."
+    sides = dict(zip(("a > b", "b > a"), str(row.get("contrast", "a - b")).split(",")[0].split(" - ")))
+    words = f"{sides[row['verdict']]} ahead" if row["verdict"] in sides else row["verdict"]
+    p = "< 0.001" if row["p_holm"] < 0.001 else f"= {row['p_holm']:.2g}"
+    return words + (f"  (n = {row['n']:.0f}, p {p})" if np.isfinite(row["p_holm"]) else "")
+
+# %% ../nbs/11_plots.ipynb #7dd552b7
+@use_style()
+def plot_verdicts(
+    table: pd.DataFrame,   # one row a claim: difference, low, high in points, n, p_holm, verdict; kind, margin (a fraction) and contrast where there are
+    label: str = "id",     # column that names the rows of the figure
+    ax=None,               # matplotlib Axes; `None`: a figure of its own
+):                         # matplotlib Axes
+    "Difference with interval of every claim, and its verdict in words with the Holm-adjusted p."
+    if missing := [c for c in (label, "difference", "low", "high", "n", "p_holm", "verdict") if c not in table]: raise KeyError(f"the verdicts have no column {', '.join(missing)}")
+    ax = _forest(ax, [str(x) for x in table[label]], "difference (points of test accuracy)")
+    for y, row in enumerate(table.to_dict("records")):
+        look = VERDICT_STYLE.get(row["verdict"], Look("", BLACK, "s"))
+        for sign in dict(non_inferior=(-1,), equivalent=(-1, 1)).get(row.get("kind"), ()):
+            ax.plot(sign * 100 * row["margin"], y, marker="|", markersize=16, color=BLACK)
+        if np.isfinite(row["difference"]): _estimate(ax, y, row["difference"], row["low"], row["high"], look)
+        ax.text(1.02, y, _verdict_words(row), color=BLACK if np.isfinite(row["difference"]) else GREY, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
+    return ax
+
+# %% ../nbs/11_plots.ipynb #06a196f4
 STD_BAND = "bands: ±1 standard deviation over seeds"
-INTERVAL = "lines: 95% bootstrap intervals over seeds"
+INTERVAL = "bars: 95% bootstrap intervals over seeds"
+VERDICTS = INTERVAL + "; p adjusted by Holm; ticks: margins"
+
+
+def _networks(frame: pd.DataFrame) -> pd.DataFrame:
+    "Of rows of a results table each network once, without columns that were added for drawing; any other table as it is."
+    return frame[[c.name for c in SCHEMA if c.name in frame]].drop_duplicates(KEY) if set(KEY) <= set(frame) else frame
 
 
 def caption(
     frame: pd.DataFrame,      # rows that are drawn
-    what: str,                # what the figure shows, without its full stop
+    what: str,                # what the figure shows
     info: dict | None = None, # the study's information, for its scale
-    band: str = "",           # what bands or lines mean: STD_BAND, INTERVAL or ''
+    band: str = "",           # what bands or bars mean: STD_BAND, INTERVAL, VERDICTS or ''
 ) -> str:
-    "What is shown, how many networks and seeds, what the band is, which study."
+    "What is shown, how many seeds and networks, what the band is, which study."
     if frame.empty: raise ValueError("there are no rows to describe")
-    seeds = frame.groupby([c for c in KEY if c not in ("seed", "level") and c in frame], dropna=False).seed.nunique()
-    n = f"{seeds.max()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    words = [f"{what.rstrip('.')}.", f"Mean over {n} seed{'s' if seeds.max() > 1 else ''}" + (f"; {band}" if band and seeds.max() > 1 else "") + f"; {len(frame)} networks."]
-    studies = ", ".join(sorted(frame.study.unique()))
-    return " ".join([*words, f"Study {studies}" + (f": {info['scale'].rstrip('.')}." if info else ".")])
+    frame = _networks(frame)
+    seeds = frame.groupby([c for c in KEY if c not in ("seed", "level")], dropna=False).seed.nunique()
+    n = " to ".join(map(str, sorted({seeds.min(), seeds.max()}))) + (" seeds" if seeds.max() > 1 else " seed")
+    studies = f"Study {', '.join(sorted(frame.study.unique()))}" + (f": {info['scale'].rstrip('.')}." if info else ".")
+    return f"{what.rstrip('.')}. Mean over {n}" + (f"; {band}" if band and seeds.max() > 1 else "") + f"; {len(frame)} networks. {studies}"
 
-# %% ../nbs/11_plots.ipynb #98b32591
-def _selection(frame: pd.DataFrame) -> dict:
-    "Which key columns have one value in the rows drawn, and which values the others have."
+# %% ../nbs/11_plots.ipynb #2b6006c8
+def _made_of(frame: pd.DataFrame, info: dict) -> dict:
+    "Which rows a figure shows: their hash, number and seeds, key columns with one value, and the values of the others."
+    frame = _networks(frame)
     values = {c: [None if v != v else v for v in frame[c].drop_duplicates().sort_values().tolist()] for c in KEY if c in frame}
-    return dict(filtered={c: v[0] for c, v in values.items() if len(v) == 1}, drawn={c: v for c, v in values.items() if len(v) > 1})
+    return dict(table_sha256=info.get("table_sha256", ""), rows_sha256=table_hash(frame), rows=len(frame), seeds=values.get("seed", info.get("seeds", [])),
+        filtered={c: v[0] for c, v in values.items() if len(v) == 1}, drawn={c: v for c, v in values.items() if len(v) > 1},
+        commits=sorted(set(frame["commit"])) if "commit" in frame else [])
 
-
+# %% ../nbs/11_plots.ipynb #98e55592
 def save_figure(
-    fig,                        # matplotlib Figure, or Axes
+    fig,                        # matplotlib Figure or Axes
     name: str,                  # file name without ending: lower-case letters, digits and dashes
     caption: str,               # also the alternative text
     frame: pd.DataFrame,        # what was drawn: rows of the results table, or a table made from them
@@ -371,9 +400,8 @@ def save_figure(
     if "study" in frame and set(frame.study) != {info["study"]}: raise ValueError(f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the information of {info['study']!r}")
     folder, image = Path(folder or Paths().figures), io.BytesIO()
     with use_style(): getattr(fig, "figure", fig).savefig(image, format="png", metadata={"Software": None})
-    made = dict(figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"], table_sha256=info.get("table_sha256", ""),
-        rows_sha256=table_hash(frame), rows=len(frame), seeds=sorted(int(s) for s in set(frame.seed)) if "seed" in frame else info.get("seeds", []), **_selection(frame),
-        commits=sorted(set(frame["commit"])) if "commit" in frame else [], matplotlib=matplotlib.__version__, image_sha256=hashlib.sha256(image.getvalue()).hexdigest())
+    made = dict(figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"], matplotlib=matplotlib.__version__,
+        image_sha256=hashlib.sha256(image.getvalue()).hexdigest(), **_made_of(frame, info))
     with write_atomically(folder/f"{name}.png", "wb") as f: f.write(image.getvalue())
     with write_atomically(folder/f"{name}.json") as f: f.write(json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return folder/f"{name}.png"

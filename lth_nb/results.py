@@ -7,8 +7,9 @@ __all__ = ['SCHEMA', 'KEY', 'RULES', 'ROLES', 'Column', 'describe_columns', 'che
            'read_results', 'write_rows', 'append_row', 'merge_rows', 'write_study_info', 'read_study_info',
            'write_results']
 
-# %% ../nbs/08_results.ipynb #d962bad4
-import csv, hashlib, json, math, os
+# %% ../nbs/08_results.ipynb #85591e30
+import csv, hashlib, io, json, math, os
+from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def _text(name, kind, meaning, **more): return Column(name, "text", kind, meanin
 def _share(name, kind, meaning, **more): return Column(name, "float", kind, meaning, "fraction", 0, 1, **more)
 def _number(name, kind, meaning, unit, dtype="int", **more): return Column(name, dtype, kind, meaning, unit, 0, **more)
 
-SCHEMA = [
+_KEYS = [
     _text("study", "key", "Study the network belongs to."),
     _text("arm", "key", "Where mask and weights come from: an arm of the transfer module, or `imp` for the networks trained while a ticket is found."),
     _text("source", "key", "Data set the ticket (mask, weights or both) was found on; empty for scratch.", optional=True),
@@ -76,6 +77,10 @@ SCHEMA = [
     _text("head", "key", "Classifier put on the backbone.", choices=("linear", "mlp")),
     _number("seed", "key", "Seed of the repetition; arms with the same seed form a pair.", ""),
     _number("level", "key", "Prunings behind the mask; 0 is dense.", "prunings"),
+]
+
+# %% ../nbs/08_results.ipynb #779d5277
+_VALUES = [
     _share("density", "value", "Prunable weights kept."),
     _share("val_accuracy", "value", "Accuracy on the validation images, which choose the level."),
     _share("test_accuracy", "value", "Accuracy on the test images."),
@@ -96,7 +101,8 @@ SCHEMA = [
     _text("data_hash", "extra", "Hash of the target's images and labels.", optional=True),
     _text("source_hash", "extra", "Hash of the source's images and labels.", optional=True),
 ]
-KEY = [c.name for c in SCHEMA if c.kind == "key"]
+SCHEMA = _KEYS + _VALUES
+KEY = [c.name for c in _KEYS]
 
 # %% ../nbs/08_results.ipynb #b73ec381
 def describe_columns(
@@ -108,26 +114,45 @@ def describe_columns(
         with write_atomically(path) as f: table.to_csv(f, index=False, lineterminator="\n")
     return table
 
-# %% ../nbs/08_results.ipynb #387b6975
-RULES = {  # what holds for every row -> the rows for which it does
-    "a fraction is above 0": lambda f: (f.fraction > 0) & ~(f.source_fraction <= 0),
-    "scratch, and nothing else, has no source": lambda f: (f.arm == "scratch") == (f.source == ""),
-    "a source comes with the fraction and the ticket recipe it was used with": lambda f:
-        ((f.source == "") == (f.ticket_recipe == "")) & ((f.source == "") == f.source_fraction.isna()),
-    "`imp` is trained on its source": lambda f: (f.arm != "imp") | (f.source == f.target),
-    "scratch and the dense arms are at level 0": lambda f: (f.level == 0) | ~(f.arm.eq("scratch") | f.arm.str.startswith("dense_")),
-    "level 0 has density 1": lambda f: (f.level > 0) | (f.density == 1),
-    "the epoch kept is one of those trained": lambda f: f.best_epoch <= f.epochs,
+# %% ../nbs/08_results.ipynb #e2f1a863
+RULES = {  # what holds for a row -> whether it does
+    "a fraction is above 0": lambda r: r.fraction > 0 and not r.source_fraction <= 0,
+    "scratch, and nothing else, has no source": lambda r: (r.arm == "scratch") == (r.source == ""),
+    "a source comes with the fraction and the ticket recipe it was used with": lambda r:
+        (r.source == "") == (r.ticket_recipe == "") == math.isnan(r.source_fraction),
+    "`imp` is trained on its source": lambda r: r.arm != "imp" or r.source == r.target,
+    "scratch and the dense arms are at level 0": lambda r: r.level == 0 or not (r.arm == "scratch" or r.arm.startswith("dense_")),
+    "level 0 has density 1": lambda r: r.level > 0 or r.density == 1,
+    "the epoch kept is one of those trained": lambda r: r.best_epoch <= r.epochs,
 }
+_Row = namedtuple("_Row", [c.name for c in SCHEMA])
 
-# %% ../nbs/08_results.ipynb #d8bd373c
-def _checked(column: Column, values, where: str) -> pd.Series:
-    "The values of one column with its type; an error names the first that is not allowed."
+# %% ../nbs/08_results.ipynb #b8629364
+def _checked(columns: list[Column], values, where: str, number: int = 1) -> list:
+    "The cells of one row, typed; an error says where the wrong one is and what is allowed."
     cells = []
-    for i, value in enumerate(values, 1):
+    for column, value in zip(columns, values):
         try: cells.append(_cell(column, value))
-        except (TypeError, ValueError): raise ValueError(f"{where}: row {i}, column {column.name!r}: {str(value)!r} is not allowed; it holds {column.allowed}") from None
-    return pd.Series(cells, dtype={"text": str, "int": "int64", "float": "float64"}[column.dtype])
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}: row {number}, column {column.name!r}: {str(value)!r} is not allowed; it holds {column.allowed}") from None
+    return cells
+
+
+def _check_row(values, where: str, number: int = 1) -> _Row:
+    "One row in the order of SCHEMA, typed, if it breaks no rule."
+    row = _Row(*_checked(SCHEMA, values, where, number))
+    for rule, holds in RULES.items():
+        if not holds(row): raise ValueError(f"{where}: row {number} breaks the rule that {rule}: {row._asdict()}")
+    return row
+
+
+def _check_names(names, where: str) -> list[str]:
+    "The columns that must be added as empty ones; ValueError if a needed one is missing or one is unknown."
+    missing, unknown = [c for c in SCHEMA if c.name not in names], [str(n) for n in names if n not in _Row._fields]
+    for c in missing:
+        if not (c.kind == "extra" and c.optional): raise ValueError(f"{where}: column {c.name!r} is missing ({c.meaning})")
+    if unknown: raise ValueError(f"{where}: unknown column {', '.join(unknown)}; remove it or add it to SCHEMA in the results notebook")
+    return [c.name for c in missing]
 
 # %% ../nbs/08_results.ipynb #c14ed6b5
 def check_rows(
@@ -136,26 +161,17 @@ def check_rows(
 ) -> pd.DataFrame:        # the columns of SCHEMA in their order and with their types
     "The rows, typed and checked; ValueError names table, row, column, value and what is allowed."
     frame = pd.DataFrame(rows)
-    if not len(frame.columns): frame = frame.reindex(columns=[c.name for c in SCHEMA])
-    for c in SCHEMA:
-        if c.name in frame: continue
-        if not (c.kind == "extra" and c.optional): raise ValueError(f"{where}: column {c.name!r} is missing ({c.meaning})")
-        frame[c.name] = ""
-    if unknown := [str(name) for name in frame if name not in {c.name for c in SCHEMA}]:
-        raise ValueError(f"{where}: unknown column {', '.join(unknown)}; remove it or add it to SCHEMA in the results notebook")
-    frame = pd.DataFrame({c.name: _checked(c, frame[c.name], where) for c in SCHEMA})
-    for rule, holds in RULES.items():
-        for i in frame.index[~holds(frame)]:
-            raise ValueError(f"{where}: row {i + 1} breaks the rule that {rule}: {frame.loc[i, KEY + ['density', 'best_epoch', 'epochs']].to_dict()}")
-    return frame
+    if len(frame.columns): frame = frame.assign(**dict.fromkeys(_check_names(list(frame), where), ""))
+    given = frame.reindex(columns=_Row._fields).itertuples(index=False, name=None)
+    checked = pd.DataFrame([_check_row(values, where, i) for i, values in enumerate(given, 1)], columns=_Row._fields)
+    return checked.astype({c.name: {"text": str, "int": "int64", "float": "float64"}[c.dtype] for c in SCHEMA})
 
 # %% ../nbs/08_results.ipynb #4f09dede
 def row_key(
     row,       # dict, or a row of a frame
 ) -> tuple:    # the key columns in their order; a missing number is None, so that equal keys are equal
     "What names a network, for looking up whether it is there."
-    cells = [_checked(c, [row[c.name]], "row key")[0] for c in SCHEMA if c.kind == "key"]
-    return tuple(None if x != x else x for x in cells)
+    return tuple(None if x != x else x for x in _checked(_KEYS, [row[name] for name in KEY], "row key"))
 
 # %% ../nbs/08_results.ipynb #2565eb0a
 def rows_text(
@@ -223,14 +239,17 @@ def append_row(
     path: str | Path,  # CSV file of one run; made with its header if it is not there; one writer at a time
 ) -> None:
     "Add one row to a running run's table and wait until it is on the disk."
-    path = Path(path)
-    header, line = rows_text(check_rows([row], f"new row for {path}")).encode().splitlines(keepends=True)
+    path, where, text = Path(path), f"new row for {path}", io.StringIO()
+    row = dict.fromkeys(_check_names(row, where), "") | row
+    cells = _check_row([row[name] for name in _Row._fields], where)
+    csv.writer(text, lineterminator="\n").writerows([_Row._fields, ["" if x != x else x for x in cells]])
+    header, line = text.getvalue().encode().splitlines(keepends=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as f:
         f.seek(0)
-        text = f.read()
-        whole = text.rfind(b"\n") + 1
-        if whole and not text.startswith(header): raise ValueError(f"{path} was written with other columns; move it away or merge it into a new table")
+        before = f.read()
+        whole = before.rfind(b"\n") + 1
+        if whole and not before.startswith(header): raise ValueError(f"{path} was written with other columns; move it away or merge it into a new table")
         f.truncate(whole)
         f.write(line if whole else header + line)
         f.flush(); os.fsync(f.fileno())
@@ -295,7 +314,8 @@ def write_results(
     path: str | Path,  # data/results/STUDY.csv
 ) -> pd.DataFrame:     # the rows as written
     "Publish a study: its table and its description."
-    frame = write_rows(rows, path)
+    frame, info = check_rows(rows, str(path)), _check_info(info, _info_path(path))
     if others := sorted(set(frame.study) - {info["study"]}): raise ValueError(f"{path}: rows of study {', '.join(others)} in the table of {info['study']!r}")
+    frame = write_rows(frame, path)
     write_study_info(path, info)
     return frame

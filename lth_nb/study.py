@@ -375,7 +375,7 @@ def run_transfers(
         recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)
     return pd.concat([_run_cell(study, cell, paths) for cell in transfer_cells(study)], ignore_index=True)
 
-
+# %% ../nbs/12_study.ipynb #83ddba01
 def _changed(study: Study | str, recipes, changes: dict, paths: Paths) -> tuple[Study, list[str]]:
     "The study with changed copies of the recipes, named by what differs."
     study = study if isinstance(study, Study) else load_study(study, paths)
@@ -402,9 +402,7 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
             t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head)
             append_row(row := {**keys, **t.values, **_stamp(), **hashes}, started)
         rows.append(row)
-    table = write_rows(rows, file)
-    started.unlink(missing_ok=True)
-    return table
+    return write_rows(rows, file)
 
 
 def _hashes(study: Study, n: Planned, data: Dataset, source: Tickets | None, target: Tickets | None) -> dict:
@@ -506,13 +504,13 @@ def _train_images(name: str, fraction: float, study: Study, paths: Paths) -> int
     try: return len(_load(study, name, fraction, paths).train_labels)
     except FileNotFoundError: return DATASETS[name].train_images and round(fraction * DATASETS[name].train_images) if name in DATASETS else None
 
-
+# %% ../nbs/12_study.ipynb #7a52d508
 def _trainings(study: Study) -> list[tuple]:
     "(kind, model, recipe, data set, fraction) of every network of a study."
     searches = [("find_tickets", c.model, study.ticket_recipes[c.ticket_recipe].training, c.source, c.source_fraction) for c in ticket_cells(study) for _ in range(_size(study, c))]
     return searches + [("transfer", n.model, study.recipes[n.recipe], n.target, n.fraction) for c in transfer_cells(study) for n in networks_of(study, c)]
 
-
+# %% ../nbs/12_study.ipynb #ac1b6d16
 def plan(
     study: Study,
     paths: Paths | None = None,

@@ -14,6 +14,7 @@ from typing import Annotated, Callable, Literal
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
@@ -103,15 +104,17 @@ class Batches:
         x = torch.addcmul(self.shift, x.to(self.scale.dtype), self.scale).permute(0, 3, 1, 2)
         return x if self.upsample is None else F.interpolate(x, size=(self.upsample,) * 2, mode="bilinear")
 
-    def _moved(self, index, generator):
-        "Random crops and flips as one gather."
-        h, w = self.size
-        draw = lambda high: torch.randint(high, (len(index), 1), generator=generator).to(index.device)
-        rows, columns = torch.arange(h, device=index.device), torch.arange(w, device=index.device)
-        if self.flip: columns = torch.where(draw(2).bool(), w - 1 - columns, columns)
-        if self.crop: rows, columns = rows + draw(2 * self.crop + 1), columns + draw(2 * self.crop + 1)
-        rows, columns = rows.expand(len(index), h), columns.expand(len(index), w)
-        return self.images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+# %% ../nbs/05_training.ipynb #4a328f5a
+@patch
+def _moved(self: Batches, index: Tensor, generator: torch.Generator) -> Tensor:
+    "Random crops and flips as one gather."
+    h, w = self.size
+    draw = lambda high: torch.randint(high, (len(index), 1), generator=generator).to(index.device)
+    rows, columns = torch.arange(h, device=index.device), torch.arange(w, device=index.device)
+    if self.flip: columns = torch.where(draw(2).bool(), w - 1 - columns, columns)
+    if self.crop: rows, columns = rows + draw(2 * self.crop + 1), columns + draw(2 * self.crop + 1)
+    rows, columns = rows.expand(len(index), h), columns.expand(len(index), w)
+    return self.images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 # %% ../nbs/05_training.ipynb #9eea9615
 @torch.no_grad()
@@ -162,30 +165,36 @@ class _Slot:
         o, i, h, w = p.shape
         return flat.view(o, h, w, i).permute(0, 3, 1, 2)
 
-    def _update(self, lr: float):
-        "torch's own fused SGD or Adam kernel on the flat vector (importing torch.optim would cost each run a second)."
-        r, one = self.recipe, ([self.weights.data], [self.weights.grad], *([m] for m in self.moments))
-        if r.optimizer == "adam":
-            self.count += 1
-            torch._fused_adam_(*one, [], [self.count], lr=lr, beta1=0.9, beta2=0.999, weight_decay=r.weight_decay, eps=1e-8, amsgrad=False, maximize=False)
-        else:
-            torch._fused_sgd_(*one, *([[]] if not self.moments else []), lr=lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0,
-                weight_decay=r.weight_decay, dampening=0, maximize=False, is_first_step=False)
+# %% ../nbs/05_training.ipynb #30864dbe
+@patch
+def _update(self: _Slot, lr: float):
+    "torch's own fused SGD or Adam kernel on the flat vector (importing torch.optim would cost each run a second)."
+    r, one = self.recipe, ([self.weights.data], [self.weights.grad], *([m] for m in self.moments))
+    if r.optimizer == "adam":
+        self.count += 1
+        torch._fused_adam_(*one, [], [self.count], lr=lr, beta1=0.9, beta2=0.999, weight_decay=r.weight_decay, eps=1e-8, amsgrad=False, maximize=False)
+    else:
+        torch._fused_sgd_(*one, *([[]] if not self.moments else []), lr=lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0,
+            weight_decay=r.weight_decay, dampening=0, maximize=False, is_first_step=False)
 
-    def step(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        "One optimizer step; returns the mean loss of the batch, still on the device."
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"): scores = self.model(x)
-        loss = F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, y)
-        self.weights.grad.zero_()
-        loss.backward()
-        if self.mask is not None: self.weights.grad.mul_(self.mask)
-        self._update(lr)
-        if self.mask is not None: self.weights.data.mul_(self.mask)
-        return loss.detach()
 
-    def release(self):
-        "Give every parameter memory of its own again."
-        for p in self.parameters.values(): p.data, p.grad = p.data.clone(), None
+@patch
+def step(self: _Slot, x: Tensor, y: Tensor, lr: float) -> Tensor:
+    "One optimizer step; returns the mean loss of the batch, still on the device."
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"): scores = self.model(x)
+    loss = F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, y)
+    self.weights.grad.zero_()
+    loss.backward()
+    if self.mask is not None: self.weights.grad.mul_(self.mask)
+    self._update(lr)
+    if self.mask is not None: self.weights.data.mul_(self.mask)
+    return loss.detach()
+
+
+@patch
+def release(self: _Slot):
+    "Give every parameter memory of its own again."
+    for p in self.parameters.values(): p.data, p.grad = p.data.clone(), None
 
 # %% ../nbs/05_training.ipynb #bb2dbdd4
 class Diverged(FloatingPointError):

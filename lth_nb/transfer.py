@@ -36,7 +36,7 @@ class Arm:
     @property
     def needs_target(self) -> bool: return "target" in (self.mask, self.weights_from)
 
-
+# %% ../nbs/07_transfer.ipynb #afcf4a57
 ARMS = {a.name: a for a in (
     Arm("ticket", "source", "rewind", "source", "mask and early weights θk of the source"),
     Arm("original", "source", "initial", "source", "mask and initial weights θ0 of the source"),
@@ -104,7 +104,7 @@ def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     if not arm.dense and level < 1: raise ValueError(f"arm {arm.name!r} at level {level}: sparse arms start at level 1 (a dense ticket is 'dense_rewound')")
     return arm
 
-
+# %% ../nbs/07_transfer.ipynb #471469e8
 def transfer(
     arm: str,                        # a name in ARMS
     data: Dataset,                   # the target, on the device to train on

@@ -1,5 +1,5 @@
 "API entries (signature, docstring, docments table) read from the source of exported cells; nothing is imported."
-import ast, io, tokenize
+import ast, io, re, tokenize
 
 Def = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -8,11 +8,22 @@ def exported(source):
     "The public names an exported cell defines, each with its syntax tree node."
     found = {}
     for node in ast.parse(source).body:
-        if isinstance(node, (*Def, ast.ClassDef)): found[node.name] = node
+        if isinstance(node, (*Def, ast.ClassDef)): found[_full_name(node)] = node
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             for target in getattr(node, "targets", [getattr(node, "target", None)]):
                 if isinstance(target, ast.Name): found[target.id] = node
-    return {name: node for name, node in found.items() if not name.startswith("_")}
+    return {name: node for name, node in found.items() if not re.search(r"(^|\.)_", name)}
+
+
+def defined(source):
+    "All names an exported cell defines, private ones too."
+    return [n.name for n in ast.parse(source).body if isinstance(n, (*Def, ast.ClassDef))] or ["constants"]
+
+
+def _full_name(node):
+    "The name of a definition, after its class's if fastcore's `patch` puts it there."
+    patched = any(ast.unparse(d).startswith("patch") for d in node.decorator_list)
+    return f"{ast.unparse(node.args.args[0].annotation)}.{node.name}" if patched else node.name
 
 
 class _Comment(str):
@@ -41,6 +52,19 @@ def _cell(text): return " ".join(text.split()).replace("|", "\\|")
 
 
 def _code(text): return f"`{_cell(text)}`" if text else ""
+
+
+def _type(node):
+    "An annotation as written, with pydantic's bounds after the type."
+    if node is None: return ""
+    found, bounds = ast.unparse(node), []
+    for part in ast.walk(node):
+        if not (isinstance(part, ast.Subscript) and ast.unparse(part.value) == "Annotated" and isinstance(part.slice, ast.Tuple)): continue
+        inner, *rest = part.slice.elts
+        found = found.replace(ast.unparse(part), ast.unparse(inner))
+        keywords = [k for call in rest if isinstance(call, ast.Call) for k in call.keywords]
+        bounds += [f"{sign} {ast.unparse(k.value)}" for k in keywords if (sign := dict(gt=">", ge="≥", lt="<", le="≤").get(k.arg))]
+    return ", ".join([_code(found), *bounds])
 
 
 def _table(rows, head):
@@ -73,10 +97,10 @@ def _parameters(node, comments):
     "The docments table of a function."
     arguments = [(n, p, d) for n, p, d in _arguments(node) if p is not None]
     taken, first = {p.lineno for _, p, _ in arguments}, node.body[0].lineno
-    rows = [(_code(n), _code(ast.unparse(p.annotation)) if p.annotation else "", _code(ast.unparse(d)) if d is not None else "",
+    rows = [(_code(n), _type(p.annotation), _code(ast.unparse(d)) if d is not None else "",
              _cell(_meaning(p.lineno, comments))) for n, p, d in arguments]
     end = node.returns.lineno if node.returns else next((i for i in range(first - 1, node.lineno, -1) if i in comments and i not in taken and not comments[i].alone), 0)
-    returns = _code(ast.unparse(node.returns)) if node.returns else ""
+    returns = _type(node.returns)
     meaning = _cell(_meaning(end, comments)) if end else ""
     if returns or meaning: rows.append(("**returns**", returns, "", meaning))
     return _table(rows, ("Parameter", "Type", "Default", "Meaning")) if any(r[3] for r in rows) or returns else ""
@@ -85,7 +109,7 @@ def _parameters(node, comments):
 def _fields(node, comments):
     "The table of the fields a dataclass or a pydantic model declares."
     fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name) and not f.target.id.startswith("_")]
-    rows = [(_code(f.target.id), _code(ast.unparse(f.annotation)), _code(ast.unparse(f.value)) if f.value is not None else "",
+    rows = [(_code(f.target.id), _type(f.annotation), _code(ast.unparse(f.value)) if f.value is not None else "",
              _cell(_meaning(f.lineno, comments))) for f in fields]
     return _table(rows, ("Field", "Type", "Default", "Meaning")) if rows else ""
 
@@ -99,7 +123,7 @@ def _members(node, comments):
         arguments = [(n, p) for n, p, _ in _arguments(f) if p is not None]
         details = [f"`{n}`: {m}" for n, p in arguments if p.lineno != f.lineno and (m := _cell(_meaning(p.lineno, comments)))]
         call = f.name if is_property else " ".join(_signature(f.name, f).replace(",\n)", ")").replace("(\n    ", "(").split())
-        rows.append((_code(call), _code(ast.unparse(f.returns)) if f.returns else "", " ".join([_cell(ast.get_docstring(f))] + ["; ".join(details)]).strip()))
+        rows.append((_code(call), _type(f.returns), " ".join([_cell(ast.get_docstring(f))] + ["; ".join(details)]).strip()))
     return _table(rows, ("Member", "Returns", "Meaning")) if rows else ""
 
 
@@ -112,16 +136,16 @@ def label(name, node, module):
 def entry(name, node, source, module, level):
     "The API entry of one exported name as Markdown."
     comments = _comments(source)
-    parts = [f"({label(name, node, module)})=\n{{.api}}\n{'#'*level} {name}"]
-    if isinstance(node, Def):
-        parts += [f"```python\n{_signature(name, node)}\n```", ast.get_docstring(node) or "", _parameters(node, comments)]
-    elif isinstance(node, ast.ClassDef):
+    target = f"({label(name, node, module)})="
+    if not isinstance(node, (*Def, ast.ClassDef)):  # a constant: its value if that is short
+        value, note = ast.unparse(node.value) if node.value else "", comments.get(node.lineno) or comments.get(node.end_lineno, "")
+        shown = value if len(value) < 80 else {"{": "{...}", "[": "[...]"}.get(value[0], "...")
+        return f"{target}\n\n```python\n{name} = {shown}{f'  # {note}' if note else ''}\n```"
+    parts = [f"{target}\n{{.api}}\n{'#'*level} {name}"]
+    if isinstance(node, Def): call, inner = _signature(name, node), _parameters(node, comments)
+    else:
         init = next((f for f in node.body if isinstance(f, Def) and f.name == "__init__"), None)
         bases = f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else ""
-        parts += [f"```python\n{_signature(name, init) if init else f'class {name}{bases}'}\n```", ast.get_docstring(node) or "",
-                  _parameters(init, comments) if init else _fields(node, comments), _members(node, comments)]
-    else:
-        note = comments.get(node.lineno) or comments.get(node.end_lineno, "")
-        kind = f"*{_cell(ast.unparse(node.annotation))}*" if isinstance(node, ast.AnnAssign) else ""
-        parts += [" ".join(filter(None, [f"`{module}.{name}`", kind, note]))]
-    return "\n\n".join(filter(None, parts))
+        call = _signature(name, init) if init else f"class {name}{bases}"
+        inner = "\n\n".join(filter(None, [_parameters(init, comments) if init else _fields(node, comments), _members(node, comments)]))
+    return "\n\n".join(filter(None, [*parts, f"```python\n{call}\n```", ast.get_docstring(node) or "", inner]))

@@ -1,6 +1,6 @@
 """Build the site from the notebooks: run them (an unchanged page is not run again), turn them into pages, render.
 
-    python nbs/site/build.py [--out _site] [--strict]
+    python nbs/site/build.py [--out _site] [--strict] [--study quick]
 
 What a run gave is kept under data/cache/site, by what it depends on: the page's code, the modules it uses, the tables it reads.
 """
@@ -37,17 +37,19 @@ class Page:
 def address(path): return re.sub(r"^\d+[a-z]?_", "", path.stem)
 
 
-def find_pages(toc):
+def find_pages(toc, study=None):
     "Every page that is made from a notebook, in the order of the site."
     tables = [p.stem for p in sorted((root/"data"/"results").glob("*.csv"))]
-    studies = [s for s in toc["headline"] if s in tables] + [s for s in tables if s not in toc["headline"]]
+    if study and study not in tables: raise SystemExit(f"study {study!r} has no table in data/results; there are {', '.join(tables) or 'none'}")
+    first = ([study] if study else []) + toc["headline"]
+    studies = sorted(tables, key=lambda s: (first.index(s) if s in first else len(first), s))
     pages = [Page("index", nbs/"index.ipynb", study=studies[0])] if studies and (nbs/"index.ipynb").is_file() else []
     for section in toc["sections"]:
         name, order = section["name"], section.get("order", [])
         rank = lambda p: (order.index(address(p)) if address(p) in order else len(order), p.name)
         found = [p for p in sorted((nbs/section["folder"]).glob("*.ipynb"), key=rank) if p.stem != "index"]
         if name == "results":
-            if studies: pages.append(Page("results/index", here/"results.ipynb", name))
+            if studies: pages.append(Page("results/index", nbs/"site"/"results.ipynb", name))
             pages += [Page(f"results/{s}/{address(p)}", p, name, s) for s in studies for p in found]
         elif name == "runs": pages += [Page(f"runs/{address(p)}", p, name, ran=a_run_of(p, studies)) for p in found]
         else: pages += [Page(f"{name}/{address(p)}", p, name) for p in found]
@@ -55,8 +57,13 @@ def find_pages(toc):
 
 
 def a_run_of(notebook, studies):
-    "An executed copy of a training notebook that a study left behind, if there is one."
-    return next((p for s in studies for p in sorted((root/"data"/"runs"/s).rglob("*.ipynb")) if p.stem.startswith(notebook.stem)), None)
+    "The fullest copy of a training notebook that a study left behind, if the notebook is still the same."
+    current = code_of(notebook)
+    found = [p for s in studies for p in (root/"data"/"runs"/s/notebook.stem).glob("*.ipynb") if ".part" not in p.name and current <= code_of(p)]
+    return max(found, key=lambda p: (p.stat().st_size, p.name), default=None)
+
+
+def code_of(notebook): return {"".join(c["source"]) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"}
 
 
 # Running a page, or not
@@ -110,9 +117,26 @@ def key_of(page, cells):
 def skip(cell): return cell["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s*false", cell["source"], re.M)
 
 
+def home_of(page):
+    "A project folder of the page's own: what it reads is linked, what it writes (tickets, runs, figures) stays there and goes."
+    home = work/"home"/page.doc.replace("/", "-")
+    shutil.rmtree(home, ignore_errors=True)
+    (home/"data").mkdir(parents=True)
+    for name in ("nbs", package, "settings.ini", "data/cache", "data/raw", "data/results", "data/papers"):
+        if (root/name).exists(): (home/name).symlink_to(root/name)
+    return home
+
+
 def execute(page, cells):
     "Run the cells in this process, which runs nothing else; returns the outputs of every cell."
     from execnb.shell import CaptureShell
+    home = home_of(page)
+    os.environ["LTH_HOME"] = str(home)
+    try: return run_cells(page, cells, CaptureShell)
+    finally: shutil.rmtree(home, ignore_errors=True)
+
+
+def run_cells(page, cells, CaptureShell):
     os.chdir(page.notebook.parent)
     shell = CaptureShell(page.notebook, timeout=300)
     sys.path.insert(0, str(root))
@@ -135,7 +159,7 @@ def run_all(pages, processes=2):
         key = key_of(page, cells)
         run = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
         if run.get("key") == key: fill(cells, run)
-        else: waiting[page] = (cells, kept, key)
+        else: waiting[page] = (cells, kept, key, run.get("seconds", len(cells)))
     if waiting:
         print(f"{len(waiting)} of {len(pages)} pages to run")
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", LTH_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
@@ -143,9 +167,9 @@ def run_all(pages, processes=2):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(preloaded)
         with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
-            for future in as_completed(jobs := {pool.submit(execute, page, cells): page for page, (cells, *_) in waiting.items()}):
+            for future in as_completed(jobs := {pool.submit(execute, page, cells): page for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}):
                 page = jobs[future]
-                cells, kept, key = waiting[page]
+                cells, kept, key, _ = waiting[page]
                 run = future.result()
                 if "error" in run: errors.append(run["error"]); continue
                 write(kept, json.dumps(dict(run, key=key)))
@@ -213,16 +237,17 @@ class Site:
         directives, source = parted(cell["source"])
         return api.exported(source) if cell["cell_type"] == "code" and "export" in directives else {}
 
-    def twin(self, page, notebook):
-        "The page of a notebook that a page means: of its own study if there is one."
+    def twin(self, notebook, study):
+        "The page of a notebook, that of the study if it has several."
         found = self.by_notebook.get(notebook, [])
-        return next((p for p in found if p.study == page.study), found[0] if found else None)
+        return next((p for p in found if p.study == study), found[0] if found else None)
 
     def target(self, page, link):
         "The page or file a relative link in a notebook leads to; None for all other links."
         if not link or re.match(r"[a-z]+:|[#/<]", link): return None
+        link, _, study = link.partition("?study=")
         path = Path(os.path.normpath(page.notebook.parent/link))
-        if found := self.twin(page, path): return found
+        if found := self.twin(path, study or page.study): return found
         if path.is_file() and path.suffix != ".ipynb": return path
         raise SystemExit(f"{page.notebook.relative_to(root)}: a link leads to {link!r}, which is no page of the site and no file")
 
@@ -244,7 +269,7 @@ class Site:
         parts = re.split(r"(^ *`{3,}.*?^ *`{3,} *$|^#+ .*?$)", text, flags=re.M | re.S)
         for i in range(0, len(parts), 2):
             parts[i] = re.sub(r"(\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s#]*)(#[^)\s]*)?\)", link, parts[i])
-            parts[i] = re.sub(r"(?<![`\[\w])`([A-Za-z_][\w.]*(?:\(\))?)`(?![`\]])", name, parts[i])
+            parts[i] = re.sub(r"(?<![`\[\w])(?<!\n\| )`([A-Za-z_][\w.]*(?:\(\))?)`(?![`\]])", name, parts[i])
         return "".join(parts)
 
     def html(self, page, text):
@@ -297,10 +322,10 @@ class Site:
             if directives.get("echo") == "false": shown.add("remove-input")
             elif "export" in directives or "exporti" in directives:
                 if only_imports(source) and not outputs: continue
-                shown.add("hide-input"); prompt = "Source"
+                shown.add("hide-input"); prompt = "Source" if names else "Source of " + ", ".join(api.defined(source))
             elif page.section == "api" and not outputs:
-                if only_imports(source) and "fastcore.test" in source: continue
-                if re.search(r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", source, re.M): shown.add("hide-input"); prompt = "Tests"
+                if only_imports(source): shown.add("hide-input"); prompt = "Imports"
+                elif re.search(r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", source, re.M): shown.add("hide-input"); prompt = "Tests"
             elif directives.get("code-fold") == "true": shown.add("hide-input")
             mystnb = dict(**(dict(image=dict(width=f"{width}px")) if width else {}), **(dict(code_prompt_show=prompt, code_prompt_hide=prompt) if prompt else {}))
             made.append(dict(cell_type="code", execution_count=None, metadata=dict(tags=sorted(shown), **(dict(mystnb=mystnb) if mystnb else {})),
@@ -371,14 +396,14 @@ def render(source, out, strict, fresh):
     return warnings
 
 
-def build(out=root/"_site", strict=False):
+def build(out=root/"_site", strict=False, study=None):
     "Build the site into `out` and return the path of its first page."
     from filelock import FileLock
     start, out, built = time.time(), Path(out).resolve(), work/"built.json"
     work.mkdir(parents=True, exist_ok=True)
     with FileLock(work/".lock"):
         toc = yaml.safe_load((here/"toc.yaml").read_text(encoding="utf-8"))
-        pages = find_pages(toc)
+        pages = find_pages(toc, study)
         source, gone, state = write_sources(toc, pages, run_all(pages))
         before = json.loads(built.read_text()) if built.is_file() else {}
         if before == dict(out=str(out), state=state) and (out/"index.html").is_file(): print(f"{out/'index.html'} is up to date")
@@ -394,5 +419,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=root/"_site", help="folder of the finished site")
     parser.add_argument("--strict", action="store_true", help="fail on a warning")
+    parser.add_argument("--study", help="the study on the home page, which has a table in data/results (default: the first of `headline` in toc.yaml)")
     arguments = parser.parse_args()
-    build(arguments.out, arguments.strict)
+    build(arguments.out, arguments.strict, arguments.study)

@@ -15,6 +15,7 @@ project_copyright = settings["copyright"]
 extensions = ["myst_nb", "sphinx_design"]
 exclude_patterns = ["_files/**"]
 nitpicky = True
+smartquotes = False                       # quotes in the docs are mostly code
 
 # notebooks come executed
 nb_execution_mode = "off"

@@ -1,0 +1,48 @@
+# Everything installs itself into .venv; nothing outside the checkout is touched.
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.installed
+TORCH  := $(shell grep '^torch==' requirements.lock)
+JOBS   ?= 2
+STUDY  ?= quick
+export OMP_NUM_THREADS := 1
+export OMP_WAIT_POLICY := passive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help study test docs lab tidy clean
+
+help:  ## show these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# torch first and with its exact version, by itself: a range would fetch gigabytes of another build
+$(READY): requirements.lock settings.ini setup.py
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet "$(TORCH)"
+	$(PY) -m pip install --quiet --requirement requirements.lock
+	$(PY) -m pip install --quiet --no-deps --editable .
+	$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (lth_nb)" >/dev/null
+	@touch $@
+
+study: $(READY)  ## run the quick study (STUDY=name for another) and print what it found
+	@$(VENV)/bin/lth run $(STUDY) --jobs $(JOBS)
+	@$(VENV)/bin/lth claims $(STUDY)
+	@echo "table    data/results/$(STUDY).csv"
+	@echo "figures  figures/"
+	@echo "site     _site/index.html"
+
+test: $(READY)  ## run all tests
+	$(PY) -m pytest -n 2 --dist worksteal tests
+
+docs: $(READY)  ## build the site into _site/
+	$(PY) nbs/site/build.py --study $(STUDY)
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(VENV)/bin/jupyter lab --notebook-dir=. nbs
+
+tidy: $(READY)  ## strip outputs from the notebooks and export the library
+	$(VENV)/bin/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*.ipynb nbs/*/*.ipynb
+	cd $(CURDIR) && $(VENV)/bin/nbdev_clean && $(VENV)/bin/nbdev_export
+
+clean:  ## delete the environment, the site, caches and runs (committed results stay)
+	rm -rf $(VENV) _site _proc _docs build dist *.egg-info .snakemake data/cache data/runs data/tickets

@@ -1,0 +1,45 @@
+"What several test files need."
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "MPLBACKEND": "agg"}
+
+TINY = """
+study: tiny
+scale: two seeds of a very short study, for tests
+image_size: 8
+channels: 1
+models: lenet_300_100
+seeds: [0, 1]
+seeds_per_run: 2
+recipes:
+  base: {length: 20it, batch_size: 32}
+ticket_recipes:
+  base: {training: base, rounds: 3, rate: 0.6, rewind: 5it}
+transfers:
+  - {sources: [mnist_5k, own], targets: digits, fractions: 0.1, arms: [ticket, reinit], levels: [1, 3]}
+  - {targets: digits, fractions: 0.1, arms: scratch}
+"""
+
+
+@pytest.fixture
+def home(tmp_path):
+    "An empty project folder with a tiny study, its parsed data sets shared with the checkout's cache."
+    (tmp_path/"data").mkdir()
+    (ROOT/"data"/"cache").mkdir(parents=True, exist_ok=True)
+    (tmp_path/"data"/"cache").symlink_to(ROOT/"data"/"cache")
+    (tmp_path/"tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+def run(*words, home=None, check=True, **settings):
+    "A command with the project's Python; fails the test with its output if it exits with another code than 0."
+    environment = {**ENVIRONMENT, **({"LTH_HOME": str(home)} if home else {})}
+    done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment, capture_output=True, text=True, **settings)
+    assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
+    return done

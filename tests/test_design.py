@@ -1,0 +1,87 @@
+"The rules of the house: floors, exports, clean notebooks, tagged parameters."
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+FLOORS = dict(core=0, data=1, models=1, masking=1, results=1, pruning=2, training=2, statistics=2, tickets=3, claims=3, plots=3, transfer=4, study=5, cli=6)
+JUDGES = ("core", "results", "statistics", "claims", "plots")
+NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts)
+MODULES = sorted(p for p in (ROOT/"lth_nb").glob("*.py") if not p.stem.startswith("_"))
+
+
+def code_cells(notebook): return [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
+
+
+def imported(module):
+    "Modules of the library that a module imports anywhere, also inside functions."
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1: found |= {node.module} if node.module else {a.name for a in node.names}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lth_nb."): found.add(node.module.split(".")[1])
+        if isinstance(node, ast.Import): found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("lth_nb.")}
+    return found
+
+
+def test_every_module_has_a_floor():
+    assert {m.stem for m in MODULES} == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.stem)
+def test_imports_point_down(module):
+    up = {name for name in imported(module) if FLOORS[name] >= FLOORS[module.stem]}
+    assert not up, f"{module.stem} (floor {FLOORS[module.stem]}) imports {sorted(up)}"
+
+
+def test_what_judges_imports_no_torch():
+    code = f"import sys\nfor m in {JUDGES}: __import__('lth_nb.' + m)\nassert 'torch' not in sys.modules, 'torch was imported'"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_are_what_the_notebooks_export(tmp_path):
+    shutil.copytree(ROOT/"nbs", tmp_path/"nbs", ignore=shutil.ignore_patterns("_proc", ".ipynb_checkpoints"))
+    for name in ("settings.ini", "README.md"): shutil.copy(ROOT/name, tmp_path)
+    (tmp_path/"lth_nb").mkdir()
+    shutil.copy(ROOT/"lth_nb"/"__init__.py", tmp_path/"lth_nb")
+    done = subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    exported = {p.name: p.read_text() for p in (tmp_path/"lth_nb").glob("*.py")}
+    drift = [n for n in {*exported, *(p.name for p in (ROOT/"lth_nb").glob("*.py"))} if exported.get(n) != ((ROOT/"lth_nb"/n).read_text() if (ROOT/"lth_nb"/n).is_file() else None)]
+    assert not drift, f"run `make tidy`: {sorted(drift)} differ from what the notebooks export"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT/"nbs")))
+def test_notebook_is_clean(notebook):
+    nb = json.loads(notebook.read_text())
+    dirty = [i for i, c in enumerate(nb["cells"]) if c.get("outputs") or c.get("execution_count") or set(c["metadata"]) - {"tags"}]
+    assert not dirty, f"run `make tidy`: cells {dirty} have outputs or metadata"
+    assert set(nb["metadata"]) <= {"kernelspec", "jupytext"}, nb["metadata"]
+    first = "".join(nb["cells"][0]["source"])
+    assert re.match(r"# .+\n\n> .+", first), f"the first cell is a title and a `> subtitle`, not {first[:60]!r}"
+
+
+@pytest.mark.parametrize("notebook", [p for p in NOTEBOOKS if p.parent.name in ("runs", "papers")], ids=lambda p: p.stem)
+def test_parameters_are_tagged(notebook):
+    tagged = [c for c in code_cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1, "one cell carries the tag `parameters`; without it papermill injects at the top and the defaults win"
+    for node in ast.parse("".join(tagged[0]["source"])).body: ast.literal_eval(node.value)
+    assert all("#" in line for line in tagged[0]["source"] if "=" in line), "every parameter has a comment"
+
+
+@pytest.mark.parametrize("notebook", [p for p in NOTEBOOKS if p.name[0].isdigit()], ids=lambda p: p.stem)
+def test_exported_cells_are_short(notebook):
+    sizes = {"".join(c["source"]).splitlines()[1][:50]: len(c["source"]) for c in code_cells(notebook) if "".join(c["source"]).startswith("#| export\n")}
+    long = {k: n for k, n in sizes.items() if n > 32}
+    assert not long, f"split these cells: {long}"
+
+
+def test_no_pickle_and_no_catch_all():
+    for module in MODULES:
+        text = module.read_text()
+        assert not re.search(r"\bpickle\b|torch\.(save|load)\(|except:\s", text), module

@@ -1,0 +1,59 @@
+"The wheel holds all that is needed without the checkout, and the README's commands exist."
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+from conftest import ENVIRONMENT, ROOT, run
+from typer.testing import CliRunner
+
+
+def test_wheel_works_without_the_checkout(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, pattern in (("nbs", "Snakefile"), ("nbs", "runs/*.ipynb"), ("nbs", "papers/*.ipynb"), ("nbs", "studies/*.yaml"), ("data", "papers/*.csv")):
+        for file in (ROOT/folder).glob(pattern): assert f"lth_nb/_shipped/{file.relative_to(ROOT)}" in names, file
+    zipfile.ZipFile(wheel).extractall(tmp_path/"site")
+    (tmp_path/"work").mkdir()
+    code = "import lth_nb, sys; assert lth_nb.__file__.startswith(sys.argv[1]); from lth_nb.cli import app; app(['plan', 'quick', '--images-per-second', '1000'])"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path/"site")], cwd=tmp_path/"work", env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path/"site")}, capture_output=True, text=True)
+    assert done.returncode == 0 and "networks" in done.stdout, done.stdout + done.stderr
+
+
+def commands():
+    "Lines of the README's shell blocks."
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT/"README.md").read_text(), re.S)
+    return [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip()]
+
+
+def test_every_command_of_the_readme_exists():
+    from lth_nb.cli import app
+    makefile, seen = (ROOT/"Makefile").read_text(), set()
+    for line in commands():
+        words = line.split()
+        seen.add(words[0])
+        if words[0] == "make": assert re.search(rf"^{words[1]}:", makefile, re.M), line
+        elif words[0].endswith("lth"):
+            named = [w for w in words[1:] if not w.startswith("-")]
+            depth = 2 if named[0] in ("data", "ticket", "results") else 1
+            assert CliRunner().invoke(app, [*named[:depth], "--help"]).exit_code == 0, line
+        elif words[0].endswith("papermill"): assert (ROOT/words[1]).is_file(), line
+        else: assert words[0] in ("git", "cd", "source", "python", "pip", ".venv/bin/pip"), line
+    assert {"make"} <= seen
+
+
+def test_the_readme_rerun_of_one_pair_works(home):
+    (line,) = [c for c in commands() if "papermill" in c.split()[0]]
+    words = line.split(maxsplit=3)
+    import shlex
+    words = shlex.split(line)
+    words[2] = str(home/"out.ipynb")
+    done = run("papermill", *[str(ROOT/words[1]), *words[2:]], "--cwd", ROOT/"nbs", home=home)
+    assert (home/"out.ipynb").is_file() and list((home/"data"/"runs").rglob("*.csv")), done.stderr
+
+
+def test_readme_is_short():
+    assert len((ROOT/"README.md").read_text().splitlines()) <= 120

@@ -1,0 +1,75 @@
+"A whole study through Snakemake and papermill: complete, resumed after a kill, repeated, edited, asked wrongly."
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+from conftest import ENVIRONMENT, ROOT, TINY, run
+
+VARIES = ["seconds", "device", "torch", "commit"]
+
+
+def study(home, *words, **settings): return run("lth_nb.cli", "run", home/"tiny.yaml", "--jobs", 2, "--until", "results", *words, home=home, **settings)
+def table(home): return pd.read_csv(home/"data"/"results"/"tiny.csv").drop(columns=VARIES)
+def notebooks(home): return {p.relative_to(home): p.stat().st_mtime_ns for p in (home/"data"/"runs").rglob("*.ipynb")}
+
+
+def test_a_study_survives_a_kill_and_gives_the_same_table(tmp_path_factory, home):
+    whole = tmp_path_factory.mktemp("whole")
+    for name in ("data/cache",): (whole/name).parent.mkdir(parents=True, exist_ok=True); (whole/name).symlink_to((home/name).resolve())
+    (whole/"tiny.yaml").write_text(TINY)
+    study(whole)
+
+    command = [sys.executable, "-m", "lth_nb.cli", "run", str(home/"tiny.yaml"), "--jobs", "2", "--until", "results"]
+    started = subprocess.Popen(command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.time() + 120
+    while not list((home/"data").glob("tickets/*/*.safetensors")) and time.time() < deadline: time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    assert not (home/"data"/"results"/"tiny.csv").exists()
+
+    study(home)
+    pd.testing.assert_frame_equal(table(home), table(whole))
+    assert len(table(home)) == 2 * (2 * 4) + 2 * 4 + 2 + 0 * len(VARIES)
+
+    before = notebooks(home)
+    assert "5 of 5 runs are done" in study(home).stdout
+    assert notebooks(home) == before, "a second run trained something"
+
+    (home/"tiny.yaml").write_text(TINY.replace("arms: scratch}", "arms: scratch, recipes: longer}").replace("ticket_recipes:\n", "  longer: {like: base, length: 30it}\nticket_recipes:\n", 1))
+    assert "4 of 5 runs are done" in run("lth_nb.cli", "run", home/"tiny.yaml", "--dry-run", home=home).stdout
+    study(home)
+    new = {p for p in notebooks(home) if p not in before}
+    assert len(new) == 1 and "scratch--digits" in str(new), new
+    assert {p: t for p, t in notebooks(home).items() if p in before} == before, "an edit of one recipe ran something else again"
+
+
+def test_a_study_file_with_errors_stops_before_anything_runs(home):
+    (home/"tiny.yaml").write_text(TINY.replace("reinit", "reinits").replace("seeds: [0, 1]", "seeds: [0, 0]"))
+    done = study(home, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    for word in ("tiny.yaml", "transfers[0].arms", "'reinits'", "ticket, original", "seed 0 is there twice"): assert word in done.stderr, done.stderr
+    assert not (home/"data"/"runs").exists()
+
+
+def test_a_missing_data_set_says_how_to_get_it(home):
+    (home/"tiny.yaml").write_text(TINY.replace("targets: digits", "targets: blood_cells"))
+    done = study(home, check=False)
+    assert done.returncode == 1 and "blood_cells.npz" in done.stderr and "data" in done.stderr and not (home/"data"/"tickets").exists(), done.stderr
+
+
+def test_papermill_refuses_a_parameter_the_notebook_does_not_have(home):
+    out = home/"out.ipynb"
+    done = run("papermill", "--no-progress-bar", "--cwd", ROOT/"nbs", ROOT/"nbs"/"runs"/"transfer.ipynb", out, "-p", "sorce", "mnist_5k", home=home, check=False)
+    assert done.returncode != 0 and "no parameter sorce; its parameters are arms" in done.stderr, done.stderr[-2000:]
+    assert not (home/"data"/"runs").exists()
+
+
+def test_two_runs_at_a_time_are_refused(home):
+    from filelock import FileLock
+    (home/"data"/"runs").mkdir()
+    with FileLock(home/"data"/"runs"/".lock"):
+        done = study(home, check=False)
+    assert done.returncode == 1 and "another `lth run` is at work" in done.stderr, done.stderr
