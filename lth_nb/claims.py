@@ -6,7 +6,7 @@
 __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'MORCOS', 'MEHTA', 'QUESTIONS', 'CLAIMS', 'PAIR',
            'CELL', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
            'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
-           'claim_cards', 'study_banner', 'compact']
+           'claim_cards', 'study_banner', 'compact', 'lacking']
 
 # %% ../nbs/10_claims.ipynb #cf788d9a
 from dataclasses import dataclass, replace
@@ -492,7 +492,15 @@ def compact(
     table: pd.DataFrame,  # as made by `verdicts`, `verdict_contrasts` or `verdict_cells`
 ) -> pd.DataFrame:        # numbers as text
     "The columns that a page shows, without those that are empty and a model that is the only one."
-    columns = ["id", "contrast", *(c for c in CELL if c != "model" or table.get(c, pd.Series()).nunique() > 1), "cells", "n", "difference", "low", "high", "effect_size", "p_holm", "best_of_test", "verdict", "missing"]
+    columns = ["id", "contrast", *(c for c in CELL if c != "model" or table.get(c, pd.Series()).nunique() > 1), "cells", "n", "difference", "low", "high", "effect_size", "p_holm", "best_of_test", "verdict"]
     digits = dict(difference="{:+.2f}", low="{:+.2f}", high="{:+.2f}", best_of_test="{:+.2f}", effect_size="{:.1f}", p_holm="{:.2g}")
     shown = pd.DataFrame({c: ["" if v != v else digits.get(c, "{}").format(v) for v in table[c]] for c in columns if c in table})
     return shown.loc[:, (shown != "").any()] if len(shown) else shown
+
+
+def lacking(
+    table: pd.DataFrame,  # as made by `verdicts` or `verdict_contrasts`
+) -> str:                 # Markdown
+    "A short table of the rows that the study lacks."
+    rows = [f"| {row.contrast} | {row.missing.replace('; ', '<br>')} |" for row in table.itertuples() if row.missing]
+    return "\n".join(["| contrast | what the study lacks |", "|---|---|", *rows]) if rows else "The study has all rows of these contrasts."

@@ -399,6 +399,7 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
         hashes = _hashes(study, n, data(n.fraction), *(pair := [tickets(n.seed, key) for key in _tickets_for(n)]))
         row = done.get(row_key(keys))
         if row is None or any(row[k] != v for k, v in hashes.items()):
+            if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # data, recipe or tickets have changed since
             t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head)
             append_row(row := {**keys, **t.values, **_stamp(), **hashes}, started)
         rows.append(row)

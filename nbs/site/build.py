@@ -95,7 +95,8 @@ def cells_of(page):
         values = {n.targets[0].id: ast.unparse(n.value) for n in ast.parse(cells[at]["source"]).body if isinstance(n, ast.Assign)}
         if "study" not in values: raise SystemExit(f"{page.notebook.relative_to(root)}: its `parameters` cell does not set `study`")
         if values["study"] != repr(page.study):
-            cells.insert(at + 1, dict(cell_type="code", metadata={}, source=f'study = "{page.study}"', outputs=[], execution_count=None))
+            hidden = "#| echo: false\n" * ("echo: false" in cells[at]["source"])
+            cells.insert(at + 1, dict(cell_type="code", metadata={}, source=f'{hidden}study = "{page.study}"', outputs=[], execution_count=None))
     return cells
 
 
