@@ -6,7 +6,7 @@
 __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'MORCOS', 'MEHTA', 'QUESTIONS', 'CLAIMS', 'PAIR',
            'CELL', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
            'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
-           'claim_cards', 'study_banner', 'compact', 'lacking']
+           'claim_cards', 'study_banner', 'compact', 'lacking', 'found_table']
 
 # %% ../nbs/10_claims.ipynb #cf788d9a
 from dataclasses import dataclass, replace
@@ -504,3 +504,13 @@ def lacking(
     "A short table of the rows that the study lacks."
     rows = [f"| {row.contrast} | {row.missing.replace('; ', '<br>')} |" for row in table.itertuples() if row.missing]
     return "\n".join(["| contrast | what the study lacks |", "|---|---|", *rows]) if rows else "The study has all rows of these contrasts."
+
+# %% ../nbs/10_claims.ipynb #309b2b23
+def found_table(
+    frame: pd.DataFrame,  # rows of one study
+    info: dict,           # the study's information
+) -> str:                 # Markdown
+    "The study and its verdicts in one short table, as the README shows it."
+    head = [study_banner(frame, info), "", "| claim | verdict | difference in points [95% interval] | p (Holm) |", "|---|---|---|---|"]
+    number = lambda r: f"{r.contrast}: {r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}] | {r.p_holm:.2g}" if r.verdict != "not measured" else " | "
+    return "\n".join(head + [f"| {r.id} | {r.verdict} | {number(r)} |" for r in verdicts(frame, info).itertuples()])

@@ -176,9 +176,27 @@ def ticket_verify(files: Annotated[list[Path], typer.Argument(metavar="FILE...",
 # %% ../nbs/13_cli.ipynb #56bfdc1f
 @results_app.command("publish")
 def results_publish(study: StudyName):
-    "Join the rows of a finished study into data/results/STUDY.csv."
+    "Join the rows of a finished study into data/results/STUDY.csv, and renew what the README says of it."
     from lth_nb.study import load_study, publish
-    with _plain_errors(): typer.echo(f"wrote {publish(load_study(study))}")
+    with _plain_errors():
+        table = publish(load_study(study))
+        typer.echo(f"wrote {table}")
+        if _renew_readme(table): typer.echo("renewed README.md")
+
+
+def _renew_readme(table: Path) -> bool:
+    "Put a study's verdicts between the marks that name it in README.md; true if the file changed."
+    import re
+    from lth_nb.claims import found_table
+    from lth_nb.core import write_atomically
+    from lth_nb.results import read_results, read_study_info
+    readme = Paths().root/"README.md"
+    old = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    marks = rf"(<!-- found: {re.escape(table.stem)}[^>]*-->\n).*?(<!-- /found -->)"
+    new = re.sub(marks, lambda m: m[1] + found_table(read_results(table), read_study_info(table)) + "\n" + m[2], old, flags=re.S)
+    if new == old: return False
+    with write_atomically(readme) as f: f.write(new)
+    return True
 
 
 @results_app.command("merge")

@@ -324,9 +324,9 @@ class Site:
             elif "export" in directives or "exporti" in directives:
                 if only_imports(source) and not outputs: continue
                 shown.add("hide-input"); prompt = "Source" if names else "Source of " + ", ".join(api.defined(source))
-            elif page.section == "api" and not outputs:
+            elif page.section in ("api", "about", "results") and not outputs:
                 if only_imports(source): shown.add("hide-input"); prompt = "Imports"
-                elif re.search(r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", source, re.M): shown.add("hide-input"); prompt = "Tests"
+                elif page.section == "api" and re.search(r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", source, re.M): shown.add("hide-input"); prompt = "Tests"
             elif directives.get("code-fold") == "true": shown.add("hide-input")
             mystnb = dict(**(dict(image=dict(width=f"{width}px")) if width else {}), **(dict(code_prompt_show=prompt, code_prompt_hide=prompt) if prompt else {}))
             made.append(dict(cell_type="code", execution_count=None, metadata=dict(tags=sorted(shown), **(dict(mystnb=mystnb) if mystnb else {})),
