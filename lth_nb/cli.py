@@ -198,7 +198,7 @@ def _renew_readme(table: Path) -> bool:
     with write_atomically(readme) as f: f.write(new)
     return True
 
-
+# %% ../nbs/13_cli.ipynb #106c7f3b
 @results_app.command("merge")
 def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to join")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the joined table")]):

@@ -48,6 +48,12 @@ def _meaning(line, comments):
     return " ".join(words)
 
 
+def _help(annotation):
+    "The `help=` of a typer option or argument."
+    calls = [n for n in ast.walk(annotation) if isinstance(n, ast.Call)] if annotation is not None else []
+    return next((k.value.value for c in calls for k in c.keywords if k.arg == "help" and isinstance(k.value, ast.Constant)), "")
+
+
 def _cell(text): return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -98,7 +104,7 @@ def _parameters(node, comments):
     arguments = [(n, p, d) for n, p, d in _arguments(node) if p is not None]
     taken, first = {p.lineno for _, p, _ in arguments}, node.body[0].lineno
     rows = [(_code(n), _type(p.annotation), _code(ast.unparse(d)) if d is not None else "",
-             _cell(_meaning(p.lineno, comments))) for n, p, d in arguments]
+             _cell(_meaning(p.lineno, comments) or _help(p.annotation))) for n, p, d in arguments]
     end = node.returns.lineno if node.returns else next((i for i in range(first - 1, node.lineno, -1) if i in comments and i not in taken and not comments[i].alone), 0)
     returns = _type(node.returns)
     meaning = _cell(_meaning(end, comments)) if end else ""

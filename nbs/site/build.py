@@ -60,7 +60,7 @@ def a_run_of(notebook, studies):
     "The fullest copy of a training notebook that a study left behind, if the notebook is still the same."
     current = code_of(notebook)
     found = [p for s in studies for p in (root/"data"/"runs"/s/notebook.stem).glob("*.ipynb") if ".part" not in p.name and current <= code_of(p)]
-    return max(found, key=lambda p: (p.stat().st_size, p.name), default=None)
+    return max(found, key=lambda p: ("--base--" in p.name, p.stat().st_size, p.name), default=None)
 
 
 def code_of(notebook): return {"".join(c["source"]) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"}
@@ -301,7 +301,7 @@ class Site:
 
     def page(self, page):
         "The page as a notebook for myst-nb, as JSON."
-        made, level = [], 1
+        made, level, here_only = [], 1, f"{root}/"
         def add(text): made.append(dict(cell_type="markdown", metadata={}, source=self.markdown(page, text)))
         for cell in self.cells[page]:
             if cell["cell_type"] == "raw": continue

@@ -1,0 +1,179 @@
+"The site: built without warnings, whole, and at home without a network."
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from lth_nb.claims import CLAIMS
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD, SITE = ROOT/"nbs"/"site"/"build.py", ROOT/"_site"
+LIBRARY = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
+sys.path.insert(0, str(BUILD.parent))
+import api
+
+
+def build(*words, **environment):
+    return subprocess.run([sys.executable, str(BUILD), *map(str, words)], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+class Page(HTMLParser):
+    "What a page links to, what it loads, and where it can be linked."
+    LOADS = dict(script="src", img="src", iframe="src", source="src", video="src", audio="src", embed="src", object="data")
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loads, self.anchors = [], [], {""}
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.anchors |= {found[k] for k in ("id", "name") if found.get(k)}
+        if tag == "a" and "href" in found: self.links.append(found["href"])
+        if tag == "link" and not {"index", "search", "next", "prev"} & set(found.get("rel", "").split()): self.loads.append(found.get("href"))
+        if found.get(self.LOADS.get(tag)): self.loads.append(found[self.LOADS[tag]])
+        if "srcset" in found: self.loads += [part.split()[0] for part in found["srcset"].split(",")]
+
+
+@pytest.fixture(scope="session")
+def site():
+    "Every page of the built site, by its path."
+    done = build("--strict")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+    return {path: Page(path) for path in sorted(SITE.rglob("*.html"))}
+
+
+def resolve(path, link):
+    "The file and the anchor a relative link leads to."
+    file, _, anchor = unquote(link).partition("#")
+    file = file.partition("?")[0]
+    return ((path.parent/file).resolve() if file else path), anchor
+
+
+def test_internal_links_and_anchors_resolve(site):
+    dead = []
+    for path, page in site.items():
+        for link in (*page.links, *page.loads):
+            if re.match(r"[a-z]+:", link): continue
+            target, anchor = resolve(path, link)
+            if not target.is_file() or anchor and target in site and anchor not in site[target].anchors: dead.append(f"{path.relative_to(SITE)}: {link}")
+    assert not dead
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    outside = [f"{path.relative_to(SITE)}: {link}" for path, page in site.items() for link in page.loads if re.match(r"(https?:)?//", link)]
+    for sheet in SITE.rglob("*.css"):
+        text = re.sub(r"/\*.*?\*/", "", sheet.read_text(encoding="utf-8"), flags=re.S)
+        outside += [f"{sheet.relative_to(SITE)}: {link}" for link in re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")]*)", text)]
+        for link in re.findall(r"url\(\s*['\"]?([^'\")]+)", text):
+            if not re.match(r"data:|#|https?:", link): assert (sheet.parent/link.partition("?")[0].partition("#")[0]).is_file(), f"{sheet}: {link}"
+    assert not outside
+
+
+def test_no_page_shows_where_it_was_built(site):
+    for path, page in site.items(): assert str(ROOT) not in page.text, path
+
+
+def test_every_section_is_there(site):
+    home = (SITE/"index.html").read_text(encoding="utf-8")
+    for section in ("results", "runs", "guides", "about", "api"): assert f'href="{section}/index.html"' in home
+    shown = {path.stem for path in site}
+    for notebook in (ROOT/"nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" not in notebook.parts: assert re.sub(r"^\d+_", "", notebook.stem) in shown, notebook
+
+
+def test_search_works_without_a_server(site):
+    "The index is a script, which a page from a disk may load, and it knows the pages."
+    index = (SITE/"searchindex.js").read_text(encoding="utf-8")
+    found = json.loads(re.fullmatch(r"Search\.setIndex\((.*)\)", index, re.S)[1])
+    assert {"index", "api/masking", "about/statistics", "guides/first_ticket"} <= set(found["docnames"])
+    assert {"ticket", "mask"} <= set(found["terms"]) and "searchindex.js" in site[SITE/"search.html"].text
+
+
+@pytest.mark.parametrize("notebook", LIBRARY, ids=lambda p: p.stem)
+def test_api_pages_hold_docments_tables(site, notebook):
+    page = site[SITE/"api"/(notebook.stem.partition("_")[2] + ".html")]
+    cells = [("".join(c["source"])) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    exported = [(name, node, cell) for cell in cells if re.search(r"^#\|\s*export\b", cell, re.M) for name, node in api.exported(cell).items()]
+    module = f"lth_nb.{notebook.stem.partition('_')[2]}"
+    for name, node, _ in exported: assert re.sub(r"[._]", "-", api.label(name, node, module)).lower() in page.anchors, name
+    tables = [cell for name, node, cell in exported if "Parameter |" in api.entry(name, node, cell, module, 3)]
+    assert page.text.count("<p>Parameter</p>") + page.text.count(">Parameter<") >= len(tables) > 0
+
+
+def test_results_show_a_verdict_for_every_claim(site):
+    studies = [p.stem for p in (ROOT/"data"/"results").glob("*.csv")]
+    cards, home = site[SITE/"results"/"index.html"], site[SITE/"index.html"]
+    assert len(re.findall(r'class="verdict verdict-', cards.text)) == len(studies)*len(CLAIMS)
+    assert len(re.findall(r'class="verdict verdict-', home.text)) == len(CLAIMS)
+    for study in studies:
+        for paper in (ROOT/"nbs"/"papers").glob("*.ipynb"): assert SITE/"results"/study/f"{paper.stem}.html" in site
+        assert any(link.startswith(f"{study}/") for link in cards.links)
+
+
+def test_formulas_are_drawn_by_a_script_that_is_there(site):
+    page = site[SITE/"about"/"protocol.html"]
+    assert page.text.count("katex-source") > 3 and any("katex.min.js" in link for link in page.loads)
+    assert (SITE/"_static"/"katex"/"LICENSE").is_file()
+    assert not any("katex" in link for link in site[SITE/"api"/"core.html"].loads)
+
+
+def test_an_unchanged_site_is_not_built_again(site):
+    begin = time.time()
+    assert "is up to date" in build("--strict").stdout
+    assert time.time() - begin < 20
+
+
+@pytest.mark.parametrize("cells, words", [
+    ([("markdown", "# Broken\n\n> A page that fails.", []), ("code", "1 / 0", [])], ["about/broken", "cell 2", "ZeroDivisionError"]),
+    ([("markdown", "# Broken\n\n> A page with a [dead link](nowhere.ipynb).", [])], ["nbs/about/broken.ipynb", "'nowhere.ipynb'"]),
+], ids=["error", "dead link"])
+def test_a_page_that_fails_is_named(tmp_path, cells, words):
+    cells = [dict(cell_type=kind, id=f"c{i}", metadata=dict(tags=tags), source=text, **(dict(outputs=[], execution_count=None) if kind == "code" else {})) for i, (kind, text, tags) in enumerate(cells)]
+    file = tmp_path/"nbs"/"about"/"broken.ipynb"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    (tmp_path/"lth_nb").symlink_to(ROOT/"lth_nb")
+    done = build("--out", tmp_path/"_site", LTH_HOME=str(tmp_path))
+    assert done.returncode != 0 and not (tmp_path/"_site").exists()
+    for word in words: assert word in done.stderr
+
+
+SOURCE = '''#| export
+def shown(
+    x: int | None,     # a number,
+                       # or nothing
+    *names: str,
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.5,  # of the result
+) -> float:            # in [0, 1]
+    "One line."
+
+class Held:
+    "A class."
+    size: int = 3      # pixels
+    def half(self) -> int: "Half of it."
+
+_private = 1
+LIMIT = 7  # the most
+'''
+
+
+def test_docments_are_read_from_source():
+    found = api.exported(SOURCE)
+    assert list(found) == ["shown", "Held", "LIMIT"]
+    text = {name: api.entry(name, node, SOURCE, "lth_nb.example", 3) for name, node in found.items()}
+    assert "shown(x, *names, scale=0.5)" in text["shown"] and "One line." in text["shown"]
+    assert r"| `x` | `int \| None` |  | a number, or nothing |" in text["shown"]
+    assert "| `scale` | `float`, > 0, ≤ 1 | `0.5` | of the result |" in text["shown"]
+    assert "| **returns** | `float` |  | in [0, 1] |" in text["shown"]
+    assert "| `size` | `int` | `3` | pixels |" in text["Held"] and "| `half()` | `int` | Half of it. |" in text["Held"]
+    assert "LIMIT = 7  # the most" in text["LIMIT"]
