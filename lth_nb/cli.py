@@ -65,21 +65,24 @@ def run(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each")] = max(1, os.cpu_count() or 1),
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")] = False,
     until: Annotated[str, typer.Option(help="stop after this rule: find_tickets, transfer, results, paper or site")] = "site",
+    first: Annotated[int, typer.Option(help="only so many of the missing transfers, in the order of the study file, and the tickets they need")] = 0,
     keep_going: Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")] = False,
 ):
     "Run what is missing of a study: tickets, transfers, results table, papers, site."
-    from lth_nb.study import check_data, load_study, status, transfer_cells
+    from lth_nb.study import cell_file, check_data, load_study, status, transfer_cells
     with _plain_errors():
         paths = Paths()
         loaded = load_study(study, paths)
-        transfer_cells(loaded); check_data(loaded, paths)
+        files = [cell_file(loaded, c, paths) for c in transfer_cells(loaded)]
+        check_data(loaded, paths)
         table = status(loaded, paths)
         todo = table[~table.done]
         typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {int(todo.networks.sum() - todo.rows.sum())} networks to train")
         if dry_run: return _show(todo, False) if len(todo) else None
+        only = [str(f) for f in files if not f.is_file()][:first] if first else ["--until", until] if until != "site" else []
         with _only_run(paths):
             subprocess.run(_snakemake(loaded, paths, jobs, "--unlock"), capture_output=True)
-            code = subprocess.run(_snakemake(loaded, paths, jobs, *(["--until", until] if until != "site" else []), *(["--keep-going"] if keep_going else []))).returncode
+            code = subprocess.run(_snakemake(loaded, paths, jobs, *(["--keep-going"] if keep_going else []), *only)).returncode
     if code: raise typer.Exit(1)
 
 # %% ../nbs/13_cli.ipynb #e5162fe9
@@ -173,13 +176,13 @@ def ticket_verify(files: Annotated[list[Path], typer.Argument(metavar="FILE...",
         except (ValueError, FileNotFoundError) as e: bad += 1; typer.echo(str(e), err=True)
     if bad: raise typer.Exit(1)
 
-# %% ../nbs/13_cli.ipynb #56bfdc1f
+# %% ../nbs/13_cli.ipynb #465866ff
 @results_app.command("publish")
-def results_publish(study: StudyName):
-    "Join the rows of a finished study into data/results/STUDY.csv, and renew what the README says of it."
+def results_publish(study: StudyName, partial: Annotated[bool, typer.Option("--partial", help="publish what is there of an unfinished study")] = False):
+    "Join the rows of a study into data/results/STUDY.csv, and renew what the README says of it."
     from lth_nb.study import load_study, publish
     with _plain_errors():
-        table = publish(load_study(study))
+        table = publish(load_study(study), partial=partial)
         typer.echo(f"wrote {table}")
         if _renew_readme(table): typer.echo("renewed README.md")
 

@@ -427,18 +427,20 @@ def refuse_unknown_parameters(
         if unknown := _assigned(cell) - declared:
             raise ValueError(f"this notebook has no parameter {', '.join(sorted(unknown))}; its parameters are {', '.join(sorted(declared))}")
 
-# %% ../nbs/12_study.ipynb #0d718eb1
+# %% ../nbs/12_study.ipynb #6499a133
 def publish(
     study: Study,
     paths: Paths | None = None,
+    partial: bool = False,  # also publish a study that is not finished; the table then says which claims it cannot measure
 ) -> Path:  # data/results/STUDY.csv, with STUDY.json beside it
     "Join the rows of all cells into the study's table."
     paths = paths or Paths()
     cells = [*ticket_cells(study), *transfer_cells(study)]
     lacking = [c for c in cells if not cell_file(study, c, paths).is_file()]
-    if lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
+    if partial and len(lacking) < len(cells): cells = [c for c in cells if c not in lacking]
+    elif lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
     table = paths.results/f"{study.study}.csv"
-    write_results(merge_rows([cell_file(study, c, paths) for c in cells]), study_info(study), table)
+    write_results(merge_rows([cell_file(study, c, paths) for c in cells]), {**study_info(study), "runs_missing": len(lacking)}, table)
     return table
 
 

@@ -49,7 +49,7 @@ def site():
     done = build("--strict")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stderr
-    return {path: Page(path) for path in sorted(SITE.rglob("*.html"))}
+    return {path: Page(path) for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts}
 
 
 def resolve(path, link):

@@ -301,7 +301,7 @@ class Site:
 
     def page(self, page):
         "The page as a notebook for myst-nb, as JSON."
-        made, level, here_only = [], 1, f"{root}/"
+        made, level = [], 1
         def add(text): made.append(dict(cell_type="markdown", metadata={}, source=self.markdown(page, text)))
         for cell in self.cells[page]:
             if cell["cell_type"] == "raw": continue
@@ -333,8 +333,9 @@ class Site:
                              source=source, outputs=outputs))
         made.append(dict(cell_type="markdown", metadata={}, source=self.footer(page)))
         for i, cell in enumerate(made): cell["id"] = f"c{i}"
-        return json.dumps(dict(cells=made, metadata=dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"),
-            language_info=dict(name="python", pygments_lexer="ipython3")), nbformat=4, nbformat_minor=5), indent=1, ensure_ascii=False)
+        page = dict(cells=made, metadata=dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"),
+            language_info=dict(name="python", pygments_lexer="ipython3")), nbformat=4, nbformat_minor=5)
+        return json.dumps(page, indent=1, ensure_ascii=False).replace(f"{root}/", "").replace(str(root), ".")  # where it was built is of no interest
 
     def footer(self, page):
         words = f"This page is the notebook `{page.notebook.relative_to(root)}`"
