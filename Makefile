@@ -38,7 +38,7 @@ docs: $(READY)  ## build the site into _site/
 	$(PY) nbs/site/build.py --study $(STUDY)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(VENV)/bin/jupyter lab --notebook-dir=. nbs
+	$(VENV)/bin/jupyter lab --allow-root --notebook-dir=. nbs/index.ipynb
 
 tidy: $(READY)  ## strip outputs from the notebooks and export the library
 	$(VENV)/bin/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*.ipynb nbs/*/*.ipynb

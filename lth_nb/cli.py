@@ -6,8 +6,8 @@
 __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson', 'TicketFile', 'run', 'plan', 'status', 'claims',
            'docs', 'data_list', 'data_check', 'ticket_show', 'ticket_verify', 'results_publish', 'results_merge']
 
-# %% ../nbs/13_cli.ipynb #66298d45
-import json, os, subprocess, sys
+# %% ../nbs/13_cli.ipynb #80dfc677
+import json, os, re, subprocess, sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +48,22 @@ def _snakemake(study, paths: Paths, jobs: int, *more: str) -> list[str]:
             "--rerun-triggers", "mtime", "--rerun-incomplete", "--quiet", "rules", "--nocolor", *more]
 
 
+def _follow(command: list[str], log: Path) -> int:
+    "Run Snakemake with its words in a file and its steps as a progress bar; after a failure show what it said of it. Returns its exit code."
+    from tqdm import tqdm
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as kept, tqdm(desc="runs", unit="run", mininterval=0, dynamic_ncols=True) as bar:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+            for line in process.stdout:
+                kept.write(line); kept.flush()
+                if total := re.match(r"total\s+(\d+)", line): bar.total = int(total[1]); bar.refresh()
+                if done := re.match(r"(\d+) of (\d+) steps", line): bar.update(int(done[1]) - bar.n)
+    if process.returncode:
+        said = [l for l in log.read_text(encoding="utf-8").splitlines() if l.strip() and not l.startswith(("Command ", "Select jobs", "Execute "))]
+        typer.echo("\n".join(said[-40:]) + f"\nlth: a run failed; all of Snakemake's words are in {log}", err=True)
+    return process.returncode
+
+
 @contextmanager
 def _only_run(paths: Paths):
     "Hold the project's lock; a `ValueError` if another run holds it."
@@ -81,8 +97,10 @@ def run(
         if dry_run: return _show(todo, False) if len(todo) else None
         only = [str(f) for f in files if not f.is_file()][:first] if first else ["--until", until] if until != "site" else []
         with _only_run(paths):
+            if len(todo):  # Snakemake would not look for missing runs behind a table that is there
+                for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
             subprocess.run(_snakemake(loaded, paths, jobs, "--unlock"), capture_output=True)
-            code = subprocess.run(_snakemake(loaded, paths, jobs, *(["--keep-going"] if keep_going else []), *only)).returncode
+            code = _follow(_snakemake(loaded, paths, jobs, *(["--keep-going"] if keep_going else []), *only), paths.runs/loaded.study/"snakemake.log")
     if code: raise typer.Exit(1)
 
 # %% ../nbs/13_cli.ipynb #e5162fe9
@@ -189,7 +207,6 @@ def results_publish(study: StudyName, partial: Annotated[bool, typer.Option("--p
 
 def _renew_readme(table: Path) -> bool:
     "Put a study's verdicts between the marks that name it in README.md; true if the file changed."
-    import re
     from lth_nb.claims import found_table
     from lth_nb.core import write_atomically
     from lth_nb.results import read_results, read_study_info

@@ -1,0 +1,118 @@
+"Running pages, each in a process of its own, unless what it gave before still holds."
+import hashlib, json, multiprocessing, os, re, shutil, sys, time, traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from pages import cells_of, nbs, package, root, work, write
+
+PRELOADED = ["torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml", "fastcore.all", "execnb.shell"]
+
+
+def digest(*parts): return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+
+@cache
+def content(path): return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def imports(module):
+    "The modules of the library that a module of the library uses, itself included."
+    path = root/package/f"{module}.py"
+    if not path.is_file(): return frozenset()
+    text = path.read_text(encoding="utf-8")
+    direct = {*re.findall(rf"\b{package}\.(\w+)", text), *re.findall(r"^from \.(\w+) import", text, re.M)} - {module}
+    return frozenset({module}).union(*map(imports, direct))
+
+
+def key_of(page, cells):
+    "Everything that what a page shows depends on."
+    code = [c["source"] for c in cells if c["cell_type"] == "code"]
+    text = "\n".join(code)
+    everything = re.search(r"^\s*[!%]|subprocess|papermill", text, re.M)
+    used = {p.stem for p in (root/package).glob("*.py")} if everything else set(re.findall(rf"\b{package}\.(\w+)", text))
+    used = set().union(*map(imports, used))
+    files = [root/package/f"{m}.py" for m in sorted(used)]
+    if used & {"results", "claims", "study"}: files += sorted((root/"data").glob(f"results/{page.study or '*'}.*")) + sorted((root/"data"/"papers").glob("*"))
+    if "study" in used: files += sorted((nbs/"studies").glob("*"))
+    if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
+    if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
+    versions = [sys.version, *map(version, ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb"))]
+    return digest(*code, *versions, *map(content, files))
+
+
+def skip(cell): return cell["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s*false", cell["source"], re.M)
+
+
+def home_of(page):
+    "A project folder of the page's own: what it reads is linked, what it writes (tickets, runs, figures) stays there and goes."
+    home = work/"home"/page.doc.replace("/", "-")
+    shutil.rmtree(home, ignore_errors=True)
+    (home/"data").mkdir(parents=True)
+    for name in ("nbs", package, "settings.ini", "data/cache", "data/raw", "data/results", "data/papers"):
+        if (root/name).exists(): (home/name).symlink_to(root/name)
+    return home
+
+
+def execute(page, cells):
+    "Run the cells in this process, which runs nothing else; returns the outputs of every cell."
+    from execnb.shell import CaptureShell
+    home = home_of(page)
+    os.environ["LTH_HOME"] = str(home)
+    try: return run_cells(page, cells, CaptureShell)
+    finally: shutil.rmtree(home, ignore_errors=True)
+
+
+def run_cells(page, cells, CaptureShell):
+    os.chdir(page.notebook.parent)
+    shell = CaptureShell(page.notebook, timeout=300)
+    sys.path.insert(0, str(root))
+    outputs, start = [], time.time()
+    for i, cell in enumerate(cells):
+        outputs.append([] if skip(cell) else list(shell.run(cell["source"])))
+        if not skip(cell) and shell.exc is not None:
+            where = "".join(traceback.format_exception(shell.exc)[-3:]).rstrip()
+            return dict(error=f"{page.doc} ({page.notebook.relative_to(root)}), cell {i + 1}:\n{cell['source']}\n\n{where}")
+    return dict(outputs=json.loads(json.dumps(outputs)), seconds=round(time.time() - start, 1))
+
+
+def run_in_pool(pages, processes):
+    "(page, what it gave) as each is done; a fresh process a page, forked from one that has the large packages loaded."
+    if not pages: return
+    print(f"{len(pages)} pages to run", flush=True)
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", LTH_THREADS="1", COLUMNS="110",
+        PYTHONPATH=os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])), PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
+        for future in as_completed(jobs := {pool.submit(execute, page, cells): page for page, cells in pages.items()}):
+            try: yield jobs[future], future.result()
+            except Exception as e: yield jobs[future], dict(error=f"{jobs[future].doc}: its process ended early ({e!r})")
+
+
+def run_all(pages, processes=2):
+    "The cells of every page with their outputs; stops with all the errors if a page fails."
+    done, waiting, errors = {}, {}, []
+    for page in pages:
+        cells = done[page] = cells_of(page)
+        if page.ran: continue
+        kept = work/"runs"/f"{page.doc}.json"
+        key = key_of(page, cells)
+        run = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        if run.get("key") == key: fill(cells, run)
+        else: waiting[page] = (cells, kept, key, run.get("seconds", len(cells)))
+    for page, run in run_in_pool({page: cells for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}, processes):
+        cells, kept, key, _ = waiting[page]
+        if "error" in run: errors.append(run["error"]); continue
+        write(kept, json.dumps(dict(run, key=key)))
+        fill(cells, run)
+        print(f"  {run['seconds']:5.1f} s  {page.doc}", flush=True)
+    if errors: raise SystemExit("\n\n".join(["these pages failed:", *errors]))
+    return done
+
+
+def fill(cells, run):
+    for cell, outputs in zip(cells, run["outputs"], strict=True):
+        if cell["cell_type"] == "code": cell["outputs"] = outputs
