@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'MORCOS', 'MEHTA', 'QUESTIONS', 'CLAIMS', 'PAIR',
-           'CELL', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
+           'CELL', 'READ', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
            'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
            'claim_cards', 'study_banner', 'compact', 'lacking', 'found_table']
 
@@ -175,8 +175,8 @@ def _listed(rows: pd.DataFrame, columns: list[str], pairs) -> np.ndarray:
 
 def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
     "The rows that meet a side's conditions."
-    for column in ("arm", "recipe", "freeze", "head"): rows = rows[rows[column] == side[column]]
-    rows = rows[(rows["level"] == 0) == (side["arm"] in DENSE)]
+    fits = [rows[column].to_numpy() == side[column] for column in ("arm", "recipe", "freeze", "head")]
+    rows = rows[np.logical_and.reduce([*fits, (rows["level"].to_numpy() == 0) == (side["arm"] in DENSE)])]
     if side["arm"] == "scratch": return rows
     rows = rows[rows["ticket_recipe"] == side["ticket_recipe"]]
     whole = rows["fraction"].where(rows["source"] == rows["target"], 1.0)  # a target's own ticket knows no more of it than its networks
@@ -191,6 +191,7 @@ def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
 # %% ../nbs/10_claims.ipynb #6a098e19
 PAIR = ["target", "fraction", "model", "seed"]
 CELL = ["target", "fraction", "model", "source", "source_b"]
+READ = [*PAIR, "arm", "source", "source_fraction", "ticket_recipe", "recipe", "freeze", "head", "level", "density", "val_accuracy", "test_accuracy"]
 
 
 def _at_level(rows: pd.DataFrame, rule: str | float | tuple) -> pd.DataFrame:
@@ -218,7 +219,7 @@ def _rows_of_both(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: s
 
 def _sides(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> list[pd.DataFrame]:
     "The rows of `a` and of `b` at their levels; sorted, so that the order of the table is of no consequence."
-    both = _rows_of_both(frame.sort_values([*PAIR, "source", "level"], ignore_index=True), contrast, info, recipe)
+    both = [rows.sort_values([*PAIR, "source", "level"], ignore_index=True) for rows in _rows_of_both(frame[READ], contrast, info, recipe)]
     rules = ["chosen" if s["arm"] in DENSE else rule for s, rule in ((contrast.a, contrast.level), (contrast.b, contrast.level_b or contrast.level))]
     return [_at_level(rows, rule)[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s})
         for s, rows, rule in zip("ab", both, rules)]
