@@ -1,4 +1,6 @@
 "The wheel holds all that is needed without the checkout, and the README's commands exist."
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -57,3 +59,26 @@ def test_the_readme_rerun_of_one_pair_works(home):
 
 def test_readme_is_short():
     assert len((ROOT/"README.md").read_text().splitlines()) <= 120
+
+
+def test_committed_results_belong_together():
+    "The table, its description, the study file and the README's verdicts are of one run."
+    from lth_nb.claims import found_table
+    from lth_nb.results import read_results, read_study_info
+    from lth_nb.study import load_study, networks_of, study_info, ticket_cells, transfer_cells
+    path = ROOT/"data"/"results"/"quick.csv"
+    rows, info, study = read_results(path), read_study_info(path), load_study("quick")
+    planned = sum(len(networks_of(study, c)) for c in transfer_cells(study))
+    planned += sum(len(c.seeds) * (study.ticket_recipes[c.ticket_recipe].rounds + 1) for c in ticket_cells(study))
+    assert len(rows) == planned, "data/results/quick.csv was not made by nbs/studies/quick.yaml as it is now; run `make study`"
+    now = json.loads(json.dumps(study_info(study)))
+    assert {k: info[k] for k in now} == now, "data/results/quick.json was not made by nbs/studies/quick.yaml as it is now; run `make study`"
+    assert found_table(rows, info) in (ROOT/"README.md").read_text(), "run `lth results publish quick`"
+
+
+def test_every_committed_figure_says_what_made_it():
+    for figure in (ROOT/"figures").glob("*.png"):
+        made = json.loads(figure.with_suffix(".json").read_text())
+        table = (ROOT/"data"/"results"/f"{made['study']}.csv").read_bytes()
+        assert made["table_sha256"] == hashlib.sha256(table).hexdigest(), f"{figure.name} was made from another table; run `make study`"
+        assert made["image_sha256"] == hashlib.sha256(figure.read_bytes()).hexdigest() and made["caption"] and made["rows"] > 0, figure
