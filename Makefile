@@ -3,7 +3,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 TORCH  := $(shell grep '^torch==' requirements.lock)
-JOBS   ?= 2
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 STUDY  ?= quick
 export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
@@ -17,6 +17,7 @@ help:  ## show these commands
 
 # torch first and with its exact version, by itself: a range would fetch gigabytes of another build
 $(READY): requirements.lock settings.ini setup.py
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: python3 is' $$(python3 --version); exit 1; }
 	python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet "$(TORCH)"
 	$(PY) -m pip install --quiet --requirement requirements.lock
