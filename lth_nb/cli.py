@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson', 'TicketFile', 'run', 'plan', 'status', 'claims',
-           'docs', 'data_list', 'data_check', 'ticket_show', 'ticket_verify', 'results_publish', 'results_merge']
+           'docs', 'data_list', 'data_check', 'ticket_show', 'ticket_verify', 'results_publish', 'results_restore',
+           'results_merge']
 
 # %% ../nbs/13_cli.ipynb #80dfc677
 import json, os, re, subprocess, sys
@@ -20,7 +21,7 @@ from .core import Paths, commit
 app = typer.Typer(help="Transfer lottery tickets between image domains, and judge the papers' claims.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(help="Data sets: what there is, and whether it is sound.", no_args_is_help=True)
 ticket_app = typer.Typer(help="Ticket files: what is inside, and whether it is whole.", no_args_is_help=True)
-results_app = typer.Typer(help="Results tables: publish a study's, or merge pieces.", no_args_is_help=True)
+results_app = typer.Typer(help="Results tables: publish a study's, merge pieces, take rows over.", no_args_is_help=True)
 for name, sub in (("data", data_app), ("ticket", ticket_app), ("results", results_app)): app.add_typer(sub, name=name)
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a name in nbs/studies, or the path of a YAML file")]
@@ -218,7 +219,14 @@ def _renew_readme(table: Path) -> bool:
     with write_atomically(readme) as f: f.write(new)
     return True
 
-# %% ../nbs/13_cli.ipynb #106c7f3b
+# %% ../nbs/13_cli.ipynb #9945ff0f
+@results_app.command("restore")
+def results_restore(study: StudyName):
+    "Take the rows of data/results/STUDY.csv as done, so that `lth run` trains only what they lack."
+    from lth_nb.study import load_study, restore
+    with _plain_errors(): typer.echo(f"took over {restore(load_study(study))} rows")
+
+
 @results_app.command("merge")
 def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to join")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the joined table")]):

@@ -6,7 +6,7 @@
 __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'NAN', 'Block', 'Study', 'parse_study', 'load_study', 'TicketCell',
            'Planned', 'networks_of', 'transfer_cells', 'tickets_of', 'ticket_cells', 'cell_name', 'cell_file',
            'ticket_file', 'run_tickets', 'run_transfers', 'refuse_unknown_parameters', 'publish', 'study_info',
-           'check_data', 'status', 'measured_throughput', 'plan']
+           'check_data', 'status', 'restore', 'measured_throughput', 'plan']
 
 # %% ../nbs/12_study.ipynb #2a1c9298
 import ast, re, time
@@ -480,6 +480,32 @@ def status(
         rows = networks if file.is_file() else len(read_results(started)) if started.is_file() else 0
         lines.append(dict(kind=file.parent.name, run=file.stem, networks=networks, rows=rows, done=file.is_file()))
     return pd.DataFrame(lines)
+
+# %% ../nbs/12_study.ipynb #b299e0c6
+def _key_of_search(study: Study, cell: TicketCell) -> set[tuple]:
+    "(source, fraction, ticket recipe, model, seed, level) of every network of a search."
+    return {(cell.source, cell.source_fraction, cell.ticket_recipe, cell.model, s, l) for s in cell.seeds for l in range(study.ticket_recipes[cell.ticket_recipe].rounds + 1)}
+
+
+def restore(
+    study: Study,
+    paths: Paths | None = None,
+) -> int:  # how many rows were taken over
+    "Write the runs' own tables from data/results/STUDY.csv, as far as they are not there; an unfinished run gets its rows as a journal."
+    paths, taken = paths or Paths(), 0
+    table = read_results(paths.results/f"{study.study}.csv").to_dict("records")
+    hashes = {n: r.hash for n, r in study.recipes.items()}
+    made = {tuple(None if v != v else v for v in (r[f] for f in Planned.__dataclass_fields__)): r for r in table if r["arm"] != "imp" and r["recipe_hash"] == hashes.get(r["recipe"])}
+    found = {tuple(r[k] for k in ("source", "source_fraction", "ticket_recipe", "model", "seed", "level")): r for r in table
+             if r["arm"] == "imp" and r["ticket_recipe"] in study.ticket_recipes and r["recipe_hash"] == study.ticket_recipes[r["ticket_recipe"]].training.hash}
+    for cell in (*ticket_cells(study), *transfer_cells(study)):
+        file, is_search = cell_file(study, cell, paths), isinstance(cell, TicketCell)
+        if file.is_file() or file.with_suffix(".rows.csv").is_file(): continue
+        wanted = _key_of_search(study, cell) if is_search else {tuple(None if v != v else v for v in asdict(n).values()) for n in networks_of(study, cell)}
+        rows = [r for r in ((found if is_search else made).get(k) for k in wanted) if r]
+        whole = len(rows) == len(wanted)
+        if rows and (whole or not is_search): taken += len(write_rows(rows, file if whole else file.with_suffix(".rows.csv")))
+    return taken
 
 # %% ../nbs/12_study.ipynb #cf14fcec
 def measured_throughput(

@@ -1,5 +1,6 @@
 "A whole study through Snakemake and papermill: complete, resumed after a kill, repeated, edited, asked wrongly."
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def test_a_study_survives_a_kill_and_gives_the_same_table(tmp_path_factory, home
     new = {p for p in notebooks(home) if p not in before}
     assert len(new) == 1 and "scratch--digits" in str(new), new
     assert {p: t for p, t in notebooks(home).items() if p in before} == before, "an edit of one recipe ran something else again"
+
+
+def test_a_committed_table_stands_for_its_runs(home):
+    "On another machine `lth results restore` takes the rows of the table as done; an edit then trains only what is new."
+    study(home)
+    whole = table(home)
+    for folder in ("runs", "tickets"): shutil.rmtree(home/"data"/folder)
+    assert f"took over {len(whole)} rows" in run("lth_nb.cli", "results", "restore", home/"tiny.yaml", home=home).stdout
+    assert "5 of 5 runs are done" in study(home).stdout
+    pd.testing.assert_frame_equal(table(home), whole)
+    assert not notebooks(home), "a restored run was run again"
 
 
 def test_a_study_file_with_errors_stops_before_anything_runs(home):
