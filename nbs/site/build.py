@@ -40,6 +40,7 @@ def render(source, out, strict, fresh):
     if fresh: shutil.rmtree(work/"doctrees", ignore_errors=True); shutil.rmtree(out, ignore_errors=True)
     log = work/"warnings.txt"
     status = build_main(["-b", "html", "-q", "-j", "2", "-c", str(here), "-d", str(work/"doctrees"), "-w", str(log), *(["-W", "--keep-going"] if strict else []), str(source), str(out)])
+    shutil.rmtree(out.parent/"jupyter_execute", ignore_errors=True)  # myst-nb's copies of what it never runs here
     warnings = log.read_text(encoding="utf-8").strip() if log.is_file() else ""
     if status or warnings: shutil.rmtree(work/"doctrees", ignore_errors=True)  # so that the next build warns again
     if status: raise SystemExit(f"Sphinx stopped:\n{warnings}")
