@@ -43,7 +43,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 
 tidy: $(READY)  ## strip outputs from the notebooks and export the library
 	$(VENV)/bin/jupyter nbconvert --log-level ERROR --clear-output --inplace nbs/*.ipynb nbs/*/*.ipynb
-	cd $(CURDIR) && $(VENV)/bin/nbdev_clean && $(VENV)/bin/nbdev_export
+	$(VENV)/bin/nbdev_clean && $(VENV)/bin/nbdev_export
 
 clean:  ## delete the environment, the site, caches and runs (committed results stay)
 	rm -rf $(VENV) _site _proc _docs build dist *.egg-info .snakemake data/cache data/runs data/tickets

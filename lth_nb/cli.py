@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from .core import Paths, commit
+from .core import Paths
 
 # %% ../nbs/13_cli.ipynb #1013a4c3
 app = typer.Typer(help="Transfer lottery tickets between image domains, and judge the papers' claims.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -32,8 +32,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 def _plain_errors():
     "What a user did wrong is one line, not a traceback."
     try: yield
-    except (ValueError, FileNotFoundError, IndexError, KeyError) as e:
-        typer.echo(f"lth: {e.args[0] if e.args and not isinstance(e, FileNotFoundError) else e}", err=True)
+    except (ValueError, LookupError, OSError, ImportError, FloatingPointError) as e:
+        typer.echo(f"lth: {e.args[0] if e.args and not isinstance(e, OSError) else e}", err=True)
         raise typer.Exit(1) from e
 
 
@@ -49,12 +49,12 @@ def _snakemake(study, paths: Paths, jobs: int, *more: str) -> list[str]:
             "--rerun-triggers", "mtime", "--rerun-incomplete", "--quiet", "rules", "--nocolor", *more]
 
 
-def _follow(command: list[str], log: Path) -> int:
+def _follow(command: list[str], log: Path, lock: int) -> int:
     "Run Snakemake with its words in a file and its steps as a progress bar; after a failure show what it said of it. Returns its exit code."
     from tqdm import tqdm
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as kept, tqdm(desc="runs", unit="run", mininterval=0, dynamic_ncols=True) as bar:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=[lock]) as process:
             for line in process.stdout:
                 kept.write(line); kept.flush()
                 if total := re.match(r"total\s+(\d+)", line): bar.total = int(total[1]); bar.refresh()
@@ -67,13 +67,13 @@ def _follow(command: list[str], log: Path) -> int:
 
 @contextmanager
 def _only_run(paths: Paths):
-    "Hold the project's lock; a `ValueError` if another run holds it."
-    from filelock import FileLock, Timeout
+    "Hold the project's lock and yield its file descriptor; a `ValueError` if another run holds it."
+    import fcntl
     paths.runs.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.runs/".lock")
-    try:
-        with lock.acquire(timeout=0): yield
-    except Timeout: raise ValueError(f"another `lth run` is at work in {paths.root}; wait for it or stop it") from None
+    with open(paths.runs/".lock", "w") as lock:
+        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: raise ValueError(f"another `lth run` is at work in {paths.root}; wait for it or stop it") from None
+        yield lock.fileno()
 
 # %% ../nbs/13_cli.ipynb #c814ba21
 @app.command()
@@ -95,13 +95,17 @@ def run(
         table = status(loaded, paths)
         todo = table[~table.done]
         typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {int(todo.networks.sum() - todo.rows.sum())} networks to train")
-        if dry_run: return _show(todo, False) if len(todo) else None
+        table_there = (paths.results/f"{loaded.study}.csv").is_file() and (paths.results/f"{loaded.study}.json").is_file()
+        if dry_run:
+            if len(todo): _show(todo, False)
+            if len(todo) or not table_there: typer.echo("then: the results table, the papers, the site")
+            return
         only = [str(f) for f in files if not f.is_file()][:first] if first else ["--until", until] if until != "site" else []
-        with _only_run(paths):
-            if len(todo):  # Snakemake would not look for missing runs behind a table that is there
+        with _only_run(paths) as lock:
+            if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
             subprocess.run(_snakemake(loaded, paths, jobs, "--unlock"), capture_output=True)
-            code = _follow(_snakemake(loaded, paths, jobs, *(["--keep-going"] if keep_going else []), *only), paths.runs/loaded.study/"snakemake.log")
+            code = _follow(_snakemake(loaded, paths, jobs, *(["--keep-going"] if keep_going else []), *only), paths.runs/loaded.study/"snakemake.log", lock)
     if code: raise typer.Exit(1)
 
 # %% ../nbs/13_cli.ipynb #e5162fe9
@@ -131,6 +135,9 @@ def claims(study: StudyName, as_json: AsJson = False):
     from lth_nb.claims import verdicts
     from lth_nb.results import read_results, read_study_info
     with _plain_errors():
+        if study.endswith((".yaml", ".yml")):
+            from lth_nb.study import load_study
+            study = load_study(study).study
         table = Paths().results/f"{study}.csv"
         info = read_study_info(table) if table.is_file() else None
         judged = verdicts(read_results(table), info)

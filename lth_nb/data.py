@@ -283,6 +283,11 @@ class DatasetEntry:
     load: Callable | str | None = None  # embedded: a reader; torchvision: its class
 
     @property
+    def part_of(self) -> str:
+        "The set that holds the same images under other labels, or an empty string: the two are never source and target."
+        return "art_type" if self.name in ("painting_subject", "cartoon_subject", "sketch_subject") else ""
+
+    @property
     def how_to_get(self) -> str:
         "One sentence."
         if self.kind == "embedded": return "ships inside a Python package"
@@ -351,10 +356,11 @@ def _read_cached(
 ) -> tuple[dict, tuple]:      # tensors by split, class names
     "What `read` gives, fitted; from the cache where it has been before."
     start, kept = time.perf_counter(), cache_folder/f"{digest(['format 2', image_size, channels, stamp], 32)}.safetensors"
-    if kept.is_file():
+    try:
         with safetensors.safe_open(kept, "pt") as file:
             splits = {s: (file.get_tensor(f"{s}_images"), file.get_tensor(f"{s}_labels")) for s in (*SPLITS, "all") if f"{s}_images" in file.keys()}
             return splits, tuple(json.loads(file.metadata()["class_names"]))
+    except (FileNotFoundError, safetensors.SafetensorError): pass  # not there, or damaged: it is read and written again
     splits, names = read()
     splits = {s: (_fitted(x, image_size, channels), y) for s, (x, y) in splits.items()}
     if time.perf_counter() - start > slow:

@@ -8,26 +8,27 @@ __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'NAN', 'Block', 'Study', '
            'ticket_file', 'run_tickets', 'run_transfers', 'refuse_unknown_parameters', 'publish', 'study_info',
            'check_data', 'status', 'restore', 'measured_throughput', 'plan']
 
-# %% ../nbs/12_study.ipynb #2a1c9298
-import ast, re, time
+# %% ../nbs/12_study.ipynb #5c36e847
+import ast, json, re, time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from filelock import FileLock
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
 from .core import Paths, device, digest, provenance
 from .data import DATASETS, Dataset, find_dataset, load_dataset
 from .models import HEADS, MODELS, build_model, count_flops
-from .results import append_row, merge_rows, read_results, row_key, write_results, write_rows
+from .results import ROLES, append_row, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
 from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets
 from .training import Recipe, count_steps, steps_per_epoch, train
 from .transfer import ARMS, transfer
@@ -63,7 +64,7 @@ class Block(BaseModel):
 class Study(BaseModel):
     "A study file, checked."
     model_config = ConfigDict(extra="forbid", frozen=True)
-    study: Annotated[str, Field(pattern=r"^[\w.-]+$")]  # name, also of its results table
+    study: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # name, also of its results table
     scale: str                          # one sentence that every page shows beside the results
     image_size: Annotated[int, Field(ge=4)]  # pixels to which every image is brought
     channels: Literal[1, 3]
@@ -71,7 +72,7 @@ class Study(BaseModel):
     seeds: Whole                        # each with its own source tickets
     recipes: dict[str, Recipe]
     ticket_recipes: dict[str, TicketRecipe]
-    transfers: tuple[Block, ...]
+    transfers: Annotated[tuple[Block, ...], Field(min_length=1)]
     seeds_per_run: Annotated[int, Field(ge=1)] = 1  # how many seeds one papermill run takes
     keep_final: bool = True             # keep theta_i of every level in the ticket files
     roles: dict[str, list] = {}         # which sets are natural, pathology, art, larger, smaller; which pairs are related
@@ -117,14 +118,39 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
             for v in getattr(holder, key):
                 if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
-    for i, b in enumerate(study.transfers):
-        for v in {*b.sources, *b.targets} - {"own"}:
-            if v not in DATASETS and find_dataset(v, paths.raw_folders) is None: bad(f"transfers[{i}]", v, "data set", (*DATASETS, "or NAME.npz / NAME/ in data/raw"))
-        rounds = min((study.ticket_recipes[t].rounds for t in b.ticket_recipes if t in study.ticket_recipes), default=0)
-        wrong += [f"transfers[{i}].levels = {l}: out of range; sparse arms have levels 1 to {rounds}" for l in b.levels if not 1 <= l <= rounds]
-        needy = [a for a in b.arms if a in ARMS and a != "scratch"]
-        if needy and not b.sources: wrong.append(f"transfers[{i}].sources is missing: arm {needy[0]!r} needs one")
     if not study.seeds: wrong.append("seeds is empty: give at least one")
+    return [*wrong, *_odd_recipes(study), *(c for i, b in enumerate(study.transfers) for c in _odd_block(study, b, f"transfers[{i}]", paths))]
+
+# %% ../nbs/12_study.ipynb #98a78964
+def _odd_recipes(study: Study) -> list[str]:
+    "What is wrong with recipes, roles and models, whatever the transfers ask of them."
+    wrong = [f"{table}: {n!r} is no name; use letters, digits and . _ + = -, words apart by one space" for table in ("recipes", "ticket_recipes")
+             for n in getattr(study, table) if not re.fullmatch(r"\w[\w.+=-]*( [\w.+=-]+)*", n)]
+    for name, t in study.ticket_recipes.items():
+        if "ep" not in t.rewind + t.training.length and count_steps(t.rewind, 1) > count_steps(t.training.length, 1):
+            wrong.append(f"ticket_recipes.{name}.rewind = {t.rewind!r}: later than the end of its training, {t.training.length!r}")
+    wrong += [f"roles.{r}: unknown role; use one of {', '.join(ROLES)}" for r in study.roles if r not in ROLES]
+    for m in {m for holder in (study, *study.transfers) for m in holder.models if m in MODELS}:
+        if study.image_size < 2**MODELS[m].halvings: wrong.append(f"models = {m!r}: needs image_size {2**MODELS[m].halvings} or more, not {study.image_size}")
+    return wrong
+
+
+def _odd_block(study: Study, b: Block, where: str, paths: Paths) -> list[str]:
+    "What is wrong with one grid beyond its names."
+    wrong, sets = [], {*b.sources, *b.targets} - {"own"}
+    for v in sorted(sets):
+        if v not in DATASETS and find_dataset(v, paths.raw_folders) is None:
+            wrong.append(f"{where} = {v!r}: unknown data set; use one of {', '.join(DATASETS)}, or NAME.npz / NAME/ in data/raw")
+    rounds = min((study.ticket_recipes[t].rounds for t in b.ticket_recipes if t in study.ticket_recipes), default=0)
+    wrong += [f"{where}.levels = {l}: out of range; sparse arms have levels 1 to {rounds}" for l in b.levels if not 1 <= l <= rounds]
+    needy = [a for a in b.arms if a in ARMS and a != "scratch"]
+    if needy and not b.sources: wrong.append(f"{where}.sources is missing: arm {needy[0]!r} needs one")
+    if "own" in b.targets: wrong.append(f"{where}.targets = 'own': that is a source; name the target")
+    final = [a for a in needy if ARMS[a].weights == "final"]
+    if final and not study.keep_final: wrong.append(f"{where}.arms: {', '.join(final)} need keep_final: true")
+    for one, other in product({*b.sources} - {"own"}, b.targets):
+        if any(x in DATASETS and DATASETS[x].part_of == y for x, y in ((one, other), (other, one))):
+            wrong.append(f"{where}: {one} and {other} hold the same images under other labels; they are no source and target")
     return wrong
 
 # %% ../nbs/12_study.ipynb #195060b7
@@ -263,7 +289,8 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
     if isinstance(cell, TicketCell): values, recipes, found = asdict(cell), (), (cell.ticket_recipe,)
     else: values, recipes, found = cell.model_dump(), cell.recipes, cell.ticket_recipes if cell.sources else ()
     settings = [asdict(study.recipes[r]) for r in recipes], [asdict(study.ticket_recipes[t]) for t in found]
-    return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=study.models)
+    models = (cell.model,) if isinstance(cell, TicketCell) else cell.models or study.models
+    return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=models)
 
 
 def cell_name(study: Study, cell: TicketCell | Block) -> str:
@@ -283,8 +310,8 @@ def cell_file(
 
 def ticket_file(study: Study, cell: TicketCell, seed: int, paths: Paths) -> Path:
     "The ticket file of one seed; studies that ask for the same tickets share it."
-    identity = digest(_identity(study, replace(cell, seeds=())), 10)
-    return paths.tickets/f"{cell.source}--{cell.model}--{cell.ticket_recipe}--{identity}"/f"seed{seed}.safetensors"
+    identity = digest([_identity(study, replace(cell, seeds=())), study.keep_final], 10)
+    return paths.tickets/re.sub(r"[^\w.-]", "_", f"{cell.source}--{cell.model}--{cell.ticket_recipe}--{identity}")/f"seed{seed}.safetensors"
 
 # %% ../nbs/12_study.ipynb #1d9192be
 def _load(study: Study, name: str, fraction: float, paths: Paths) -> Dataset:
@@ -294,11 +321,14 @@ def _load(study: Study, name: str, fraction: float, paths: Paths) -> Dataset:
 
 def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, bar=None) -> Tickets:
     "The tickets of one seed: read if they are there, found if not."
-    file = ticket_file(study, cell, seed, paths)
-    if file.is_file(): return load_tickets(file)
-    data = _load(study, cell.source, cell.source_fraction, paths)
+    file, data = ticket_file(study, cell, seed, paths), _load(study, cell.source, cell.source_fraction, paths)
     tell = (lambda line: bar.update()) if bar is not None else None
-    return find_tickets(cell.model, data, study.ticket_recipes[cell.ticket_recipe], seed, study.keep_final, save_to=file, on_level=tell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):  # of two runs that need the same tickets the second waits and reads
+        if not file.is_file(): return find_tickets(cell.model, data, study.ticket_recipes[cell.ticket_recipe], seed, study.keep_final, save_to=file, on_level=tell)
+    tickets = load_tickets(file)
+    if tickets.header["data_hash"] == data.content_hash: return tickets
+    raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; delete it and the runs that used it, or bring the old images back")
 
 
 def _stamp() -> dict:
@@ -388,7 +418,9 @@ def _changed(study: Study | str, recipes, changes: dict, paths: Paths) -> tuple[
 def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
     "Train what is missing of one cell and write its table."
     file = cell_file(study, cell, paths)
-    if file.is_file(): return read_results(file)
+    if file.is_file():
+        print(f"all rows are there already, nothing is trained: {file.name}")
+        return read_results(file)
     started = file.with_suffix(".rows.csv")
     done = {row_key(r): r for r in read_results(started).to_dict("records")} if started.is_file() else {}
     data = cache(lambda fraction: _load(study, cell.targets[0], fraction, paths))
@@ -402,6 +434,7 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
             if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # data, recipe or tickets have changed since
             t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head)
             append_row(row := {**keys, **t.values, **_stamp(), **hashes}, started)
+            done[row_key(keys)] = row
         rows.append(row)
     return write_rows(rows, file)
 
@@ -439,8 +472,11 @@ def publish(
     lacking = [c for c in cells if not cell_file(study, c, paths).is_file()]
     if partial and len(lacking) < len(cells): cells = [c for c in cells if c not in lacking]
     elif lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
-    table = paths.results/f"{study.study}.csv"
-    write_results(merge_rows([cell_file(study, c, paths) for c in cells]), {**study_info(study), "runs_missing": len(lacking)}, table)
+    table, rows = paths.results/f"{study.study}.csv", merge_rows([cell_file(study, c, paths) for c in cells])
+    for keys, column in ((["target", "fraction"], "data_hash"), (["source", "source_fraction"], "source_hash")):
+        versions = rows[rows[keys[0]] != ""].groupby(keys)[column].nunique()
+        if (versions > 1).any(): raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); delete the runs under {paths.runs/study.study} that used the old one")
+    write_results(rows, {**study_info(study), "runs_missing": len(lacking)}, table)
     return table
 
 
@@ -487,13 +523,22 @@ def _key_of_search(study: Study, cell: TicketCell) -> set[tuple]:
     return {(cell.source, cell.source_fraction, cell.ticket_recipe, cell.model, s, l) for s in cell.seeds for l in range(study.ticket_recipes[cell.ticket_recipe].rounds + 1)}
 
 
+def _rows_that_count(study: Study, source: Path) -> list[dict]:
+    "The rows of a published table whose images and tickets were made as the study would make them."
+    info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
+    if differing := [k for k in ("image_size", "channels") if info.get(k) != now[k]]:
+        raise ValueError(f"{source}: made with another {' and '.join(differing)} than {study.file}; its rows cannot stand for this study's")
+    same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
+    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same]
+
+# %% ../nbs/12_study.ipynb #7f07914e
 def restore(
     study: Study,
     paths: Paths | None = None,
 ) -> int:  # how many rows were taken over
     "Write the runs' own tables from data/results/STUDY.csv, as far as they are not there; an unfinished run gets its rows as a journal."
     paths, taken = paths or Paths(), 0
-    table = read_results(paths.results/f"{study.study}.csv").to_dict("records")
+    table = _rows_that_count(study, paths.results/f"{study.study}.csv")
     hashes = {n: r.hash for n, r in study.recipes.items()}
     made = {tuple(None if v != v else v for v in (r[f] for f in Planned.__dataclass_fields__)): r for r in table if r["arm"] != "imp" and r["recipe_hash"] == hashes.get(r["recipe"])}
     found = {tuple(r[k] for k in ("source", "source_fraction", "ticket_recipe", "model", "seed", "level")): r for r in table

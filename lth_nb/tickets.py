@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .core import digest, provenance, write_atomically
 from .data import Dataset
-from .masking import Mask, apply_mask, dead_layers, density
+from .masking import Mask, dead_layers, density
 from .models import build_model, prunable
 from .pruning import SCOPES, magnitude
 from .training import Length, Recipe, TrainResult, count_steps, state_of, steps_per_epoch, train
@@ -157,7 +157,7 @@ def find_tickets(
         elif not recipe.one_shot and level < recipe.rounds: _prune(tickets, level + 1, trained, recipe)
         if partial: save_tickets(tickets, partial)
         if on_level: on_level(tickets.header["levels"][-1])
-    if save_to: save_tickets(tickets, save_to); partial.unlink()
+    if save_to: save_tickets(tickets, save_to); partial.unlink(missing_ok=True)
     return tickets
 
 # %% ../nbs/06_tickets.ipynb #3a438682

@@ -6,9 +6,9 @@
 __all__ = ['Length', 'count_steps', 'Recipe', 'learning_rates', 'Batches', 'evaluate', 'Diverged', 'TrainResult', 'state_of',
            'steps_per_epoch', 'train']
 
-# %% ../nbs/05_training.ipynb #5eeb144a
+# %% ../nbs/05_training.ipynb #71aaafeb
 import re, time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from math import cos, pi
 from typing import Annotated, Callable, Literal
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .core import digest, generator_for
 from .data import Dataset
-from .masking import Mask, apply_mask, check_mask
+from .masking import Mask, apply_mask
 
 # %% ../nbs/05_training.ipynb #0f696de4
 _LENGTH = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARMS', 'Arm', 'arm_mask', 'arm_weights', 'Transferred', 'transfer']
 
-# %% ../nbs/07_transfer.ipynb #77d6d9b5
-from dataclasses import asdict, dataclass, field
+# %% ../nbs/07_transfer.ipynb #27b7c66a
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from .core import seed_for
 from .data import Dataset
-from .masking import Mask, apply_mask, dead_layers, density, layer_densities, random_mask, shuffle_mask
-from .models import build_model, count_flops, prunable, replace_head
+from .masking import Mask, dead_layers, density, layer_densities, random_mask, shuffle_mask
+from .models import build_model, count_flops, replace_head
 from .tickets import Tickets, check_fits
 from .training import Recipe, TrainResult, train
 

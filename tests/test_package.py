@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zipfile
 
-from conftest import ENVIRONMENT, ROOT, run
+from conftest import ENVIRONMENT, ROOT, TINY, run
 from typer.testing import CliRunner
 
 
@@ -23,6 +23,11 @@ def test_wheel_works_without_the_checkout(tmp_path):
     code = "import lth_nb, sys; assert lth_nb.__file__.startswith(sys.argv[1]); from lth_nb.cli import app; app(['plan', 'quick', '--images-per-second', '1000'])"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path/"site")], cwd=tmp_path/"work", env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path/"site")}, capture_output=True, text=True)
     assert done.returncode == 0 and "networks" in done.stdout, done.stdout + done.stderr
+
+    (tmp_path/"work"/"tiny.yaml").write_text(TINY.replace("seeds: [0, 1]", "seeds: [0]"))
+    done = subprocess.run([sys.executable, "-m", "lth_nb.cli", "run", "tiny.yaml", "--until", "results"], cwd=tmp_path/"work", env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path/"site")}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path/"work"/"data"/"results"/"tiny.csv").is_file() and not list((tmp_path/"site").rglob("*.safetensors"))
 
 
 def commands():

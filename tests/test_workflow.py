@@ -57,6 +57,13 @@ def test_a_committed_table_stands_for_its_runs(home):
     pd.testing.assert_frame_equal(table(home), whole)
     assert not notebooks(home), "a restored run was run again"
 
+    (home/"data"/"results"/"tiny.csv").unlink()
+    study(home)
+    pd.testing.assert_frame_equal(table(home), whole)
+    (home/"tiny.yaml").write_text(TINY.replace("for tests", "for other tests"))
+    study(home)
+    assert "for other tests" in (home/"data"/"results"/"tiny.json").read_text(), "an edited scale did not reach the table's description"
+
 
 def test_a_study_file_with_errors_stops_before_anything_runs(home):
     (home/"tiny.yaml").write_text(TINY.replace("reinit", "reinits").replace("seeds: [0, 1]", "seeds: [0, 0]"))
@@ -80,8 +87,9 @@ def test_papermill_refuses_a_parameter_the_notebook_does_not_have(home):
 
 
 def test_two_runs_at_a_time_are_refused(home):
-    from filelock import FileLock
+    import fcntl
     (home/"data"/"runs").mkdir()
-    with FileLock(home/"data"/"runs"/".lock"):
+    with open(home/"data"/"runs"/".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         done = study(home, check=False)
     assert done.returncode == 1 and "another `lth run` is at work" in done.stderr, done.stderr
