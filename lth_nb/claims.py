@@ -460,12 +460,15 @@ def claim_rows(
     frame = frame.reset_index(drop=True)
     return frame.loc[sorted({i for c in claim.contrasts for rows in _rows_of_both(frame, c, info, recipe) for i in rows.index})]
 
-# %% ../nbs/10_claims.ipynb #bf9d96fe
+# %% ../nbs/10_claims.ipynb #9ea2c994
+def _two(contrast: str) -> tuple[str, str]: return contrast.split(",")[0].partition(" - ")[::2]  # the names of its sides
+
+
 def _sentence(row) -> str:
     "One verdict with its numbers."
     if row.verdict == "not measured": return f"not measured{f' ({row.missing})' if row.missing else ''}"
     best = "" if np.isnan(row.best_of_test) else f"; read off the test set {row.best_of_test:+.1f}"
-    a, b = row.contrast.split(",")[0].partition(" - ")[::2]
+    a, b = _two(row.contrast)
     word = {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, row.verdict)
     return f"**{word}**, {row.contrast}: {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}], d = {row.effect_size:.1f}, n = {row.n} seeds, p = {row.p_holm:.2g}{best}"
 
@@ -490,7 +493,7 @@ def study_banner(
     info: dict,           # the study's information
 ) -> str:                 # one paragraph of Markdown
     "Which study, at which scale, how much of it, and which effects its seeds can show."
-    n, sets = frame["seed"].nunique(), frame["target"].nunique()
+    n, sets = frame["seed"].nunique(), frame["target"][frame["arm"] != "imp"].nunique()
     power = f"; a paired test sees effects above d = {detectable_effect(n):.1f} (80% power)" if n > 1 else "; one seed shows no effect"
     return f"**Study `{info['study']}`** ({info['scale'].rstrip('.')}): {len(frame):,} networks, {', '.join(sorted(frame['model'].unique()))}, {sets} target{'s' * (sets != 1)}, {n} seed{'s' * (n != 1)}{power}."
 
@@ -518,6 +521,9 @@ def found_table(
     info: dict,           # the study's information
 ) -> str:                 # Markdown
     "The study and its verdicts in one short table, as the README shows it."
+    table = verdicts(frame, info)
+    there, lacking = table[table["verdict"] != "not measured"], table[table["verdict"] == "not measured"]["id"]
     head = [study_banner(frame, info), "", "| claim | verdict | difference in points [95% interval] | p (Holm) |", "|---|---|---|---|"]
-    number = lambda r: f"{r.contrast}: {r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}] | {r.p_holm:.2g}" if r.verdict != "not measured" else " | "
-    return "\n".join(head + [f"| {r.id} | {r.verdict} | {number(r)} |" for r in verdicts(frame, info).itertuples()])
+    ahead = lambda r: {"a > b": f"{_two(r.contrast)[0]} ahead", "b > a": f"{_two(r.contrast)[1]} ahead"}.get(r.verdict, r.verdict)
+    lines = [f"| {r.id} | {ahead(r)} | {r.contrast}: {r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}] | {r.p_holm:.2g} |" for r in there.itertuples()]
+    return "\n".join(head + lines + ["", f"Not measured: {', '.join(lacking)}." if len(lacking) else "Every claim was measured."])
