@@ -576,7 +576,7 @@ def measured_throughput(
 def _train_images(name: str, fraction: float, study: Study, paths: Paths) -> int | None:
     "How many training images a cell has, if the data set is at hand."
     try: return len(_load(study, name, fraction, paths).train_labels)
-    except FileNotFoundError: return DATASETS[name].train_images and round(fraction * DATASETS[name].train_images) if name in DATASETS else None
+    except FileNotFoundError: return None
 
 # %% ../nbs/12_study.ipynb #7a52d508
 def _trainings(study: Study) -> list[tuple]:
