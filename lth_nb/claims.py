@@ -40,7 +40,7 @@ DENSE = ("scratch", "dense_rewound", "dense_finetuned")  # arms without a mask: 
 def side(
     arm: str,                 # one of the arms of a transfer
     source: str = "foreign",  # one of RELATIONS; of no meaning for `scratch`
-    **changes,                # recipe, ticket_recipe, freeze, head, or source_share: share of the data the ticket was found on
+    **changes,                # recipe ('tuned': of base and its copies at other learning rates the best on validation data), ticket_recipe, freeze, head, or source_share: share of the data the ticket was found on
 ) -> dict:
     "The rows one side of a comparison reads."
     base = dict(recipe="base", ticket_recipe="base", freeze="none", head="linear", source_share=1.0)
@@ -80,39 +80,40 @@ class Claim:
     quoted: bool = True
     every: bool = False       # it speaks of every target: one that is against it contradicts it, whatever the mean says
     note: str = ""            # what our reading of it adds or leaves out
+    short: str = ""           # in a few words, for tables
 
 # %% ../nbs/10_claims.ipynb #21da53db
 _OWN, _FOREIGN, _NATURAL, _SCRATCH = side("ticket", "own"), side("ticket"), side("ticket", "natural"), side("scratch")
-_LONGER = [(times, side("scratch", recipe=f"base-{times}")) for times in ("x2", "x5")]
+_LONGER = [(words, side("scratch", recipe=recipe)) for words, recipe in (("x2", "base-x2"), ("x5", "base-x5"), ("at its best learning rate", "tuned"))]
 _S = "Sabatelli et al. 2020"
 SABATELLI = (
     Claim("S1", _S, "Table 2, Fig. 3, Sec. 4.1", "no matter which dataset has been used as a source for finding a winning ticket initialization, all pruned networks reach a final accuracy that is significantly higher than the one that is obtained after training an unpruned model from scratch",
         "best ticket / scratch: Human-LBA 81.72 / 71.85, Lung-Tissues 90.48 / 84.75, Mouse-LBA 74.20 / 48.17, Bone-Marrow 72.55 / 64.66, Artist-Classification-1 66.58 / 45.88, Type-Classification 60.56 / 41.36",
         (Contrast("own tickets - scratch", _OWN, _SCRATCH, "chosen"), Contrast("foreign tickets - scratch", _FOREIGN, _SCRATCH, "chosen"),
          *(Contrast(f"{who} tickets - scratch {times}", a, b, "chosen", primary=False) for times, b in _LONGER for who, a in (("own", _OWN), ("foreign", _FOREIGN)))),
-        every=True, note="The verdict rests on scratch with the same budget, as in the paper; scratch trained longer is shown beside. It speaks of every target, so one that is against it contradicts it."),
+        every=True, note="The verdict rests on scratch with the same budget, as in the paper; scratch trained longer is shown beside. It speaks of every target, so one that is against it contradicts it.", short="the best ticket beats scratch on every target"),
     Claim("S2", _S, "Table 2, Sec. 4.2", "all of the natural image lottery winners, no matter the dataset they were originally found on, outperform the same kind of models that were found after training a full network on the artistic collection",
         "points over the target's own: Artist-Classification-1 +5.14 to +7.84, Type-Classification +8.19 to +10.12",
-        (Contrast("natural - own tickets", _NATURAL, _OWN, "chosen", on="art"),)),
+        (Contrast("natural - own tickets", _NATURAL, _OWN, "chosen", on="art"),), short="natural-image tickets beat the target's own on art"),
     Claim("S3", _S, "Table 2, Sec. 4.2", "in three out of four cases, winning tickets that are found on a natural image dataset get outperformed by sparse winning networks that come after training a model on the biomedical dataset",
         "points over the best natural: Human-LBA +2.55, Lung-Tissues +1.58, Bone-Marrow +0.80, Mouse-LBA -6.00",
-        (Contrast("own - natural tickets", _OWN, _NATURAL, "chosen", on="pathology"),)),
+        (Contrast("own - natural tickets", _OWN, _NATURAL, "chosen", on="pathology"),), short="the target's own tickets beat natural ones on pathology"),
     Claim("S4", _S, "Fig. 4 row 1, Sec. 4.3.1", "We found that these models overall perform worse than lottery tickets, while also being less robust to pruning.", "curves only",
-        (Contrast("theta_k - theta_i", _FOREIGN, side("finetuned")),), note="'These models' are the masks with the source's fully trained weights."),
+        (Contrast("theta_k - theta_i", _FOREIGN, side("finetuned")),), note="'These models' are the masks with the source's fully trained weights.", short="a mask does better with early weights than with trained ones"),
 )
 
 # %% ../nbs/10_claims.ipynb #77d5eba5
 SABATELLI += (
     Claim("S5", _S, "Fig. 4 row 2, Sec. 4.3.2", "tickets can perform just as well as winning tickets that are generated on the Mouse-LBA dataset, while at the same time also being more robust to large pruning rates", "curves only",
         (Contrast("related - own tickets, best level", side("ticket", "related"), _OWN, "chosen", "non_inferior"),
-         Contrast("related - own tickets, up to 5% left", side("ticket", "related"), _OWN, (0.0, 0.05)))),
+         Contrast("related - own tickets, up to 5% left", side("ticket", "related"), _OWN, (0.0, 0.05))), short="a related source is as good as the target itself, and holds longer"),
     Claim("S6", _S, "Fig. 4 row 3, Sec. 4.3.3", "the performance of lottery winners that are found when using only 25% of the training set is just as stable as the one of winning tickets which are generated on the entire dataset … their final performance on the testing set is lower than the one that is obtained by winning tickets that have been trained on the full training data distribution", "curves only",
         (Contrast("drop, found on a quarter - on all data", side("ticket", "own", source_share=0.25), _OWN, "drop", "equivalent"),
-         Contrast("found on all - on a quarter of the data", _OWN, side("ticket", "own", source_share=0.25), "chosen"))),
+         Contrast("found on all - on a quarter of the data", _OWN, side("ticket", "own", source_share=0.25), "chosen")), short="a quarter of the data gives tickets as stable, but less accurate"),
     Claim("S7", _S, "Fig. 3, Sec. 4.1", "models that keep only ≈ 1% of their original weights barely suffer from any drop in performance … the performance of winning ticket initializations that are directly found on the considered target dataset starts getting harmed once a fraction of ≈ 97 of original weights are pruned", "1% left on the larger targets, 3% on the smaller",
-        (Contrast("1% left - best level", _OWN, _OWN, 0.01, "non_inferior", "larger", "chosen"), Contrast("3% left - best level", _OWN, _OWN, 0.03, "non_inferior", "smaller", "chosen"))),
+        (Contrast("1% left - best level", _OWN, _OWN, 0.01, "non_inferior", "larger", "chosen"), Contrast("3% left - best level", _OWN, _OWN, 0.03, "non_inferior", "smaller", "chosen")), short="1% of the weights is enough on larger targets, 3% on smaller"),
     Claim("S8", _S, "Fig. 1, Fig. 3", "These models are considered as the winners of the initialization lottery and also perform better than the same models re-initialized randomly (orange line).", "curves only",
-        (Contrast("own - re-initialised tickets", _OWN, side("reinit", "own")),)),
+        (Contrast("own - re-initialised tickets", _OWN, side("reinit", "own")),), short="tickets beat re-initialised ones"),
 )
 
 # %% ../nbs/10_claims.ipynb #625c8c28
@@ -121,16 +122,16 @@ _by = lambda found, trained: side("ticket", "any", ticket_recipe=found, recipe=t
 MORCOS = (
     Claim("M1", _M, "abstract", "within the natural images domain, winning ticket initializations generalized across a variety of datasets, including Fashion MNIST, SVHN, CIFAR-10/100, ImageNet, and Places365, often achieving performance close to that of winning tickets generated on the same dataset",
         "re-implementation, VGG19 on CIFAR-10, 98.2% pruned: own 92.88, from CIFAR-100 90.32, dense 92.58",
-        (Contrast("foreign - own tickets", _FOREIGN, _OWN, "chosen", "non_inferior"),), note="Tested on every target, not on natural images alone."),
+        (Contrast("foreign - own tickets", _FOREIGN, _OWN, "chosen", "non_inferior"),), note="Tested on every target, not on natural images alone.", short="tickets from elsewhere come close to the target's own"),
     Claim("M2", _M, "abstract", "winning tickets generated using larger datasets consistently transferred better than those generated using smaller datasets",
         "re-implementation, VGG19 on CIFAR-10, 98.2% pruned: from CIFAR-100 90.32, own 92.88",
         (Contrast("found on all - on a quarter of the source", _FOREIGN, side("ticket", source_share=0.25)),
          Contrast("more - fewer classes", side("ticket", "more_classes"), side("ticket", "fewer_classes"), primary=False)),
-        note="The verdict rests on the number of images; the number of classes is shown beside."),
+        note="The verdict rests on the number of images; the number of classes is shown beside.", short="larger sources transfer better"),
     Claim("M3", _M, "abstract", "winning ticket initializations generalize across optimizers with high performance",
         "re-implementation, 99.08% pruned, found with - trained with: SGD - SGD 92.46, Adam - SGD 91.71, Adam - Adam 89.64, SGD - Adam 89.44",
         (Contrast("found with Adam - with SGD, trained with SGD", _by("adam", "base"), _by("base", "base"), kind="non_inferior"),
-         Contrast("found with SGD - with Adam, trained with Adam", _by("base", "adam"), _by("adam", "adam"), kind="non_inferior"))),
+         Contrast("found with SGD - with Adam, trained with Adam", _by("base", "adam"), _by("adam", "adam"), kind="non_inferior")), short="tickets transfer between SGD and Adam"),
 )
 
 # %% ../nbs/10_claims.ipynb #75466661
@@ -141,13 +142,13 @@ MEHTA = (
     Claim("T1", _T, "abstract", "sparse sub-networks with approximately 90-95% of weights removed achieve (and often exceed) the accuracy of the original dense network in several realistic settings",
         "ResNet-18, least weights left: SmallNORB 5.5%, Fashion-MNIST 6.9%",
         (Contrast("sparse - dense theta_i", _FINETUNED, side("dense_finetuned"), _TENTH, "non_inferior"), Contrast("sparse theta_i - scratch", _FINETUNED, _SCRATCH, _TENTH, "non_inferior"),
-         *(Contrast(f"sparse theta_i - scratch {times}", _FINETUNED, b, _TENTH, "non_inferior", primary=False) for times, b in _LONGER))),
+         *(Contrast(f"sparse theta_i - scratch {times}", _FINETUNED, b, _TENTH, "non_inferior", primary=False) for times, b in _LONGER)), short="networks 90 to 95% sparse match dense ones"),
     Claim("T2", _T, "text", "with the weights from the start of training, or with random ones, the sparse network never matches what the source's trained weights reach", "never, on either target",
-        (Contrast("theta_i - theta_0", _FINETUNED, side("original")), Contrast("theta_i - fresh weights", _FINETUNED, side("reinit"))), quoted=False),
+        (Contrast("theta_i - theta_0", _FINETUNED, side("original")), Contrast("theta_i - fresh weights", _FINETUNED, side("reinit"))), quoted=False, short="first and random weights fail where trained ones work"),
     Claim("T3", _T, "text", "iterative pruning wins with fewer weights left than one-shot pruning", "SmallNORB, least weights left: iterative 5.5%, one-shot 21.0%",
-        (Contrast("iterative - one-shot", _FINETUNED, side("finetuned", ticket_recipe="one-shot")),), quoted=False),
+        (Contrast("iterative - one-shot", _FINETUNED, side("finetuned", ticket_recipe="one-shot")),), quoted=False, short="iterative pruning beats one-shot"),
     Claim("T4", _T, "text", "frozen sparse features suffice, under a linear and under a two-layer head", "SmallNORB: linear 80.01, two-layer 84.41, both won down to 6% left",
-        tuple(Contrast(f"sparse - dense theta_i, frozen, {head} head", _frozen("finetuned", head), _frozen("dense_finetuned", head), _TENTH, "non_inferior") for head in ("linear", "mlp")), quoted=False),
+        tuple(Contrast(f"sparse - dense theta_i, frozen, {head} head", _frozen("finetuned", head), _frozen("dense_finetuned", head), _TENTH, "non_inferior") for head in ("linear", "mlp")), quoted=False, short="frozen sparse features suffice"),
 )
 
 # %% ../nbs/10_claims.ipynb #5feb33f9
@@ -161,11 +162,11 @@ QUESTIONS = (
     Claim("X1", "this study", "S4 against T2", "Which weights should be transferred with a mask, on which target, at which sparsity?", "S4 and T2 contradict each other",
         (*(_open(*pair) for pair in (("ticket", "finetuned"), ("ticket", "original"), ("finetuned", "original"), ("original", "reinit"))),
          *(replace(c, primary=False) for c in (*(_open("ticket", "finetuned", level, note=f", {words}") for level, words in _RANGES), _open("finetuned", "scratch"), _open("ticket", "scratch")))),
-        quoted=False, note="Its first comparison is that of S4; here p is adjusted for the other pairs of weights too, so the two verdicts can differ."),
+        quoted=False, note="Its first comparison is that of S4; here p is adjusted for the other pairs of weights too, so the two verdicts can differ.", short="which weights should go with a mask?"),
     Claim("X2", "this study", "", "How much of the gain is the mask, how much warm weights?", "none",
         (*(_open(*pair) for pair in (("mask_only", "scratch"), ("ticket", "dense_rewound"), ("ticket", "random"), ("ticket", "shuffled"), ("ticket", "shuffled_globally"), ("reinit", "random"))),
          *(_open("ticket", arm, a=_OWN, b=side(arm, "own"), note=", own data") for arm in ("random", "shuffled", "shuffled_globally", "reinit")),
-         _open("weights_only", "ticket", b=_OWN, note=", own data"), _open("dense_rewound", "scratch"), _open("dense_finetuned", "scratch")), quoted=False),
+         _open("weights_only", "ticket", b=_OWN, note=", own data"), _open("dense_rewound", "scratch"), _open("dense_finetuned", "scratch")), quoted=False, short="how much is the mask, how much the warm weights?"),
 )
 CLAIMS = {claim.id: claim for claim in (*SABATELLI, *MORCOS, *MEHTA, *QUESTIONS)}
 
@@ -176,8 +177,8 @@ def _listed(rows: pd.DataFrame, columns: list[str], pairs) -> np.ndarray:
 
 
 def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
-    "The rows that meet a side's conditions."
-    fits = [rows[column].to_numpy() == side[column] for column in ("arm", "recipe", "freeze", "head")]
+    "The rows that meet a side's conditions; its recipe may be several."
+    fits = [rows[column].isin([*side[column]] if column == "recipe" else [side[column]]).to_numpy() for column in ("arm", "recipe", "freeze", "head")]
     rows = rows[np.logical_and.reduce([*fits, (rows["level"].to_numpy() == 0) == (side["arm"] in DENSE)])]
     if side["arm"] == "scratch": return rows
     rows = rows[rows["ticket_recipe"] == side["ticket_recipe"]]
@@ -211,29 +212,48 @@ def _same_levels(pairs: pd.DataFrame) -> pd.DataFrame:
     nearest = [pairs["away"] == pairs.groupby([*CELL, "seed", level])["away"].transform("min") for level in ("level_a", "level_b")]
     return pairs[nearest[0] & nearest[1] & (pairs["away"] <= NEAREST)]
 
-# %% ../nbs/10_claims.ipynb #00e8d493
-def _rows_of_both(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> list[pd.DataFrame]:
-    "The rows of `a` and of `b`, at every level."
-    roles, others = info.get("roles", {}), frame[(frame["source"] != frame["target"]) & (frame["source"] != "")]
-    frame = frame.assign(all_of_it=frame["source"].map(others.groupby("source")["source_fraction"].max()))  # the most that this study takes of a source
-    if contrast.on: frame = frame[frame["target"].isin(roles.get(contrast.on, []))]
-    return [_rows_of(frame, s | {"recipe": recipe} if s["recipe"] == "base" else s, roles) for s in (contrast.a, contrast.b)]
+# %% ../nbs/10_claims.ipynb #78f60cce
+class _Reader:
+    "Reads the rows of comparisons' sides out of one study's table; what was read once is kept."
+    def __init__(self, frame: pd.DataFrame, info: dict, recipe: str = "base", choose_by: str = "val_accuracy"):
+        if len(studies := frame["study"].unique()) > 1: raise ValueError(f"one study at a time is judged, these are rows of {', '.join(sorted(studies))}")
+        self.roles, self.kept, others = info.get("roles", {}), {}, frame[(frame["source"] != frame["target"]) & (frame["source"] != "")]
+        most = frame["source"].map(others.groupby("source")["source_fraction"].max())  # the most that this study takes of a source
+        self.frame = frame[READ].assign(all_of_it=most, val_accuracy=frame[choose_by])
+        self.recipes = {"base": [recipe], "tuned": _rates_of(recipe, info.get("recipes", {}))}
+
+    def _once(self, key, make):
+        if key not in self.kept: self.kept[key] = make()
+        return self.kept[key]
+
+    def rows(self, side: dict, on: str) -> pd.DataFrame:
+        "A side's rows at every level; sorted, so that the order of the table is of no consequence."
+        def make():
+            frame = self.frame[self.frame["target"].isin(self.roles.get(on, []))] if on else self.frame
+            found = _rows_of(frame, side | {"recipe": self.recipes.get(side["recipe"], [side["recipe"]])}, self.roles)
+            return found.sort_values([*PAIR, "source", "level", "recipe"])
+        return self._once((*side.values(), on), make)
+
+    def sides(self, contrast: Contrast) -> dict[str, pd.DataFrame]:
+        "The rows of `a` and of `b` at the levels that are compared."
+        rules = dict(a=contrast.level, b=contrast.level_b or contrast.level)
+        rules = {s: "chosen" if getattr(contrast, s)["arm"] in DENSE else rule for s, rule in rules.items()}
+        return {s: self._once((*getattr(contrast, s).values(), contrast.on, rule), lambda: _at_level(self.rows(getattr(contrast, s), contrast.on), rule)) for s, rule in rules.items()}
 
 
-def _sides(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> list[pd.DataFrame]:
-    "The rows of `a` and of `b` at their levels; sorted, so that the order of the table is of no consequence."
-    both = [rows.sort_values([*PAIR, "source", "level"], ignore_index=True) for rows in _rows_of_both(frame[READ], contrast, info, recipe)]
-    rules = ["chosen" if s["arm"] in DENSE else rule for s, rule in ((contrast.a, contrast.level), (contrast.b, contrast.level_b or contrast.level))]
-    return [_at_level(rows, rule)[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s})
-        for s, rows, rule in zip("ab", both, rules)]
+def _rates_of(recipe: str, recipes: dict) -> list[str]:
+    "The recipe and those that differ from it in the learning rate alone; none if there is no second one."
+    same = [n for n, r in recipes.items() if recipe in recipes and {**r, "lr": 0} == {**recipes[recipe], "lr": 0}]
+    return same if len(same) > 1 else []
 
-
-def _pairs(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str) -> pd.DataFrame:
+# %% ../nbs/10_claims.ipynb #e1364a64
+def _pairs(read: _Reader, contrast: Contrast) -> pd.DataFrame:
     "Accuracies and densities of both sides, one row a cell and seed."
-    a, b = _sides(frame, contrast, info, recipe)
+    a, b = (rows[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s})
+            for s, rows in read.sides(contrast).items())
     same, rule, sparse = contrast.a["source"] == contrast.b["source"] != "", contrast.level, [s for s in "ab" if getattr(contrast, s)["arm"] not in DENSE]
     pairs = a.merge(b.assign(source_b=b["source"]) if same else b.rename(columns={"source": "source_b"}), on=[*PAIR, "source"] if same else PAIR)
-    if contrast.a["source"] == "more_classes": pairs = pairs[_listed(pairs, ["source", "source_b"], info.get("roles", {}).get("more_classes", ()))]
+    if contrast.a["source"] == "more_classes": pairs = pairs[_listed(pairs, ["source", "source_b"], read.roles.get("more_classes", ()))]
     if sparse and rule != "chosen" and not isinstance(rule, float):
         density = pairs[f"density_{sparse[0]}"].round(3)
         if len(sparse) == 2: pairs = _same_levels(pairs)
@@ -249,12 +269,16 @@ def contrast_pairs(
     recipe: str = "base",   # the recipe that stands for `base`
 ) -> pd.DataFrame:          # one row a cell and seed: a, b, difference, best_of_test in test accuracy as a fraction; densities of both
     "The paired differences that a contrast rests on."
-    if len(studies := frame["study"].unique()) > 1: raise ValueError(f"one study at a time is judged, these are rows of {', '.join(sorted(studies))}")
+    return _differences_of(contrast, _Reader(frame, info, recipe), _Reader(frame, info, recipe, "test_accuracy"))
+
+
+def _differences_of(contrast: Contrast, read: _Reader, by_test: _Reader) -> pd.DataFrame:
+    "`contrast_pairs` from what reads the rows, with levels chosen on validation data and, to show beside, on the test data."
     if contrast.level == "drop":
-        pairs, start = (_pairs(frame, replace(contrast, level=level), info, recipe) for level in ("sparsest", "chosen"))
+        pairs, start = (_pairs(read, replace(contrast, level=level)) for level in ("sparsest", "chosen"))
         pairs[["a", "b"]] -= start[["a", "b"]]
-    else: pairs = _pairs(frame, contrast, info, recipe)
-    best = _pairs(frame.assign(val_accuracy=frame["test_accuracy"]), replace(contrast, level="chosen"), info, recipe)
+    else: pairs = _pairs(read, contrast)
+    best = _pairs(by_test, replace(contrast, level="chosen"))
     if contrast.level == "drop" or isinstance(contrast.level, float): best *= np.nan  # says nothing about these
     return pairs.assign(difference=pairs["a"] - pairs["b"], best_of_test=(best["a"] - best["b"]).reindex(pairs.index)).reset_index()
 
@@ -266,14 +290,14 @@ def _judged(
     differences,   # one a seed, test accuracy as a fraction
     kind: str,     # a key of REGIONS
     margin: float, # as a fraction of test accuracy
-) -> dict:         # difference, low, high in points
+) -> dict:         # difference, bootstrap interval low to high and Student's t_low to t_high, in points
     "What the differences of one family member say; sorted first, so that the seeds' names are of no consequence."
     x = np.sort(np.asarray(differences, float))
     if len(x) < 2: return dict(n=len(x))
-    if len(x) < 3 or not np.ptp(x): return dict(n=len(x), difference=100 * x.mean(), low=100 * x[0], high=100 * x[-1], effect_size=np.nan, p=1.0)  # too few, or no spread to judge by
+    if len(x) < 3 or not np.ptp(x): return dict(n=len(x), difference=100 * x.mean(), low=100 * x[0], high=100 * x[-1], t_low=np.nan, t_high=np.nan, effect_size=np.nan, p=1.0)  # too few, or no spread to judge by
     found, zero = paired_difference(x, 0 * x), 0 * x
     inside = non_inferiority(x, zero, margin) if kind == "non_inferior" else equivalence(x, zero, margin) if kind == "equivalent" else found.p_greater
-    return dict(n=len(x), difference=100 * found.mean, low=100 * found.low, high=100 * found.high, effect_size=found.effect_size, p=min(1.0, 2 * min(inside, 1 - inside)))
+    return dict(n=len(x), difference=100 * found.mean, low=100 * found.low, high=100 * found.high, t_low=100 * found.t_low, t_high=100 * found.t_high, effect_size=found.effect_size, p=min(1.0, 2 * min(inside, 1 - inside)))
 
 
 def verdict(
@@ -302,15 +326,16 @@ def _row(claim: Claim, contrast: Contrast, pairs: pd.DataFrame, differences: pd.
 
 def _table(rows: list[dict], columns: list[str], info: dict) -> pd.DataFrame:
     "The rows with p adjusted after Holm within each claim (contrasts shown beside are a family of their own), a verdict each and the scale."
-    table = pd.DataFrame(rows, columns=["id", "contrast", "kind", "margin", "primary", *columns, *MEANS, "n", "difference", "low", "high", "effect_size", "p"])
+    table = pd.DataFrame(rows, columns=["id", "contrast", "kind", "margin", "primary", *columns, *MEANS, "n", "difference", "low", "high", "t_low", "t_high", "effect_size", "p"])
     table["p_holm"] = table.groupby(["id", "primary"])["p"].transform(lambda p: holm(p.astype(float))) if len(table) else []
     table["verdict"] = [verdict(r.kind, r.low, r.high, r.p_holm, r.margin) for r in table.itertuples()]
     return table.astype({"n": int}).assign(scale=info.get("scale", ""))
 
 # %% ../nbs/10_claims.ipynb #d4ab5981
 def _measured(frame: pd.DataFrame, info: dict, claims: dict, recipe: str) -> list[tuple]:
-    "Claim, contrast and pairs."
-    return [(claim, contrast, contrast_pairs(frame, contrast, info, recipe)) for claim in claims.values() for contrast in claim.contrasts]
+    "Claim, contrast, pairs and what reads the rows."
+    readers = _Reader(frame, info, recipe), _Reader(frame, info, recipe, "test_accuracy")
+    return [(claim, contrast, _differences_of(contrast, *readers), readers[0]) for claim in claims.values() for contrast in claim.contrasts]
 
 
 def verdict_cells(
@@ -322,7 +347,7 @@ def verdict_cells(
 ) -> pd.DataFrame:          # difference, low, high and best_of_test in points, a and b in [0, 1]
     "One row a claim, contrast and cell."
     rows = [_row(claim, contrast, group, group["difference"], **dict(zip(CELL, cell)))
-        for claim, contrast, pairs in measured or _measured(frame, info, claims, recipe) for cell, group in pairs.groupby(CELL)]
+        for claim, contrast, pairs, _ in measured or _measured(frame, info, claims, recipe) for cell, group in pairs.groupby(CELL)]
     return _table(rows, CELL, info)
 
 # %% ../nbs/10_claims.ipynb #f8341077
@@ -338,10 +363,10 @@ def _named(cell: tuple) -> str:
     return f"{cell[0]} ({cell[1]:.0%} of its data), " + ", ".join(filter(None, cell[2:]))
 
 
-def _missing(frame: pd.DataFrame, contrast: Contrast, info: dict, recipe: str, measured: int) -> list[str]:
+def _missing(read: _Reader, contrast: Contrast, measured: int) -> list[str]:
     "Which rows one side has and the other lacks."
-    if contrast.on and not info.get("roles", {}).get(contrast.on): return [f"no target has the role {contrast.on}"]
-    found, lacking = dict(zip("ab", _sides(frame, contrast, info, recipe))), []
+    if contrast.on and not read.roles.get(contrast.on): return [f"no target has the role {contrast.on}"]
+    found, lacking = read.sides(contrast), []
     if any(rows.empty for rows in found.values()): return [f"no rows of {_described(getattr(contrast, s))}" for s, rows in found.items() if rows.empty]
     keys = PAIR[:-1] + (["source"] if contrast.a["source"] == contrast.b["source"] != "" else [])
     for s, other in ("ab", "ba"):
@@ -370,9 +395,9 @@ def verdict_contrasts(
 ) -> pd.DataFrame:          # difference, low, high and best_of_test in points; missing: which rows lack
     "One row a claim and contrast, averaged over its cells seed by seed."
     rows = []
-    for claim, contrast, pairs in measured or _measured(frame, info, claims, recipe):
+    for claim, contrast, pairs, read in measured or _measured(frame, info, claims, recipe):
         kept, left = _balanced(pairs)
-        missing = "; ".join(_missing(frame, contrast, info, recipe, len(pairs)) + left)
+        missing = "; ".join(_missing(read, contrast, len(pairs)) + left)
         rows.append(_row(claim, contrast, kept, kept.groupby("seed")["difference"].mean(), cells=kept.groupby(CELL).ngroups, missing=missing))
     return _table(rows, ["cells", "missing"], info)
 
@@ -405,7 +430,7 @@ def verdicts(
         against = int(of.isin(["contradicted", "b > a"]).sum())
         if claim.every and against and one["verdict"] in ("reproduced", "inconclusive"): one = one.copy(); one["verdict"] = "contradicted"
         rows.append(dict(id=id, claim=", ".join(filter(None, (claim.paper, claim.where))), words=claim.words, paper_numbers=claim.numbers, contrast=one["contrast"], kind=one["kind"],
-            margin=claim.margin, **one[["n", "difference", "low", "high", "effect_size", "p", "p_holm", "verdict", "best_of_test"]], missing=lacking,
+            margin=claim.margin, short=claim.short, **one[["n", "difference", "low", "high", "t_low", "t_high", "effect_size", "p", "p_holm", "verdict", "best_of_test"]], missing=lacking,
             cells=len(of), cells_for=int(of.isin(["reproduced", "a > b"]).sum()), cells_against=against, scale=info.get("scale", "")))
     return pd.DataFrame(rows)
 
@@ -458,7 +483,8 @@ def claim_rows(
 ) -> pd.DataFrame:
     "All rows, at every level, that any side of a claim reads."
     frame = frame.reset_index(drop=True)
-    return frame.loc[sorted({i for c in claim.contrasts for rows in _rows_of_both(frame, c, info, recipe) for i in rows.index})]
+    read = _Reader(frame, info, recipe)
+    return frame.loc[sorted({i for c in claim.contrasts for s in (c.a, c.b) for i in read.rows(s, c.on).index})]
 
 # %% ../nbs/10_claims.ipynb #9ea2c994
 def _two(contrast: str) -> tuple[str, str]: return contrast.split(",")[0].partition(" - ")[::2]  # the names of its sides
@@ -470,7 +496,7 @@ def _sentence(row) -> str:
     best = "" if np.isnan(row.best_of_test) else f"; read off the test set {row.best_of_test:+.1f}"
     a, b = _two(row.contrast)
     word = {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, row.verdict)
-    return f"**{word}**, {row.contrast}: {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}], d = {row.effect_size:.1f}, n = {row.n} seeds, p = {row.p_holm:.2g}{best}"
+    return f"**{word}**, {row.contrast}: {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}] (t interval [{row.t_low:.1f}, {row.t_high:.1f}]), d = {row.effect_size:.1f}, n = {row.n} seeds, p = {row.p_holm:.2g}{best}"
 
 
 def claim_cards(
@@ -502,8 +528,10 @@ def compact(
     table: pd.DataFrame,  # as made by `verdicts`, `verdict_contrasts` or `verdict_cells`
 ) -> pd.DataFrame:        # numbers as text
     "The columns that a page shows, without those that are empty and a model that is the only one."
-    columns = ["id", "contrast", *(c for c in CELL if c != "model" or table.get(c, pd.Series()).nunique() > 1), "cells", "n", "difference", "low", "high", "effect_size", "p_holm", "best_of_test", "verdict"]
-    digits = dict(difference="{:+.2f}", low="{:+.2f}", high="{:+.2f}", best_of_test="{:+.2f}", effect_size="{:.1f}", p_holm="{:.2g}")
+    columns = ["id", "contrast", *(c for c in CELL if c != "model" or table.get(c, pd.Series()).nunique() > 1), "cells", "n", "difference", "bootstrap_95", "t_95", "effect_size", "p_holm", "best_of_test", "verdict"]
+    between = lambda low, high: ["" if np.isnan(l) else f"[{l:+.2f}, {h:+.2f}]" for l, h in zip(table[low], table[high])]
+    table = table.assign(bootstrap_95=between("low", "high"), t_95=between("t_low", "t_high"))
+    digits = dict(difference="{:+.2f}", best_of_test="{:+.2f}", effect_size="{:.1f}", p_holm="{:.2g}")
     shown = pd.DataFrame({c: ["" if v != v else digits.get(c, "{}").format(v) for v in table[c]] for c in columns if c in table})
     return shown.loc[:, (shown != "").any()] if len(shown) else shown
 
@@ -515,15 +543,20 @@ def lacking(
     rows = [f"| {row.contrast} | {row.missing.replace('; ', '<br>')} |" for row in table.itertuples() if row.missing]
     return "\n".join(["| contrast | what the study lacks |", "|---|---|", *rows]) if rows else "The study has all rows of these contrasts."
 
-# %% ../nbs/10_claims.ipynb #309b2b23
+# %% ../nbs/10_claims.ipynb #1d7315fa
+def _found(row) -> str:
+    "A verdict with its difference in points, interval and p, for a cell of a table."
+    if row.verdict == "not measured": return "not measured"
+    a, b = _two(row.contrast)
+    word = {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, f"**{row.verdict}**")
+    return f"{word} {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}], p {'< 0.001' if row.p_holm < 0.001 else f'= {row.p_holm:.2g}'}"
+
+
 def found_table(
-    frame: pd.DataFrame,  # rows of one study
-    info: dict,           # the study's information
-) -> str:                 # Markdown
-    "The study and its verdicts in one short table, as the README shows it."
-    table = verdicts(frame, info)
-    there, lacking = table[table["verdict"] != "not measured"], table[table["verdict"] == "not measured"]["id"]
-    head = [study_banner(frame, info), "", "| claim | verdict | difference in points [95% interval] | p (Holm) |", "|---|---|---|---|"]
-    ahead = lambda r: {"a > b": f"{_two(r.contrast)[0]} ahead", "b > a": f"{_two(r.contrast)[1]} ahead"}.get(r.verdict, r.verdict)
-    lines = [f"| {r.id} | {ahead(r)} | {r.contrast}: {r.difference:+.1f} [{r.low:+.1f}, {r.high:+.1f}] | {r.p_holm:.2g} |" for r in there.itertuples()]
-    return "\n".join(head + lines + ["", f"Not measured: {', '.join(lacking)}." if len(lacking) else "Every claim was measured."])
+    studies: list[tuple[pd.DataFrame, dict]],  # rows and information of each study, one column each
+) -> str:                                      # Markdown
+    "What studies found, claim by claim, in one table, as the README shows it."
+    tables = [verdicts(frame, info) for frame, info in studies]
+    names = [f"study `{info['study']}`" for _, info in studies]
+    lines = [f"| {claim.id} | {claim.short} | " + " | ".join(_found(row) for row in rows) + " |" for claim, *rows in zip(CLAIMS.values(), *(t.itertuples() for t in tables))]
+    return "\n".join([*(study_banner(frame, info) + "\n" for frame, info in studies), "| | claim | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names), *lines])

@@ -214,14 +214,17 @@ def results_publish(study: StudyName, partial: Annotated[bool, typer.Option("--p
 
 
 def _renew_readme(table: Path) -> bool:
-    "Put a study's verdicts between the marks that name it in README.md; true if the file changed."
+    "Renew the tables between marks in README.md that name this study; true if the file changed."
     from lth_nb.claims import found_table
     from lth_nb.core import write_atomically
     from lth_nb.results import read_results, read_study_info
     readme = Paths().root/"README.md"
     old = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    marks = rf"(<!-- found: {re.escape(table.stem)}[^>]*-->\n).*?(<!-- /found -->)"
-    new = re.sub(marks, lambda m: m[1] + found_table(read_results(table), read_study_info(table)) + "\n" + m[2], old, flags=re.S)
+    def renewed(mark):
+        files = [table.with_name(f"{name}.csv") for name in mark[2].split()]
+        studies = [(read_results(f), read_study_info(f)) for f in files if f.is_file()]
+        return mark[1] + found_table(studies) + "\n" + mark[4] if table in files else mark[0]
+    new = re.sub(r"(<!-- found: ([\w. -]+?) \([^>]*-->\n)(.*?)(<!-- /found -->)", renewed, old, flags=re.S)
     if new == old: return False
     with write_atomically(readme) as f: f.write(new)
     return True

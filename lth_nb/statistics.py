@@ -52,6 +52,8 @@ class PairedDifference:
     std: float            # of a - b, with n - 1
     low: float            # bootstrap interval of the mean
     high: float
+    t_low: float          # Student's interval of the mean: with few pairs wider, and the one that keeps its level
+    t_high: float
     t: float              # Student's paired t
     p_greater: float      # of "a is not better than b"; small speaks for a > b
     p_less: float         # small speaks for a < b
@@ -82,9 +84,10 @@ def paired_difference(
     n, mean = len(d), float(d.mean())
     std = float(d.std(ddof=1)) if n > 1 else math.nan
     t, greater, less = _t_test(d)
+    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
     d_z = t / math.sqrt(n)
     unbiased = math.exp(math.lgamma((n - 1) / 2) - math.lgamma((n - 2) / 2)) * math.sqrt(2 / (n - 1)) if n > 2 else math.nan
-    return PairedDifference(n, mean, std, *bootstrap_interval(d, confidence, resamples, seed), t, greater, less,
+    return PairedDifference(n, mean, std, *bootstrap_interval(d, confidence, resamples, seed), mean - reach, mean + reach, t, greater, less,
         float(np.minimum(1, 2 * min(greater, less))), d_z, d_z * unbiased)
 
 # %% ../nbs/09_statistics.ipynb #0466c054

@@ -78,9 +78,12 @@ def test_committed_results_belong_together():
     assert len(rows) == planned, "data/results/quick.csv was not made by nbs/studies/quick.yaml as it is now; run `make study`"
     now = json.loads(json.dumps(study_info(study)))
     assert {k: info[k] for k in now} == now, "data/results/quick.json was not made by nbs/studies/quick.yaml as it is now; run `make study`"
-    for name in re.findall(r"<!-- found: (\w+)", (ROOT/"README.md").read_text()):
-        path = ROOT/"data"/"results"/f"{name}.csv"
-        assert found_table(read_results(path), read_study_info(path)) in (ROOT/"README.md").read_text(), f"run `lth results publish {name}`"
+    readme = (ROOT/"README.md").read_text()
+    blocks = re.findall(r"<!-- found: ([\w ]+?) \(.*?-->\n(.*?)\n<!-- /found -->", readme, flags=re.S)
+    assert blocks
+    for names, text in blocks:
+        paths = [ROOT/"data"/"results"/f"{name}.csv" for name in names.split()]
+        assert found_table([(read_results(path), read_study_info(path)) for path in paths]) == text, "run `lth results publish quick`"
 
 
 def test_every_committed_figure_says_what_made_it():
