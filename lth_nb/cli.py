@@ -11,11 +11,11 @@ __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson'
 import json, os, re, subprocess, sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .core import Paths
+from .core import Paths, device
 
 # %% ../nbs/13_cli.ipynb #1013a4c3
 app = typer.Typer(help="Transfer lottery tickets between image domains, and judge the papers' claims.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -81,7 +81,7 @@ def run(
     study: StudyName,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each")] = max(1, os.cpu_count() or 1),
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")] = False,
-    until: Annotated[str, typer.Option(help="stop after this rule: find_tickets, transfer, results, paper or site")] = "site",
+    until: Annotated[Literal["find_tickets", "transfer", "results", "paper", "site"], typer.Option(help="stop after this step")] = "site",
     first: Annotated[int, typer.Option(help="only so many of the missing transfers, in the order of the study file, and the tickets they need")] = 0,
     keep_going: Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")] = False,
 ):
@@ -92,6 +92,7 @@ def run(
         loaded = load_study(study, paths)
         files = [cell_file(loaded, c, paths) for c in transfer_cells(loaded)]
         check_data(loaded, paths)
+        device(loaded.device)
         table = status(loaded, paths)
         todo = table[~table.done]
         typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {int(todo.networks.sum() - todo.rows.sum())} networks to train")
@@ -114,10 +115,13 @@ def plan(study: StudyName,
     images_per_second: Annotated[float, typer.Option(help="training throughput of one device; measured here if not given")] = 0.0,
     as_json: AsJson = False):
     "Networks, hours on one device and disk space of a study, before anything runs."
-    from lth_nb.study import load_study, plan as planned
-    with _plain_errors(): table = planned(load_study(study), images_per_second=images_per_second or None)
+    from lth_nb.study import ASSUMED_IMAGES, load_study, missing_data, plan as planned
+    with _plain_errors():
+        loaded = load_study(study)
+        table, missing = planned(loaded, images_per_second=images_per_second or None), missing_data(loaded)
     _show(table, as_json, images="{:,}".format, images_per_second="{:,.0f}".format, hours="{:,.2f}".format, disk_gb="{:.3f}".format)
     if not as_json: typer.echo(f"in all {int(table.networks.sum()):,} networks, {table.hours.sum():,.2f} hours on one device, {table.disk_gb.sum():.2f} GB of tickets")
+    if missing: typer.echo(f"not on this machine, taken as {ASSUMED_IMAGES:,} training images each: {', '.join(missing)}", err=True)
 
 
 @app.command()
@@ -193,14 +197,16 @@ def ticket_show(file: TicketFile, as_json: AsJson = False):
 
 
 @ticket_app.command("verify")
-def ticket_verify(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files")]):
+def ticket_verify(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files, or folders to search for *.safetensors")]):
     "Check files against their checksums; exit 1 if any is damaged."
     from lth_nb.tickets import load_tickets
     bad = 0
-    for file in files:
+    found = [f for path in files for f in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path])]
+    if not found: typer.echo(f"lth: no ticket files (*.safetensors) under {', '.join(map(str, files))}", err=True)
+    for file in found:
         try: typer.echo(f"{file}: whole, {load_tickets(file)}")
         except (ValueError, FileNotFoundError) as e: bad += 1; typer.echo(str(e), err=True)
-    if bad: raise typer.Exit(1)
+    if bad or not found: raise typer.Exit(1)
 
 # %% ../nbs/13_cli.ipynb #465866ff
 @results_app.command("publish")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Paths', 'digest', 'seed_for', 'generator_for', 'device', 'write_atomically', 'commit', 'provenance']
 
-# %% ../nbs/00_core.ipynb #2edb5056
-import hashlib, json, os, platform, subprocess, sys, tempfile
+# %% ../nbs/00_core.ipynb #d0942ff5
+import hashlib, json, os, platform, re, subprocess, sys, tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timezone
@@ -96,6 +96,7 @@ def device(
     "The device to train on; on a CPU also limits torch to one thread (`LTH_THREADS` for more)."
     import torch
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name): raise ValueError(f"device {name!r}: use 'auto', 'cpu', 'cuda' or, for the second GPU, 'cuda:1'")
     found = torch.device(name)
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: this machine has no usable CUDA GPU; use 'auto' or 'cpu'")

@@ -159,11 +159,13 @@ def _checked(
     if len({x.shape[1:] for x, _ in splits.values()}) > 1:
         raise _wrong(source, "images", f"differ in shape: { {s: tuple(x.shape[1:]) for s, (x, _) in splits.items()} }", "store all splits in one size")
     key = "all" if "all" in splits else "train"
+    if class_names is not None and (np.ndim(class_names) != 1 or np.asarray(class_names).dtype.kind not in "UTiu"):
+        raise _wrong(source, "class_names", f"has shape {np.shape(class_names)} and dtype {np.asarray(class_names).dtype}", "store one name a class, as an array of strings (N,)")
     names = tuple(map(str, range(int(splits[key][1].max()) + 1) if class_names is None else class_names))
     if len(names) < 2: raise _wrong(source, "class_names", f"holds {len(names)} class", "a classifier needs at least 2")
     for split, (_, labels) in splits.items():
         if labels.min() < 0 or labels.max() >= len(names):
-            raise _wrong(source, f"{split}_labels", f"runs from {labels.min()} to {labels.max()}", f"use 0 to {len(names) - 1} for the {len(names)} classes")
+            raise _wrong(source, f"{split}_labels", f"runs from {labels.min()} to {labels.max()}", f"use 0 to {len(names) - 1} for the {len(names)} classes" + " in class_names, or name the others there" * (class_names is not None))
     if len(empty := (splits[key][1].bincount(minlength=len(names)) == 0).nonzero().flatten().tolist()):
         raise _wrong(source, f"{key}_labels", f"has no image of class {', '.join(f'{c} ({names[c]})' for c in empty)}", "add some, or leave the class out and renumber")
     return splits, names
@@ -178,7 +180,7 @@ def _read_npz(
         try: return file[key]
         except Exception as e: raise _wrong(path, key, f"cannot be read ({e})", "store plain arrays; class names as an array of strings") from e
     try: (file := np.load(path)).files  # an array that was saved alone has no files
-    except Exception as e: raise _wrong(path, "the file", f"is no readable .npz file ({e})", "download or save it again") from e
+    except Exception as e: raise _wrong(path, "the file", f"is no readable .npz file ({type(e).__name__})", "download it again, or save it with numpy.savez") from e
     with file:
         val = "val_images" in file or "val_labels" in file
         wanted = [f"{s}_{part}" for s in SPLITS if s != "val" or val for part in ("images", "labels")]
