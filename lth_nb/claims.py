@@ -212,6 +212,12 @@ def _same_levels(pairs: pd.DataFrame) -> pd.DataFrame:
     nearest = [pairs["away"] == pairs.groupby([*CELL, "seed", level])["away"].transform("min") for level in ("level_a", "level_b")]
     return pairs[nearest[0] & nearest[1] & (pairs["away"] <= NEAREST)]
 
+# %% ../nbs/10_claims.ipynb #9ed15723
+def _rates_of(recipe: str, recipes: dict) -> list[str]:
+    "The recipe and those that differ from it in the learning rate alone; none if there is no second one."
+    same = [n for n, r in recipes.items() if recipe in recipes and {**r, "lr": 0} == {**recipes[recipe], "lr": 0}]
+    return same if len(same) > 1 else []
+
 # %% ../nbs/10_claims.ipynb #78f60cce
 class _Reader:
     "Reads the rows of comparisons' sides out of one study's table; what was read once is kept."
@@ -239,12 +245,6 @@ class _Reader:
         rules = dict(a=contrast.level, b=contrast.level_b or contrast.level)
         rules = {s: "chosen" if getattr(contrast, s)["arm"] in DENSE else rule for s, rule in rules.items()}
         return {s: self._once((*getattr(contrast, s).values(), contrast.on, rule), lambda: _at_level(self.rows(getattr(contrast, s), contrast.on), rule)) for s, rule in rules.items()}
-
-
-def _rates_of(recipe: str, recipes: dict) -> list[str]:
-    "The recipe and those that differ from it in the learning rate alone; none if there is no second one."
-    same = [n for n, r in recipes.items() if recipe in recipes and {**r, "lr": 0} == {**recipes[recipe], "lr": 0}]
-    return same if len(same) > 1 else []
 
 # %% ../nbs/10_claims.ipynb #e1364a64
 def _pairs(read: _Reader, contrast: Contrast) -> pd.DataFrame:
