@@ -125,11 +125,17 @@ def plan(study: StudyName,
 
 
 @app.command()
-def status(study: StudyName, as_json: AsJson = False):
-    "Which runs of a study are done."
-    from lth_nb.study import load_study, status as of
-    with _plain_errors(): table = of(load_study(study))
-    _show(table, as_json)
+def status(study: StudyName, as_json: AsJson = False,
+    stale: Annotated[bool, typer.Option("--stale", help="only the files that were made from images that have changed since")] = False):
+    "Which runs of a study are done, and whether the images they were made from have changed since."
+    from lth_nb.study import load_study, stale_files, status as of
+    with _plain_errors():
+        table, files = of(loaded := load_study(study)), stale_files(loaded) if stale else []
+    if stale:
+        for file in files: typer.echo(file)
+        return
+    _show(table if table.changed.any() else table.drop(columns="changed"), as_json)
+    if table.changed.any() and not as_json: typer.echo(f"{sum(table.changed != '')} runs were made from other images than those that are here: `lth status {study} --stale` lists the files")
     if not as_json: typer.echo(f"{int(table.done.sum())} of {len(table)} runs are done, {int(table.rows.sum()):,} of {int(table.networks.sum()):,} networks")
 
 # %% ../nbs/13_cli.ipynb #fe6f1ebd

@@ -6,7 +6,8 @@
 __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'NAN', 'ASSUMED_IMAGES', 'Block', 'Study', 'parse_study', 'load_study',
            'TicketCell', 'Planned', 'networks_of', 'transfer_cells', 'tickets_of', 'ticket_cells', 'cell_name',
            'cell_file', 'ticket_file', 'run_tickets', 'run_transfers', 'refuse_unknown_parameters', 'publish',
-           'study_info', 'check_data', 'missing_data', 'status', 'restore', 'measured_throughput', 'plan']
+           'study_info', 'missing_data', 'stale_files', 'check_data', 'status', 'restore', 'measured_throughput',
+           'plan']
 
 # %% ../nbs/12_study.ipynb #5c36e847
 import ast, json, re, time
@@ -26,10 +27,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tqdm import tqdm
 
 from .core import Paths, device, digest, provenance
-from .data import DATASETS, Dataset, find_dataset, load_dataset
+from .data import DATASETS, Dataset, content_hash, find_dataset, load_dataset
 from .models import HEADS, MODELS, build_model, count_flops
 from .results import ROLES, append_row, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
-from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets
+from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets, ticket_header
 from .training import Recipe, count_steps, steps_per_epoch, train
 from .transfer import ARMS, transfer
 
@@ -492,15 +493,7 @@ def study_info(study: Study) -> dict:
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models), seeds=list(study.seeds), image_size=study.image_size,
         channels=study.channels, recipes={n: asdict(r) for n, r in study.recipes.items()}, ticket_recipes={n: asdict(t) for n, t in study.ticket_recipes.items()})
 
-# %% ../nbs/12_study.ipynb #c2cd3a7f
-def check_data(
-    study: Study,
-    paths: Paths | None = None,
-) -> None:
-    "Raise one `FileNotFoundError` that says of every missing data set what it is and how to get it."
-    if missing := missing_data(study, paths): raise FileNotFoundError("; ".join(missing.values()))
-
-
+# %% ../nbs/12_study.ipynb #a5c4cb7e
 def missing_data(
     study: Study,
     paths: Paths | None = None,
@@ -512,6 +505,41 @@ def missing_data(
         except FileNotFoundError as e: missing[name] = str(e)
     return missing
 
+# %% ../nbs/12_study.ipynb #33be0e1f
+def stale_files(
+    study: Study,
+    paths: Paths | None = None,
+) -> dict[Path, list[str]]:  # rows of a finished run, or tickets -> data sets that have changed since
+    "What was made from other images than those that are here now."
+    paths = paths or Paths()
+    now = cache(lambda name, fraction: content_hash(name, study.image_size, study.channels, fraction, paths))
+    used = {f: uses for cell in (*ticket_cells(study), *transfer_cells(study)) for f, uses in _data_used(study, cell, paths).items()}
+    changed = {f: sorted({name for name, fraction, was in uses if was and (found := now(name, fraction)) and not found.startswith(was)}) for f, uses in used.items()}
+    return {f: names for f, names in changed.items() if names}
+
+
+def _data_used(study: Study, cell: TicketCell | Block, paths: Paths) -> dict[Path, set[tuple]]:
+    "Finished rows and ticket files of a cell -> (data set, fraction, hash) of the images they were made from."
+    file, found = cell_file(study, cell, paths), {}
+    if file.is_file():
+        rows = read_results(file)
+        found[file] = {*zip(rows.target, rows.fraction, rows.data_hash), *zip(rows.source, rows.source_fraction, rows.source_hash)}
+    for seed in cell.seeds if isinstance(cell, TicketCell) else ():
+        if (tickets := ticket_file(study, cell, seed, paths)).is_file(): found[tickets] = {(cell.source, cell.source_fraction, ticket_header(tickets)["data_hash"])}
+    return found
+
+# %% ../nbs/12_study.ipynb #c2cd3a7f
+def check_data(
+    study: Study,
+    paths: Paths | None = None,
+) -> None:
+    "Raise a `FileNotFoundError` that says of every missing data set how to get it, or a `ValueError` if runs were made from other images than those that are here."
+    if missing := missing_data(study, paths): raise FileNotFoundError("; ".join(missing.values()))
+    if stale := stale_files(study, paths):
+        names, runs = sorted({n for names in stale.values() for n in names}), sum(f.suffix == ".csv" for f in stale)
+        raise ValueError(f"study {study.study}: {' and '.join(names)}: the images are not those that {runs} finished runs and {len(stale) - runs} ticket files were made from; "
+                         f"bring the old images back, or delete what they made (`lth status {study.file} --stale | xargs rm`) and run again")
+
 
 def _size(study: Study, cell: TicketCell | Block) -> int:
     "How many networks a cell trains."
@@ -522,14 +550,15 @@ def _size(study: Study, cell: TicketCell | Block) -> int:
 def status(
     study: Study,
     paths: Paths | None = None,
-) -> pd.DataFrame:  # one line a run: kind, name, networks, rows there, done
+) -> pd.DataFrame:  # one line a run: kind, name, networks, rows there, done, data sets that have changed since
     "How far a study is."
     paths, lines = paths or Paths(), []
+    stale = stale_files(study, paths)
     for cell in (*ticket_cells(study), *transfer_cells(study)):
         file = cell_file(study, cell, paths)
         started, networks = file.with_suffix(".rows.csv"), _size(study, cell)
         rows = networks if file.is_file() else len(read_results(started)) if started.is_file() else 0
-        lines.append(dict(kind=file.parent.name, run=file.stem, networks=networks, rows=rows, done=file.is_file()))
+        lines.append(dict(kind=file.parent.name, run=file.stem, networks=networks, rows=rows, done=file.is_file(), changed=" ".join(stale.get(file, []))))
     return pd.DataFrame(lines)
 
 # %% ../nbs/12_study.ipynb #b299e0c6
