@@ -66,7 +66,7 @@ class Contrast:
     level_b: str | float | None = None     # 'chosen' or a density
     primary: bool = True      # does the claim's verdict rest on it, or is it shown beside?
 
-
+# %% ../nbs/10_claims.ipynb #6b69ac85
 @dataclass(frozen=True)
 class Claim:
     "What a paper says, and the comparisons that decide it."

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BLACK', 'ORANGE', 'SKY', 'GREEN', 'BLUE', 'RED', 'PURPLE', 'GREY', 'STYLE', 'ARM_STYLE', 'SOURCE_STYLE', 'PARTS',
-           'VERDICT_STYLE', 'STD_BAND', 'INTERVAL', 'VERDICTS', 'use_style', 'Look', 'looks',
+           'MASKS', 'WEIGHTS', 'VERDICT_STYLE', 'STD_BAND', 'INTERVAL', 'VERDICTS', 'use_style', 'Look', 'looks',
            'plot_accuracy_by_sparsity', 'plot_panels', 'transfer_matrix', 'plot_transfer_matrix', 'seed_differences',
-           'plot_pairs', 'plot_decomposition', 'plot_verdicts', 'caption', 'save_figure']
+           'plot_pairs', 'plot_decomposition', 'gain_by_part', 'plot_gain_by_part', 'winners', 'plot_winners',
+           'plot_verdicts', 'caption', 'save_figure']
 
 # %% ../nbs/11_plots.ipynb #8b966dd0
 import hashlib, io, json, re, textwrap
@@ -218,7 +219,15 @@ def transfer_matrix(
     table = 100 * frame.pivot_table(index="source", columns="target", values=value, aggfunc="mean")
     return table.reindex([*looks("source", table.index)])
 
-# %% ../nbs/11_plots.ipynb #84b5af95
+# %% ../nbs/11_plots.ipynb #aab89797
+def _numbers(ax, image, table: np.ndarray, form: str) -> None:
+    "Each cell's number, dark on light and light on dark; a dash where there is none."
+    for (i, j), number in np.ndenumerate(table):
+        dark = not np.isnan(number) and np.dot(image.cmap(image.norm(number))[:3], (0.299, 0.587, 0.114)) < 0.5
+        ax.text(j, i, "-" if np.isnan(number) else form.format(number), ha="center", va="center", color=GREY if np.isnan(number) else "white" if dark else "black")
+    ax.grid(False)
+
+
 @use_style()
 def plot_transfer_matrix(
     frame: pd.DataFrame,                     # as for `transfer_matrix`
@@ -234,14 +243,10 @@ def plot_transfer_matrix(
     reach = max(1.0, float(np.nanmax(abs(table.to_numpy()))))
     limits = dict(cmap="cividis") if reference is None else dict(cmap="PuOr", vmin=-reach, vmax=reach)
     image = ax.imshow(table, aspect="auto", **limits)
-    for (i, j), number in np.ndenumerate(table.to_numpy()):
-        if np.isnan(number): ax.text(j, i, "-", ha="center", va="center", color=GREY); continue
-        dark = np.dot(image.cmap(image.norm(number))[:3], (0.299, 0.587, 0.114)) < 0.5
-        ax.text(j, i, f"{number:.1f}" if reference is None else f"{number:+.1f}", ha="center", va="center", color="white" if dark else "black")
+    _numbers(ax, image, table.to_numpy(), "{:.1f}" if reference is None else "{:+.1f}")
     ax.set_xticks(range(table.shape[1]), [_words(t).replace(" ", "\n") for t in table.columns])
     ax.set_yticks(range(table.shape[0]), [look.label for look in looks("source", table.index).values()])
     ax.set(xlabel="target", ylabel="ticket from")
-    ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=label or value.replace("_", " ") + (" (%)" if reference is None else " over the reference (points)"))
     return ax
 
@@ -317,6 +322,103 @@ def plot_decomposition(
         if heading: ax.get_yticklabels()[y].set(fontweight="bold", color=color)
         else: _estimate(ax, y, *whole.loc[name, ["mean", "low", "high"]], Look("", color, "D"), targets["mean"][targets.contrast == name])
     return ax
+
+# %% ../nbs/11_plots.ipynb #5297402e
+MASKS = {  # row of the grid -> the arm with fresh weights, with theta_k, with theta_i
+    "no mask (dense)": ("scratch", "dense_rewound", "dense_finetuned"),
+    "the ticket's mask": ("reinit", "ticket", "finetuned"),
+    "shuffled in each layer": ("random", "shuffled", None),
+}
+WEIGHTS = ("fresh", r"early, $\theta_k$", r"trained, $\theta_i$")
+
+
+def gain_by_part(
+    frame: pd.DataFrame,               # rows that agree in recipe, freeze, head and ticket recipe; `on` as made by `in_panels`
+    densities: tuple = (0.0, 0.2),     # of the levels that are averaged
+) -> pd.DataFrame:                     # one row a panel and arm: mask, weights, gain over scratch in points, seeds
+    "Mean gain over scratch of every combination of mask and weights, paired by seed."
+    sparse = frame[(frame.level == 0) | frame.density.round(3).between(*densities)]
+    means = sparse.groupby(["on", "seed", "arm"]).test_accuracy.mean().unstack()
+    if "scratch" not in means: raise ValueError("there is no scratch among the rows; the gain is over scratch")
+    gains = 100 * means.sub(means.scratch, axis=0)
+    rows = [dict(on=on, mask=mask, weights=w, arm=arm, gain=part[arm].mean(), seeds=int(part[arm].notna().sum()))
+            for on, part in gains.groupby("on") for mask, arms in MASKS.items() for w, arm in zip(WEIGHTS, arms) if arm in part]
+    return pd.DataFrame(rows)
+
+# %% ../nbs/11_plots.ipynb #ac1c139f
+@use_style()
+def plot_gain_by_part(
+    gains: pd.DataFrame,   # as made by `gain_by_part`
+    columns: int = 2,      # panels side by side, at most
+):                         # matplotlib Figure
+    "A grid of masks by weights a panel; blue is better than training a dense network from scratch."
+    if gains.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    panels, reach = list(gains.groupby("on")), max(1.0, gains.gain.abs().max())
+    masks = [m for m in MASKS if m in set(gains["mask"])]
+    height = -(-len(panels) // columns)
+    columns = min(columns, len(panels))
+    fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(3.3 * columns + 2.6, (0.55 * len(masks) + 1.3) * height), sharey=True)
+    for ax, (on, part) in zip(grid.flat, panels):
+        table = part.pivot(index="mask", columns="weights", values="gain").reindex(index=masks, columns=WEIGHTS)
+        image = ax.imshow(table, aspect="auto", cmap="RdBu", vmin=-reach, vmax=reach)
+        _numbers(ax, image, table.to_numpy(), "{:+.1f}")
+        ax.set_xticks(range(len(WEIGHTS)), WEIGHTS)
+        ax.set_yticks(range(len(masks)), masks)
+        ax.set_title(textwrap.fill(on.replace("_", " "), 34))
+    for ax in grid.flat[len(panels):]: ax.set_visible(False)
+    fig.colorbar(image, ax=grid, label="over scratch (points)")
+    return fig
+
+# %% ../nbs/11_plots.ipynb #3a9712ec
+def winners(
+    frame: pd.DataFrame,        # rows of sparse arms that agree in freeze, head and ticket recipe; `on` as made by `in_panels`
+    arms: tuple = ("ticket", "finetuned", "original", "reinit"),  # between which to decide
+) -> pd.DataFrame:  # one row a panel, recipe and level: density, winner, second, lead in points, surely (ahead of every other one for every seed), seeds
+    "The arm with the best mean test accuracy over the seeds that all arms have, and its lead over the next."
+    frame = frame[frame.arm.isin(arms)]
+    if frame.duplicated(["on", "recipe", "level", "arm", "seed"]).any(): raise ValueError("several rows for one arm and seed; choose source, fractions, freeze, head and ticket recipe first")
+    lines = []
+    for (on, recipe, level), part in frame.groupby(["on", "recipe", "level"]):
+        table = part.pivot(index="seed", columns="arm", values="test_accuracy").dropna()
+        if table.shape[1] < 2 or table.empty: continue
+        first, second = table.mean().sort_values(ascending=False).index[:2]
+        lead = table.drop(columns=first).rsub(table[first], axis=0)
+        lines.append(dict(on=on, recipe=recipe, level=level, density=part.density.mean(), winner=first, second=second, lead=100 * lead[second].mean(), surely=bool((lead > 0).all(axis=None)), seeds=len(table)))
+    return pd.DataFrame(lines, columns=["on", "recipe", "level", "density", "winner", "second", "lead", "surely", "seeds"])
+
+# %% ../nbs/11_plots.ipynb #1d9a81bd
+@use_style()
+def plot_winners(
+    table: pd.DataFrame,    # as made by `winners`
+    recipes: dict | None = None,  # recipe -> its name in the figure, in the order of the rows; `None`: as they are named
+    columns: int = 2,       # panels side by side, at most
+):                          # matplotlib Figure
+    "A coloured cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
+    if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    names = recipes or {r: r for r in sorted(table.recipe.unique())}
+    names, panels = {r: n for r, n in names.items() if r in set(table.recipe)}, list(table.groupby("on"))
+    height, columns = -(-len(panels) // columns), min(columns, len(panels))
+    fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(4.0 * columns + 1.4, (0.5 * len(names) + 1.25) * height), sharey=True)
+    for ax, (on, part) in zip(grid.flat, panels):
+        levels = sorted(part.level.unique())
+        for row in part[part.recipe.isin(names)].itertuples():
+            x, y = levels.index(row.level), list(names).index(row.recipe)
+            ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color, alpha=1.0 if row.surely else 0.35, linewidth=0))
+            ax.text(x, y, f"+{row.lead:.1f}", ha="center", va="center", color="white" if row.surely and row.winner != "original" else "black")
+        ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(names) - 0.5, -0.5), title=textwrap.fill(on.replace("_", " "), 40), xlabel="weights remaining (%)")
+        ax.set_xticks(range(len(levels)), [f"{100 * part[part.level == l].density.mean():.2g}" for l in levels])
+        ax.set_yticks(range(len(names)), list(names.values()))
+        ax.grid(False)
+    for ax in grid.flat[len(panels):]: ax.set_visible(False)
+    _winner_legend(fig, [a for a in ARM_STYLE if a in set(table.winner) | set(table.second)])
+    return fig
+
+
+def _winner_legend(fig, arms: list[str]) -> None:
+    "One patch an arm below the axes."
+    patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms]
+    legend = fig.legend(patches, [f"{ARM_STYLE[a].label} ahead" for a in arms], loc="outside lower center", ncols=1 if fig.get_figwidth() < 6 else 2)
+    fig.set_figheight(fig.get_figheight() + legend.get_window_extent(fig.canvas.get_renderer()).height / fig.dpi)
 
 # %% ../nbs/11_plots.ipynb #812c19a3
 VERDICT_STYLE = {
