@@ -22,7 +22,7 @@ def address(path): return re.sub(r"^\d+[a-z]?_", "", path.stem)
 
 def find_pages(toc, study=None):
     "Every page that is made from a notebook, in the order of the site."
-    tables = [p.stem for p in sorted((root/"data"/"results").glob("*.csv"))]
+    tables = [p.stem for p in sorted((root/"data"/"results").glob("*.csv")) if p.with_suffix(".json").is_file()]  # a table without a description is no study
     if study and study not in tables: raise SystemExit(f"study {study!r} has no table in data/results; there are {', '.join(tables) or 'none'}")
     first = ([study] if study else []) + toc["headline"]
     studies = sorted(tables, key=lambda s: (first.index(s) if s in first else len(first), s))
