@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'KEY', 'RULES', 'ROLES', 'Column', 'describe_columns', 'check_rows', 'row_key', 'rows_text', 'table_hash',
            'read_results', 'write_rows', 'append_row', 'merge_rows', 'write_study_info', 'read_study_info',
-           'write_results']
+           'write_results', 'published_studies']
 
 # %% ../nbs/08_results.ipynb #85591e30
 import csv, hashlib, io, json, math, os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core import provenance, write_atomically
+from .core import Paths, provenance, write_atomically
 
 # %% ../nbs/08_results.ipynb #4d83e0c2
 @dataclass(frozen=True)
@@ -313,9 +313,17 @@ def write_results(
     info: dict,        # see `write_study_info`
     path: str | Path,  # data/results/STUDY.csv
 ) -> pd.DataFrame:     # the rows as written
-    "Publish a study: its table and its description."
+    "Publish a study: its table, its description, and beside it columns.csv, which says what the columns mean."
     frame, info = check_rows(rows, str(path)), _check_info(info, _info_path(path))
     if others := sorted(set(frame.study) - {info["study"]}): raise ValueError(f"{path}: rows of study {', '.join(others)} in the table of {info['study']!r}")
     frame = write_rows(frame, path)
     write_study_info(path, info)
+    describe_columns(Path(path).with_name("columns.csv"))
     return frame
+
+
+def published_studies(
+    paths: Paths | None = None,  # project folders; `None`: the current project's
+) -> dict[str, Path]:            # name -> its CSV file; other tables there, without a description, are not studies
+    "The studies that have been published in data/results, by name."
+    return {p.stem: p for p in sorted((paths or Paths()).results.glob("*.csv")) if _info_path(p).is_file()}
