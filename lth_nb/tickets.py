@@ -6,9 +6,9 @@
 __all__ = ['NEVER', 'TicketRecipe', 'Ticket', 'Tickets', 'find_tickets', 'save_tickets', 'ticket_header', 'load_tickets',
            'check_fits']
 
-# %% ../nbs/06_tickets.ipynb #1e8d708b
+# %% ../nbs/06_tickets.ipynb #7e0b7f24
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Callable, Literal
 
@@ -24,7 +24,7 @@ from .data import Dataset
 from .masking import Mask, dead_layers, density
 from .models import build_model, prunable
 from .pruning import SCOPES, magnitude
-from .training import Length, Recipe, TrainResult, count_steps, state_of, steps_per_epoch, train
+from .training import Length, Recipe, TrainResult, count_steps, settings_of, state_of, steps_per_epoch, train
 
 # %% ../nbs/06_tickets.ipynb #20efce51
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -39,7 +39,7 @@ class TicketRecipe:
     prune_head: bool = False        # whether the last layer is pruned too (Mehta prunes 0% of it)
 
     @property
-    def hash(self) -> str: return digest(asdict(self), 12)  # names the recipe in rows and files
+    def hash(self) -> str: return digest(settings_of(self), 12)  # names the recipe in rows and files
 
     def density_at(self, level: int) -> float:
         "Density that `level` aims at, before rounding to whole weights."
@@ -165,7 +165,7 @@ def find_tickets(
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
     "Tickets before the first round."
     header = dict(format="lth_nb tickets 1", source=data.name, data_hash=data.content_hash, model=model, num_classes=data.num_classes,
-        image_size=data.image_size, channels=data.channels, init=recipe.training.init, seed=seed, recipe=asdict(recipe), recipe_hash=recipe.hash,
+        image_size=recipe.training.input_size(data.image_size), channels=data.channels, init=recipe.training.init, seed=seed, recipe=settings_of(recipe), recipe_hash=recipe.hash,
         train_images=len(data.train_images), keep_final=keep_final, levels=[], provenance=provenance())
     return Tickets(header, {}, {}, {})
 

@@ -121,7 +121,7 @@ def transfer(
     arm = _check_transfer(arm, level, source, target, freeze)
     name = model or next((t.header["model"] for t in (source, target) if t), None)
     if name is None: raise ValueError(f"arm {arm.name!r} without tickets: say which network with model=")
-    net = build_model(name, data.num_classes, image_size=data.image_size, channels=data.channels, init=recipe.init, seed=seed_for(seed, "fresh"))
+    net = build_model(name, data.num_classes, image_size=recipe.input_size(data.image_size), channels=data.channels, init=recipe.init, seed=seed_for(seed, "fresh"))
     for t in (source if arm.needs_source else None, target if arm.needs_target else None):
         if t: check_fits(t, net)
     state = arm_weights(arm, level, source, target)
@@ -131,12 +131,12 @@ def transfer(
     mask = {n: m for n, m in mask.items() if n.startswith("backbone.")} if mask else None
     net.to(data.train_images.device)
     result = train(net, data, recipe, seed, mask, freeze)
-    return Transferred(net, mask, result, _values(net, mask, data, result))
+    return Transferred(net, mask, result, _values(net, mask, recipe.input_size(data.image_size), data.channels, result))
 
-# %% ../nbs/07_transfer.ipynb #2a3de5bb
-def _values(net: nn.Module, mask: Mask | None, data: Dataset, result: TrainResult) -> dict:
+# %% ../nbs/07_transfer.ipynb #0e68e36f
+def _values(net: nn.Module, mask: Mask | None, image_size: int, channels: int, result: TrainResult) -> dict:
     "The value columns of one row; parameters and FLOPs count what is alive."
     pruned = sum(int((~m).sum()) for m in mask.values()) if mask else 0
     measured = {k: getattr(result, k) for k in ("val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epoch", "epochs", "steps", "seconds")}
     return dict(density=density(mask) if mask else 1.0, **measured, dead_layers=len(dead_layers(mask)) if mask else 0,
-        params=sum(p.numel() for p in net.parameters()) - pruned, flops=float(count_flops(net, data.image_size, data.channels, mask)))
+        params=sum(p.numel() for p in net.parameters()) - pruned, flops=float(count_flops(net, image_size, channels, mask)))
