@@ -42,13 +42,33 @@ def _show(table, as_json: bool, **formats):
     if as_json: typer.echo(table.to_json(orient="records", indent=1))
     else: typer.echo(table.to_string(index=False, formatters=formats))
 
-# %% ../nbs/13_cli.ipynb #570fefe3
-def _snakemake(study, paths: Paths, jobs: int, *more: str) -> list[str]:
+# %% ../nbs/13_cli.ipynb #0bd6054d
+def _snakemake(study, paths: Paths, *more: str) -> list[str]:
     "The command line for one study."
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(paths.nbs/"Snakefile"), "--configfile", study.file, "--directory", str(paths.root), "--jobs", str(jobs),
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(paths.nbs/"Snakefile"), "--configfile", study.file, "--directory", str(paths.root),
             "--rerun-triggers", "mtime", "--rerun-incomplete", "--quiet", "rules", "--nocolor", *more]
 
 
+def _profile(paths: Paths, name: str) -> list[str]:
+    "Snakemake's words for a profile: its name in nbs/profiles, or its folder."
+    folder = next((p for p in (paths.nbs/"profiles"/name, Path(name)) if (p/"config.yaml").is_file()), None)
+    if folder: return ["--profile", str(folder.resolve())]
+    there = ", ".join(sorted(p.parent.name for p in (paths.nbs/"profiles").glob("*/config.yaml"))) or "none"
+    raise ValueError(f"--profile {name!r}: no folder of that name with a config.yaml, here or in {paths.nbs/'profiles'}; the profiles there are {there}")
+
+
+def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
+    "Snakemake's words for this machine's GPUs: how many runs may have one at a time, and from how many each takes its own."
+    if gpus is None and study.device == "cpu" or gpus == 0: return []
+    import torch
+    from lth_nb.gpus import visible_gpus
+    there = torch.cuda.device_count()
+    if gpus and gpus > there and "CUDA_VISIBLE_DEVICES" not in os.environ: raise ValueError(f"--gpus {gpus}: this machine has {there}")
+    if not (count := there if gpus is None else len(visible_gpus(gpus))): return []
+    share = per_gpu or -(-jobs // count)
+    return ["--resources", f"gpu={count * share}", "--set-resources", "find_tickets:gpu=1", "transfer:gpu=1", "--config", f"gpus={count}", f"per_gpu={share}"]
+
+# %% ../nbs/13_cli.ipynb #b72e68ac
 def _follow(command: list[str], log: Path, lock: int) -> int:
     "Run Snakemake with its words in a file and its steps as a progress bar; after a failure show what it said of it. Returns its exit code."
     from tqdm import tqdm
@@ -79,11 +99,14 @@ def _only_run(paths: Paths):
 @app.command()
 def run(
     study: StudyName,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each")] = max(1, os.cpu_count() or 1),
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each  [default: one a core, or what the profile says]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")] = False,
     until: Annotated[Literal["find_tickets", "transfer", "results", "paper", "site"], typer.Option(help="stop after this step")] = "site",
     first: Annotated[int, typer.Option(help="only so many of the missing transfers, in the order of the study file, and the tickets they need")] = 0,
     keep_going: Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")] = False,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of this machine to use, each run on one of them  [default: all]")] = None,
+    per_gpu: Annotated[int, typer.Option(min=0, help="runs that may share a GPU; 0: as many as --jobs asks for")] = 0,
+    profile: Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/profiles, such as slurm, or the folder of your own")] = "",
 ):
     "Run what is missing of a study: tickets, transfers, results table, papers, site."
     from lth_nb.study import cell_file, check_data, load_study, status, transfer_cells
@@ -101,12 +124,15 @@ def run(
             if len(todo): _show(todo, False)
             if len(todo) or not table_there: typer.echo("then: the results table, the papers, the site")
             return
+        if profile and (gpus or per_gpu): raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does, as the profile asks for")
+        jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
+        where = [*(["--jobs", str(jobs)] if jobs else []), *(_profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))]
         only = [str(f) for f in files if not f.is_file()][:first] if first else ["--until", until] if until != "site" else []
         with _only_run(paths) as lock:
             if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
-            subprocess.run(_snakemake(loaded, paths, jobs, "--unlock"), capture_output=True)
-            code = _follow(_snakemake(loaded, paths, jobs, *(["--keep-going"] if keep_going else []), *only), paths.runs/loaded.study/"snakemake.log", lock)
+            subprocess.run(_snakemake(loaded, paths, "--jobs", "1", "--unlock"), capture_output=True)
+            code = _follow(_snakemake(loaded, paths, *where, *(["--keep-going"] if keep_going else []), *only), paths.runs/loaded.study/"snakemake.log", lock)
     if code: raise typer.Exit(1)
 
 # %% ../nbs/13_cli.ipynb #e5162fe9

@@ -16,7 +16,7 @@ def test_wheel_works_without_the_checkout(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, pattern in (("nbs", "Snakefile"), ("nbs", "runs/*.ipynb"), ("nbs", "papers/*.ipynb"), ("nbs", "studies/*.yaml"), ("data", "papers/*.csv")):
+    for folder, pattern in (("nbs", "Snakefile"), ("nbs", "runs/*.ipynb"), ("nbs", "papers/*.ipynb"), ("nbs", "studies/*.yaml"), ("nbs", "profiles/*/config.yaml"), ("data", "papers/*.csv")):
         for file in (ROOT/folder).glob(pattern): assert f"lth_nb/_shipped/{file.relative_to(ROOT)}" in names, file
     zipfile.ZipFile(wheel).extractall(tmp_path/"site")
     (tmp_path/"work").mkdir()
