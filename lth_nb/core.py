@@ -93,7 +93,7 @@ def generator_for(
 def device(
     name: str = "auto",  # 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1'
 ):                       # torch.device
-    "The device to train on; on a CPU also limits torch to one thread (`LTH_THREADS` for more)."
+    "The device to train on; on a CPU also limits torch to one thread (`LTH_THREADS` for more), on a GPU makes convolutions exact and repeatable."
     import torch
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name): raise ValueError(f"device {name!r}: use 'auto', 'cpu', 'cuda' or, for the second GPU, 'cuda:1'")
@@ -101,6 +101,7 @@ def device(
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: this machine has no usable CUDA GPU; use 'auto' or 'cpu'")
     if found.type == "cpu": torch.set_num_threads(int(os.environ.get("LTH_THREADS", 1)))
+    else: torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False  # the same bits every time, and fp32 that is fp32
     return found
 
 # %% ../nbs/00_core.ipynb #de484474

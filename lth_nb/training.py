@@ -6,10 +6,12 @@
 __all__ = ['Length', 'count_steps', 'Recipe', 'settings_of', 'learning_rates', 'Batches', 'evaluate', 'Diverged', 'TrainResult',
            'state_of', 'steps_per_epoch', 'train']
 
-# %% ../nbs/05_training.ipynb #71aaafeb
+# %% ../nbs/05_training.ipynb #dc77b817
 import re, time
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from math import cos, pi
+from math import cos, isfinite, pi
 from typing import Annotated, Callable, Literal
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from .core import digest, generator_for
 from .data import Dataset
 from .masking import Mask, apply_mask
+from .slots import ReplayedSlot, Slot, borrowed_slot
 
 # %% ../nbs/05_training.ipynb #0f696de4
 _LENGTH = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
@@ -114,38 +117,39 @@ class Batches:
         self.images = F.pad(images, (0, 0, *[self.crop] * 4)) if self.crop else images
         self.size, self.upsample, self.crop_to, self.augment = images.shape[1:3], recipe.upsample, recipe.crop_to, augment
         if self.crop_to and self.crop_to > (side := self.upsample or min(self.size)): raise ValueError(f"crop_to is {self.crop_to}: the images have {side} pixels; bring them to a larger image_size or set `upsample`")
+        room = () if not (self.crop_to and augment) else tuple(n - self.crop_to + 1 for n in ((self.upsample,) * 2 if self.upsample else self.size))
+        self.ranges = (2,) * self.flip + (2 * self.crop + 1,) * 2 * (self.crop > 0) + room  # of the moves: a flip, rows and columns of a crop, twice
         mean, std = (torch.tensor(v, dtype=torch.float64) for v in (data.mean, data.std))
         self.scale, self.shift = ((v).to(images.device, dtype) for v in (1 / (255 * std), -mean / std))
 
     def __call__(self,
-        index: Tensor,                          # (B,) int64: which images
-        generator: torch.Generator | None = None,  # for crop and flip, on the CPU
-    ) -> Tensor:                                # (B, C, H, W) float, channels last in memory
+        index: Tensor,              # (B,) int64: which images
+        moves: list[Tensor] = (),   # one (B,) int64 for each of `ranges`: see `draw_moves`
+    ) -> Tensor:                    # (B, C, H, W) float, channels last in memory
         "The batch of these images."
-        x = self._moved(index, generator) if self.crop or self.flip else self.images[index]
+        x = self._moved(index, moves) if self.crop or self.flip else self.images[index]
         x = torch.addcmul(self.shift, x.to(self.scale.dtype), self.scale).permute(0, 3, 1, 2)
         if self.upsample is not None: x = F.interpolate(x, size=(self.upsample,) * 2, mode="bilinear")
-        return self._cropped(x, generator) if self.crop_to else x
+        return self._cropped(x, moves) if self.crop_to else x
 
-# %% ../nbs/05_training.ipynb #4a328f5a
+# %% ../nbs/05_training.ipynb #88ae38fd
 @patch
-def _moved(self: Batches, index: Tensor, generator: torch.Generator) -> Tensor:
-    "Random crops and flips as one gather."
-    h, w = self.size
-    draw = lambda high: torch.randint(high, (len(index), 1), generator=generator).to(index.device)
+def _moved(self: Batches, index: Tensor, moves: list[Tensor]) -> Tensor:
+    "Crops and flips as one gather."
+    (h, w), moves = self.size, [m[:, None] for m in moves]
     rows, columns = torch.arange(h, device=index.device), torch.arange(w, device=index.device)
-    if self.flip: columns = torch.where(draw(2).bool(), w - 1 - columns, columns)
-    if self.crop: rows, columns = rows + draw(2 * self.crop + 1), columns + draw(2 * self.crop + 1)
+    if self.flip: columns = torch.where(moves.pop(0).bool(), w - 1 - columns, columns)
+    if self.crop: rows, columns = rows + moves.pop(0), columns + moves.pop(0)
     rows, columns = rows.expand(len(index), h), columns.expand(len(index), w)
     return self.images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 @patch
-def _cropped(self: Batches, x: Tensor, generator: torch.Generator | None) -> Tensor:
+def _cropped(self: Batches, x: Tensor, moves: list[Tensor]) -> Tensor:
     "A square with side `crop_to` out of each image: anywhere when augmenting, else its centre."
     room = [n - self.crop_to for n in x.shape[2:]]
     if not self.augment: return x[:, :, room[0] // 2:room[0] // 2 + self.crop_to, room[1] // 2:room[1] // 2 + self.crop_to].contiguous(memory_format=torch.channels_last)
-    ups, lefts = (torch.randint(r + 1, (len(x), 1), generator=generator).to(x.device) + torch.arange(self.crop_to, device=x.device) for r in room)
+    ups, lefts = (m[:, None] + torch.arange(self.crop_to, device=x.device) for m in moves[-2:])
     every = torch.arange(len(x), device=x.device)[:, None, None]
     return x[every, :, ups[:, :, None], lefts[:, None, :]].permute(0, 3, 1, 2)
 
@@ -160,74 +164,23 @@ def evaluate(
 ) -> tuple[float, float]:       # mean cross-entropy in nats, accuracy in [0, 1]
     "Loss and accuracy on one split, with one synchronisation."
     images, labels = data.split(split)
-    network, batches, was_training = model, Batches(images, data, recipe, dtype=_dtype(model)), model.training
+    loss, right = _measured(model, Batches(images, data, recipe, dtype=_dtype(model)), labels, recipe, batch_size).tolist()
+    return loss, int(right) / len(images)
+
+
+def _measured(model, batches, labels, recipe, batch_size=500) -> Tensor:
+    "Mean cross-entropy and number of right answers, (2,) float64, still on the device."
+    was_training, loss, right = model.training, *torch.zeros(2, device=labels.device, dtype=torch.float64)
     model.eval()
-    loss, right = torch.zeros((), device=images.device, dtype=torch.float64), torch.zeros((), device=images.device, dtype=torch.int64)
-    for index in torch.arange(len(images), device=images.device).split(batch_size):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"): scores = network(batches(index))
+    for index in torch.arange(len(labels), device=labels.device).split(batch_size):
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"): scores = model(batches(index))
         loss += F.cross_entropy(scores.float(), labels[index], reduction="sum")
         right += (scores.argmax(1) == labels[index]).sum()
     model.train(was_training)
-    return float(loss) / len(images), int(right) / len(images)
+    return torch.stack([loss / len(labels), right])
 
 
 def _dtype(model: nn.Module) -> torch.dtype: return next(model.parameters()).dtype
-
-# %% ../nbs/05_training.ipynb #bb8e59c7
-class _Slot:
-    "A network, its gradient and its mask at fixed addresses, with one optimizer step over all of it."
-    def __init__(self, model, parameters: dict[str, nn.Parameter], mask: Mask | None, recipe: Recipe):
-        self.model, self.parameters, self.recipe = model, parameters, recipe
-        total = sum(p.numel() for p in parameters.values())
-        like = next(iter(parameters.values()))
-        self.weights = nn.Parameter(torch.empty(total, device=like.device, dtype=like.dtype))
-        self.weights.grad = torch.zeros_like(self.weights)
-        self.mask, start = torch.ones_like(self.weights.grad) if mask else None, 0
-        for name, p in parameters.items():
-            place = slice(start, start := start + p.numel())
-            self._view(self.weights.data[place], p).copy_(p.data)
-            if mask and name in mask: self._view(self.mask[place], p).copy_(mask[name])
-            p.data, p.grad = self._view(self.weights.data[place], p), self._view(self.weights.grad[place], p)
-        self.moments = [torch.zeros_like(self.weights.data) for _ in range(2 if recipe.optimizer == "adam" else recipe.momentum > 0)]
-        self.count = torch.zeros((), device=like.device)
-
-    @staticmethod
-    def _view(flat, p):
-        "A piece of the flat vector shaped like `p`, convolutions with their channels last in memory."
-        if p.dim() != 4: return flat.view(p.shape)
-        o, i, h, w = p.shape
-        return flat.view(o, h, w, i).permute(0, 3, 1, 2)
-
-# %% ../nbs/05_training.ipynb #30864dbe
-@patch
-def _update(self: _Slot, lr: float):
-    "torch's own fused SGD or Adam kernel on the flat vector (importing torch.optim would cost each run a second)."
-    r, one = self.recipe, ([self.weights.data], [self.weights.grad], *([m] for m in self.moments))
-    if r.optimizer == "adam":
-        self.count += 1
-        torch._fused_adam_(*one, [], [self.count], lr=lr, beta1=0.9, beta2=0.999, weight_decay=r.weight_decay, eps=1e-8, amsgrad=False, maximize=False)
-    else:
-        torch._fused_sgd_(*one, *([[]] if not self.moments else []), lr=lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0,
-            weight_decay=r.weight_decay, dampening=0, maximize=False, is_first_step=False)
-
-
-@patch
-def step(self: _Slot, x: Tensor, y: Tensor, lr: float) -> Tensor:
-    "One optimizer step; returns the mean loss of the batch, still on the device."
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"): scores = self.model(x)
-    loss = F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, y)
-    self.weights.grad.zero_()
-    loss.backward()
-    if self.mask is not None: self.weights.grad.mul_(self.mask)
-    self._update(lr)
-    if self.mask is not None: self.weights.data.mul_(self.mask)
-    return loss.detach()
-
-
-@patch
-def release(self: _Slot):
-    "Give every parameter memory of its own again."
-    for p in self.parameters.values(): p.data, p.grad = p.data.clone(), None
 
 # %% ../nbs/05_training.ipynb #bb2dbdd4
 class Diverged(FloatingPointError):
@@ -263,47 +216,86 @@ def steps_per_epoch(
     "Batches in one epoch: the last one may be smaller, but one image alone is left out (BatchNorm needs two)."
     return max(1, images // batch_size + (images % batch_size > 1))
 
-# %% ../nbs/05_training.ipynb #d3273ad6
-def _trained_part(model, data, recipe, freeze, mask):
-    "What a step runs, where its inputs come from, and which parameters and masks it trains."
-    batches = Batches(data.train_images, data, recipe, augment=True, dtype=_dtype(model))
-    if freeze == "none": return model, batches, dict(model.named_parameters()), mask
-    if freeze != "backbone": raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
-    head = {f"head.{n}": p for n, p in model.head.named_parameters()}
-    model.backbone.requires_grad_(False)
-    if recipe.augments: return model, batches, head, None
-    with torch.no_grad():
-        model.backbone.eval()
-        every = torch.arange(len(data.train_images), device=data.train_images.device).split(500)
-        with torch.autocast(data.train_images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            features = torch.cat([model.backbone(batches(i)).to(_dtype(model)) for i in every])
-    return model.head, lambda index, generator: features[index], head, None
+# %% ../nbs/05_training.ipynb #b1a06aa4
+class _Features:
+    "What a frozen backbone makes of all training images, as inputs for the head."
+    ranges = ()
+    def __init__(self, backbone, batches, images, recipe):
+        self.backbone, self.batches, self.images, self.recipe, self.table = backbone, batches, images, recipe, None
 
-# %% ../nbs/05_training.ipynb #545cb8fb
-def _train_epoch(slot, batches, labels, order, rates, recipe, generator, epoch):
-    "Run one step for every rate in `rates`; the mean training loss, checked once."
-    total = torch.zeros((), device=labels.device, dtype=torch.float64)
-    for i, lr in enumerate(rates):
-        index = order[i * recipe.batch_size:(i + 1) * recipe.batch_size]
-        total += slot.step(batches(index, generator), labels[index], lr)
-    mean = float(total) / len(rates)
-    if mean != mean or mean in (float("inf"), -float("inf")):
-        raise Diverged(f"the training loss became {mean} in epoch {epoch} at learning rate {rates[-1]:.4g} (recipe lr {recipe.lr:g}); lower `lr` or lengthen `warmup`")
-    return mean
+    @torch.no_grad()
+    def renew(self):
+        "Compute the features, where they were before if they have been computed before."
+        self.backbone.eval()
+        every = torch.arange(self.images, device=self.batches.images.device).split(500)
+        with torch.autocast(self.batches.images.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            found = torch.cat([self.backbone(self.batches(i)).to(_dtype(self.backbone)) for i in every])
+        self.table = found if self.table is None else self.table.copy_(found)
+
+    def __call__(self, index, moves): return self.table[index]
+
+# %% ../nbs/05_training.ipynb #0b3ca465
+def _new_slot(kind, network, data, recipe, freeze, masked):
+    "The slot that trains `network`: what a step runs, where its inputs come from, and which parameters it trains."
+    batches = Batches(data.train_images, data, recipe, augment=True, dtype=_dtype(network))
+    if freeze == "none": return kind(network, network, dict(network.named_parameters()), batches, data.train_labels, recipe, masked)
+    if freeze != "backbone": raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
+    head = {f"head.{n}": p for n, p in network.head.named_parameters()}
+    network.backbone.requires_grad_(False)
+    if recipe.augments: return kind(network, network, head, batches, data.train_labels, recipe, False)
+    features = _Features(network.backbone, batches, len(data.train_images), recipe)
+    features.renew()
+    return kind(network, network.head, head, features, data.train_labels, recipe, False)
+
+# %% ../nbs/05_training.ipynb #6208af35
+_NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # fields of a recipe that a slot takes as they come
+
+
+def _purpose(model, data, recipe, freeze):
+    "What a replayed slot can be used again for: this architecture on these images with such steps."
+    steps = {k: v for k, v in asdict(recipe).items() if k not in _NOT_IN_A_STEP}
+    shapes = [(n, tuple(v.shape), str(v.dtype), str(v.device)) for n, v in model.state_dict().items()]
+    return digest([repr(model), [str(type(m)) for m in model.modules()], shapes, data.content_hash, data.mean, data.std, list(data.train_images.shape), steps, freeze])
+
+
+@contextmanager
+def _slot_for(model, data, recipe, mask, freeze, stepping):
+    "A slot with this model and mask in it; afterwards the model has what was trained."
+    if stepping not in ("auto", "graph", "eager"): raise ValueError(f"stepping={stepping!r}: use 'auto', 'graph' or 'eager'")
+    if stepping == "graph" or stepping == "auto" and data.train_images.is_cuda:
+        with borrowed_slot(_purpose(model, data, recipe, freeze), lambda: _new_slot(ReplayedSlot, deepcopy(model), data, recipe, freeze, True)) as slot:
+            slot.load(model, mask)
+            if isinstance(slot.inputs, _Features): slot.inputs.renew()
+            slot.network.train()
+            yield slot
+            slot.store(model)
+    else:
+        slot = _new_slot(Slot, model, data, recipe, freeze, bool(mask))
+        slot.set_mask(mask)
+        try: yield slot
+        finally: slot.release(); model.requires_grad_(True)
 
 # %% ../nbs/05_training.ipynb #d6dc66ac
 class _BestState:
-    "The state with the lowest validation loss so far, and how long ago it was seen."
-    def __init__(self, model, patience): self.model, self.patience, self.loss, self.epoch, self.state = model, patience, float("inf"), 0, None
+    "The state with the lowest validation loss so far; found and kept on the device."
+    def __init__(self, slot, patience):
+        self.slot, self.patience, self.epoch, self.state, self.loss = slot, patience, 0, None, None
 
-    def update(self, epoch, loss) -> bool:
-        "Keep the state if it is the best; true when patience has run out."
-        if self.state is None or loss < self.loss:
-            self.loss, self.epoch = loss, epoch
-            self.state = {n: v.clone() for n, v in self.model.state_dict().items()}
+    def update(self, loss: Tensor) -> Tensor:
+        "Keep the state if it is the best; whether it is, as a 0-d float64 tensor."
+        if self.state is None:
+            self.state, self.loss = [v.clone() for v in self.slot.state], loss.clone()
+            return torch.ones_like(loss)
+        better = loss < self.loss
+        for kept, now in zip((self.loss, *self.state), (loss, *self.slot.state)): kept.copy_(torch.where(better, now, kept))
+        return better.to(loss.dtype)
+
+    def out_of_patience(self, epoch: int, better: float) -> bool:
+        if better: self.epoch = epoch
         return epoch - self.epoch >= self.patience
 
-    def restore(self): self.model.load_state_dict(self.state)
+    def restore(self):
+        for now, kept in zip(self.slot.state, self.state): now.copy_(kept)
 
 # %% ../nbs/05_training.ipynb #5474e2dd
 def train(
@@ -317,42 +309,55 @@ def train(
     validate: bool = False,    # measure the validation split after every epoch (always with `patience`)
     on_epoch: Callable[[dict], None] | None = None,  # called with each epoch's line of the history
     between: tuple[int, int | None] = (0, None),     # steps of the schedule to run, from the first to before the last; momentum starts anew
+    stepping: str = "auto",    # 'graph': steps in a slot that a GPU replays and a CPU calls; 'eager': one by one; 'auto': 'graph' on a GPU
 ) -> TrainResult:
     "Train `model` on `data` by `recipe`. Raises `Diverged` when the loss is no longer finite."
     began = time.perf_counter()
     if mask: apply_mask(model, mask)
     model.train()
-    network, batches, parameters, mask = _trained_part(model, data, recipe, freeze, mask)
-    slot = _Slot(network, parameters, mask, recipe)
     per_epoch = steps_per_epoch(len(data.train_images), recipe.batch_size)
     rates = learning_rates(recipe, count_steps(recipe.length, per_epoch), per_epoch)[slice(*between)]
-    try: history, best, kept = _train_epochs(model, slot, batches, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch)
-    finally: slot.release(); model.requires_grad_(True)
+    with _slot_for(model, data, recipe, mask, freeze, stepping) as slot:
+        history, best, kept = _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch)
     (val_loss, val_accuracy), (test_loss, test_accuracy) = (evaluate(model, data, split, recipe) for split in ("val", "test"))
     steps = history[-1]["steps"] if history else 0
     return TrainResult(val_loss, val_accuracy, test_loss, test_accuracy, best.epoch if best else len(history), len(history), steps,
         time.perf_counter() - began, history, kept)
 
-# %% ../nbs/05_training.ipynb #8494de16
-def _train_epochs(model, slot, batches, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch):
-    "The loop over epochs: history, the tracker of the best state (with patience), and theta_k."
-    best = _BestState(model, recipe.patience) if recipe.patience else None
+# %% ../nbs/05_training.ipynb #65526c73
+def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch):
+    "The loop over epochs: history, the tracker of the best state (with patience), and theta_k. The device is waited for once an epoch."
+    network, best = slot.network, _BestState(slot, recipe.patience) if recipe.patience else None
+    val = Batches(data.val_images, data, recipe, dtype=_dtype(network)) if best or validate else None
     order_from, moves_from = generator_for(seed, "order", data.name), generator_for(seed, "augment", data.name)
-    kept, history, done = state_of(model) if keep_at == 0 else None, [], 0
+    kept, history, done = state_of(network) if keep_at == 0 else None, [], 0
     while done < len(rates):
-        if freeze == "backbone": model.backbone.eval()
-        order = torch.randperm(len(data.train_labels), generator=order_from).to(data.train_labels.device)
-        todo, losses = rates[done:done + per_epoch], []
-        cut = keep_at - done if keep_at is not None and 0 < keep_at - done <= len(todo) else None
-        for first, last in ((0, len(todo)),) if cut in (None, len(todo)) else ((0, cut), (cut, len(todo))):
-            losses.append((last - first) * _train_epoch(slot, batches, data.train_labels, order[first * recipe.batch_size:], todo[first:last], recipe, moves_from, len(history) + 1))
-            if last == cut: kept = state_of(model)
+        if freeze == "backbone": network.backbone.eval()
+        order, todo = torch.randperm(len(data.train_labels), generator=order_from), rates[done:done + per_epoch]
+        cut = keep_at - done if keep_at is not None and 0 < keep_at - done < len(todo) else len(todo)
+        sums = [slot.steps(order, todo[:cut], moves_from)]
+        if keep_at == done + cut: kept = state_of(network)
+        if cut < len(todo): sums.append(slot.steps(order[cut * recipe.batch_size:], todo[cut:], moves_from))
         done += len(todo)
-        line = dict(epoch=len(history) + 1, steps=done, train_loss=sum(losses) / len(todo))
-        if best or validate: line["val_loss"], line["val_accuracy"] = evaluate(model, data, "val", recipe)
+        line, better = _line(slot, best, val, data, recipe, len(history) + 1, done, sums, (todo[:cut], todo[cut:]))
         history.append(line)
         if on_epoch: on_epoch(line)
-        if best and best.update(line["epoch"], line["val_loss"]): break
+        if best and best.out_of_patience(line["epoch"], better): break
     if best and best.state: best.restore()
     if keep_at is not None and kept is None: raise ValueError(f"keep_at={keep_at} steps, but the training took only {done}; rewind to an earlier point or train longer")
     return history, best, kept
+
+# %% ../nbs/05_training.ipynb #7e5299e3
+@torch.no_grad()
+def _line(slot, best, val, data, recipe, epoch, done, sums, parts):
+    "An epoch's line of the history, and whether its state is the best: the one point at which the device is waited for."
+    measured = _measured(slot.network, val, data.val_labels, recipe) if val else []
+    better = [best.update(measured[0])] if best else []
+    values = torch.stack([*sums, *measured, *better]).tolist()
+    means = [values.pop(0) / len(part) for part, _ in zip(parts, sums)]
+    for mean, part in zip(means, parts):
+        if not isfinite(mean):
+            raise Diverged(f"the training loss became {mean} in epoch {epoch} at learning rate {part[-1]:.4g} (recipe lr {recipe.lr:g}); lower `lr` or lengthen `warmup`")
+    line = dict(epoch=epoch, steps=done, train_loss=sum(len(part) * mean for part, mean in zip(parts, means)) / sum(map(len, parts)))
+    if val: line["val_loss"], line["val_accuracy"] = values[0], int(values[1]) / len(data.val_labels)
+    return line, values[2] if best else False
