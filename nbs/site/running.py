@@ -61,6 +61,7 @@ def execute(page, cells):
     from execnb.shell import CaptureShell
     home = home_of(page)
     os.environ["LTH_HOME"] = str(home)
+    os.environ.pop("LTH_DATA", None)  # a page shows what ships with the package, whatever data are on this machine
     try: return run_cells(page, cells, CaptureShell)
     finally: shutil.rmtree(home, ignore_errors=True)
 
