@@ -453,7 +453,8 @@ def claim_text(
     where = ", ".join(filter(None, (claim.paper, claim.where))) + ("" if claim.quoted else ", in our words" if claim.paper != "this study" else "")
     return "\n".join([f"**{claim.id}**", "", f"> {claim.words}", ">", f"> {where}", "", f"Numbers to cite: {claim.numbers}." + (f" {claim.note}" if claim.note else ""), "",
         "Where the mean difference in test accuracy, paired by seed, has to lie:", "", *lines, "",
-        f"It is not reproduced if the 95% bootstrap interval reaches the bound or the Holm-adjusted p is {ALPHA} or more (inconclusive), or if the interval lies beyond the bound (contradicted)."])
+        f"It is not reproduced if the 95% bootstrap interval reaches the bound or the Holm-adjusted p is {ALPHA} or more (inconclusive), or if the interval lies beyond the bound (contradicted)." if claim.contrasts[0].kind != "open" else
+        f"An open question has no side to reproduce: one side is ahead if the 95% bootstrap interval lies on its side of 0 and the Holm-adjusted p is below {ALPHA}; otherwise it stays inconclusive."])
 
 
 def claim_pairs(frame: pd.DataFrame, info: dict, claim: Claim, recipe: str = "base") -> pd.DataFrame:
