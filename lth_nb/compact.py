@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['compact', 'trained_network', 'footprint', 'RawImages', 'export_program', 'export_torch', 'load_onnx', 'export_onnx',
-           'SparseRows', 'sparse_rows', 'measure_latency', 'speedup']
+           'export_ticket', 'SparseRows', 'sparse_rows', 'measure_latency', 'speedup', 'measure_ticket']
 
 # %% ../nbs/15_compact.ipynb #9b71c203
 import json, time, warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Callable
@@ -20,9 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
 
-from .core import provenance, write_atomically
-from .masking import Mask, apply_mask, density
+from .core import write_atomically
+from .data import Dataset, load_dataset
+from .masking import Mask, apply_mask
 from .models import Network, Residual, build_model
 from .tickets import Ticket, Tickets
 
@@ -335,6 +338,33 @@ def _onnx_bytes(network, image_size, channels=3, mean=None, std=None, about=None
             raise ValueError(f"export: onnxruntime and torch differ by {float((found - expected).abs().max()):.2g} on random images; nothing was written")
     return content
 
+# %% ../nbs/15_compact.ipynb #3129b929
+def export_ticket(
+    tickets: Tickets,   # with theta_i kept
+    level: int,         # 0 is dense
+    file: str | Path,   # *.onnx, or *.pt2 for torch
+    raw: bool = True,   # take uint8 images (B, H, W, C), which needs the source data set here for its mean and standard deviation; False: normalised float32 (B, C, H, W)
+) -> Path:              # the file
+    "Write the network trained at a level, without its useless units."
+    writers, h = {".onnx": export_onnx, ".pt2": export_torch}, tickets.header
+    if (suffix := Path(file).suffix) not in writers: raise ValueError(f"{file}: the name must end in .onnx or .pt2")
+    small, data = compact(trained_network(tickets, level), tickets[level]), _source_of(tickets) if raw else None
+    about = {k: h[k] for k in ("model", "source", "data_hash", "seed", "recipe_hash")} | h["levels"][level] | dict(class_names=data.class_names if raw else [],
+        images="uint8, (B, height, width, channels)" if raw else "float32, normalised, (B, channels, height, width)")
+    return writers[suffix](small, file, h["image_size"], h["channels"], *((data.mean, data.std) if raw else (None, None)), **(dict(about=about) if suffix == ".onnx" else {}))
+
+
+def _source_of(tickets: Tickets) -> Dataset:
+    "The data set that tickets were found on."
+    h = tickets.header
+    if resized := [k for k in ("upsample", "crop_to") if h["recipe"]["training"].get(k)]:
+        raise ValueError(f"these tickets were found with {' and '.join(resized)}, which is not part of the exported file: export without normalisation instead (raw=False, --floats)")
+    load = partial(load_dataset, h["source"], image_size=h["image_size"], channels=h["channels"])
+    share = h["train_images"] / len(load().train_labels)
+    for places in (0, 1, 2, 3, 6):  # a fraction is rounded to whole images of every class; try the roundest first
+        if 0 < round(share, places) <= 1 and (data := load(fraction=round(share, places))).content_hash == h["data_hash"]: return data
+    raise ValueError(f"data set {h['source']!r} is not the one these tickets were found on (hash {h['data_hash'][:12]}); export without normalisation instead (raw=False, --floats)")
+
 # %% ../nbs/15_compact.ipynb #742a92b9
 class SparseRows(nn.Module):
     "A linear layer or a convolution whose weights are kept as a CSR matrix; for inference on a processor."
@@ -404,3 +434,32 @@ def speedup(
     "How many times faster one way is than another."
     ratio = timed[than] / timed[way]
     return dict(ms=timed[way].median(), speedup=ratio.median(), low=ratio.quantile(0.25), high=ratio.quantile(0.75))
+
+# %% ../nbs/15_compact.ipynb #adc42c66
+def measure_ticket(
+    tickets: Tickets,                   # with theta_i kept
+    levels: list[int] | None = None,    # `None`: all
+    batch_sizes: tuple[int, ...] = (1, 32),
+    rounds: int = 20,                   # of `measure_latency`
+) -> pd.DataFrame:                      # a row a level, batch size, runtime and way
+    "Size and latency of the networks trained at some levels: masked, compact, and masked with CSR kernels; in torch and in onnxruntime."
+    h, rows = tickets.header, []
+    for level in tqdm(range(len(tickets)) if levels is None else levels, desc="levels", disable=None):
+        masked = trained_network(tickets, level)
+        networks = {"masked": masked, "compact": (small := compact(masked, tickets[level])), "CSR": sparse_rows(masked)}
+        files = {way: _onnx_bytes(networks[way], h["image_size"], h["channels"]) for way in ("masked", "compact")}
+        ways = {("torch", way): network for way, network in networks.items()} | {("onnxruntime", way): load_onnx(content) for way, content in files.items()}
+        sizes = {("torch", way): _bytes_of(network) for way, network in networks.items()} | {("onnxruntime", way): len(content) for way, content in files.items()}
+        costs = {way: footprint(networks["compact" if way == "compact" else "masked"], h["image_size"], h["channels"]) for way in networks}
+        ticket = dict(model=h["model"], source=h["source"], seed=h["seed"], level=level, density=tickets[level].density, units=small.report.units.sum(), units_kept=small.report.kept.sum())
+        for size in batch_sizes:
+            timed = measure_latency(ways, torch.randn(size, h["channels"], h["image_size"], h["image_size"]), rounds)
+            rows += [dict(ticket, runtime=runtime, way=way, **costs[way], bytes=sizes[runtime, way], batch=size,
+                **speedup(timed, (runtime, way), than=(runtime, "masked"))) for runtime, way in ways]
+    return pd.DataFrame(rows)
+
+
+def _bytes_of(network: nn.Module) -> int:
+    "Bytes of all parameters and buffers, a CSR matrix with its indices."
+    parts = [part for v in network.state_dict().values() for part in ((v.values(), v.col_indices(), v.crow_indices()) if v.layout == torch.sparse_csr else (v,))]
+    return sum(part.numel() * part.element_size() for part in parts)
