@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson', 'TicketFile', 'run', 'plan', 'status', 'claims',
-           'docs', 'data_list', 'data_check', 'ticket_show', 'ticket_verify', 'results_publish', 'results_restore',
-           'results_merge']
+           'docs', 'data_list', 'data_check', 'ticket_show', 'ticket_verify', 'ticket_export', 'ticket_latency',
+           'results_publish', 'results_restore', 'results_merge']
 
 # %% ../nbs/13_cli.ipynb #80dfc677
 import json, os, re, subprocess, sys
@@ -239,6 +239,35 @@ def ticket_verify(files: Annotated[list[Path], typer.Argument(metavar="FILE...",
         try: typer.echo(f"{file}: whole, {load_tickets(file)}")
         except (ValueError, FileNotFoundError) as e: bad += 1; typer.echo(str(e), err=True)
     if bad or not found: raise typer.Exit(1)
+
+# %% ../nbs/13_cli.ipynb #005104e8
+@ticket_app.command("export")
+def ticket_export(file: TicketFile,
+    level: Annotated[int, typer.Option(help="which level; 0 is dense")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the file to write: .onnx, or .pt2 for torch")],
+    floats: Annotated[bool, typer.Option("--floats", help="take normalised float images, channels first, instead of uint8 images with channels last (which needs the source data set here)")] = False):
+    "Write the network trained at a level, without its useless units, for use without this kit."
+    from lth_nb.compact import export_ticket
+    from lth_nb.tickets import load_tickets
+    with _plain_errors(): export_ticket(load_tickets(file), level, out, raw=not floats)
+    typer.echo(f"wrote {out}, {out.stat().st_size:,} bytes")
+
+
+@ticket_app.command("latency")
+def ticket_latency(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files")],
+    level: Annotated[list[int] | None, typer.Option(help="a level, may be repeated; all if not given")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed, there and back")] = 20,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="also write a CSV file, with processor and date")] = None, as_json: AsJson = False):
+    "Milliseconds of trained levels: masked, compact and sparse, in torch and onnxruntime, on one thread of this processor."
+    import pandas as pd
+    from lth_nb.compact import measure_ticket, speedup_in_words, write_latency
+    from lth_nb.tickets import load_tickets
+    with _plain_errors():
+        table = pd.concat([measure_ticket(load_tickets(file), level or None, rounds=rounds) for file in files])
+        if out: write_latency(table, out)
+    columns = ["source", "seed", "level", "density", "units_kept", "runtime", "way", "params", "flops", "bytes", "batch", "ms", "speedup"]
+    _show(table if as_json else table[columns], as_json, **{k: "{:.3f}".format for k in ("density", "ms", "speedup")}, **{k: "{:,}".format for k in ("params", "flops", "bytes")})
+    if not as_json: typer.echo("\n".join(line for _, rows in table.groupby("model") for line in speedup_in_words(rows)))
 
 # %% ../nbs/13_cli.ipynb #465866ff
 @results_app.command("publish")

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['compact', 'trained_network', 'footprint', 'RawImages', 'export_program', 'export_torch', 'load_onnx', 'export_onnx',
-           'export_ticket', 'SparseRows', 'sparse_rows', 'measure_latency', 'speedup', 'measure_ticket']
+           'export_ticket', 'SparseRows', 'sparse_rows', 'measure_latency', 'speedup', 'measure_ticket',
+           'write_latency', 'speedup_in_words']
 
-# %% ../nbs/15_compact.ipynb #9b71c203
-import json, time, warnings
+# %% ../nbs/15_compact.ipynb #3fb3af1c
+import json, platform, time, warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Callable
@@ -23,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from .core import write_atomically
+from .core import provenance, write_atomically
 from .data import Dataset, load_dataset
 from .masking import Mask, apply_mask
 from .models import Network, Residual, build_model
@@ -463,3 +465,30 @@ def _bytes_of(network: nn.Module) -> int:
     "Bytes of all parameters and buffers, a CSR matrix with its indices."
     parts = [part for v in network.state_dict().values() for part in ((v.values(), v.col_indices(), v.crow_indices()) if v.layout == torch.sparse_csr else (v,))]
     return sum(part.numel() * part.element_size() for part in parts)
+
+# %% ../nbs/15_compact.ipynb #07e046cb
+def write_latency(
+    table: pd.DataFrame,  # from `measure_ticket`, several joined if you like
+    path: str | Path,     # the CSV file
+) -> Path:                # the file
+    "Keep measurements with what they depend on: processor, versions, commit and date."
+    made, lines = provenance(), Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or made["machine"])
+    with write_atomically(path) as f:
+        table.assign(processor=processor, torch=made["torch"], onnxruntime=version("onnxruntime"), commit=made["commit"], date=made["time"][:10]).to_csv(f, index=False, float_format="%.5g")
+    return Path(path)
+
+
+def speedup_in_words(
+    table: pd.DataFrame,   # from `measure_ticket`, of one model
+    margin: float = 0.05,  # a gain is one whose lower quartile is above 1 + margin
+) -> list[str]:
+    "For every way and batch size, from which density down it was faster than the masked network in the same runtime; or that it was not."
+    said = []
+    for (runtime, way, batch), rows in table[table.way != "masked"].groupby(["runtime", "way", "batch"], sort=False):
+        levels = rows.groupby("density")[["speedup", "low"]].median().sort_index()
+        wins = int((levels.low > 1 + margin).cummin().sum())
+        found = (f"faster from {levels.index[wins - 1]:.2%} of the weights down: {levels.speedup.iloc[wins - 1]:.2f} times there, {levels.speedup.iloc[0]:.2f} times at {levels.index[0]:.2%}" if wins else
+            f"no gain: {levels.speedup.min():.2f} to {levels.speedup.max():.2f} times as fast, {levels.speedup.iloc[0]:.2f} at the lowest density, {levels.index[0]:.2%}")
+        said.append(f"{way} in {runtime}, {batch} image{'s' * (batch > 1)} at a time: {found}")
+    return said
