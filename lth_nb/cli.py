@@ -169,7 +169,7 @@ def status(study: StudyName, as_json: AsJson = False,
 def claims(study: StudyName, as_json: AsJson = False):
     "The verdict on every claim, from a study's results table."
     from lth_nb.claims import verdicts
-    from lth_nb.results import read_results, read_study_info
+    from lth_nb.results import diverged, read_results, read_study_info
     with _plain_errors():
         if study.endswith((".yaml", ".yml")):
             from lth_nb.study import load_study
@@ -181,6 +181,8 @@ def claims(study: StudyName, as_json: AsJson = False):
     columns = [c for c in ("id", "verdict", "difference", "low", "high", "p_holm", "n") if c in judged]
     typer.echo(judged[columns].to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
     typer.echo(f"scale: {info['scale']}")
+    if (lost := diverged(rows := read_results(table))).any():
+        typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {', '.join(sorted({*rows.recipe[lost]}))})")
 
 
 @app.command()
