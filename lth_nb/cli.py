@@ -140,6 +140,18 @@ def _only_run(paths: Paths):
         try: yield lock.fileno()
         finally: del os.environ["LTH_LOCKED"]
 
+# %% ../nbs/13_cli.ipynb #5419cf1e
+def _look(study: str, paths: Paths, here: bool):
+    "The study, once its file, its images and (if it is to run here) its device are sound, and a table of the runs it lacks; says how far it is."
+    from lth_nb.study import check_data, load_study, status
+    loaded = load_study(study, paths)
+    check_data(loaded, paths)
+    if here: device(loaded.device)
+    table = status(loaded, paths)
+    todo = table[~table.done].drop(columns="changed")
+    typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {int(todo.networks.sum() - todo.rows.sum())} networks to train")
+    return loaded, todo
+
 # %% ../nbs/13_cli.ipynb #c814ba21
 @app.command()
 def run(
@@ -154,15 +166,10 @@ def run(
     profile: Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/profiles, such as slurm, or the folder of your own")] = "",
 ):
     "Run what is missing of a study: tickets, transfers, results table, papers, site."
-    from lth_nb.study import cell_file, check_data, load_study, status, transfer_cells
+    from lth_nb.study import cell_file, transfer_cells
     with _plain_errors():
-        paths = Paths()
-        loaded = load_study(study, paths)
+        loaded, todo = _look(study, paths := Paths(), here=not profile)
         files = [cell_file(loaded, c, paths) for c in transfer_cells(loaded)]
-        check_data(loaded, paths); device(loaded.device)
-        table = status(loaded, paths)
-        todo = table[~table.done]
-        typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {int(todo.networks.sum() - todo.rows.sum())} networks to train")
         table_there = (paths.results/f"{loaded.study}.csv").is_file() and (paths.results/f"{loaded.study}.json").is_file()
         if dry_run:
             if len(todo): _show(todo, False)
