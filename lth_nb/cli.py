@@ -169,7 +169,6 @@ def run(
     from lth_nb.study import cell_file, transfer_cells
     with _plain_errors():
         loaded, todo = _look(study, paths := Paths(), here=not profile)
-        files = [cell_file(loaded, c, paths) for c in transfer_cells(loaded)]
         table_there = (paths.results/f"{loaded.study}.csv").is_file() and (paths.results/f"{loaded.study}.json").is_file()
         if dry_run:
             if len(todo): _show(todo, False)
@@ -178,7 +177,7 @@ def run(
         if profile and (gpus or per_gpu): raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does, as the profile asks for")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         where = [*(["--jobs", str(jobs)] if jobs else []), *(_profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))]
-        only = [str(f) for f in files if not f.is_file()][:first] if first else ["--until", until] if until != "site" else []
+        only = [str(f) for c in transfer_cells(loaded) if not (f := cell_file(loaded, c, paths)).is_file()][:first] if first else ["--until", until] if until != "site" else []
         with _only_run(paths) as lock:
             if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
