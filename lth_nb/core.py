@@ -49,7 +49,7 @@ def _feed(h, x):
     if is_dataclass(x) and not isinstance(x, type): x = asdict(x)
     if hasattr(x, "detach"): x = x.detach().cpu().contiguous().numpy()
     if isinstance(x, np.ndarray):
-        h.update(f"array{x.dtype.str}{x.shape}".encode()); h.update(np.ascontiguousarray(x).tobytes())
+        h.update(f"array{x.dtype.str}{x.shape}".encode()); h.update(np.ascontiguousarray(x).data)
     elif isinstance(x, bytes): h.update(f"bytes{len(x)}:".encode()); h.update(x)
     elif isinstance(x, dict):
         h.update(f"dict{len(x)}".encode())

@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from .connectivity import error_path, trained_copies, weights_at
 from .core import Paths, device, digest, provenance, write_atomically
-from .data import DATASETS, Dataset, content_hash, find_dataset, load_dataset
+from .data import DATASETS, Dataset, content_hash, count_images, find_dataset, half_of, is_here, load_dataset
 from .models import HEADS, MODELS, build_model, count_flops
-from .results import ROLES, append_row, diverged, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
+from .results import ROLES, append_row, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
 from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets, ticket_header
 from .training import Recipe, count_steps, settings_of, steps_per_epoch, train
 from .transfer import ARMS, transfer
@@ -78,7 +78,6 @@ class Study(BaseModel):
     transfers: Annotated[tuple[Block, ...], Field(min_length=1)]
     seeds_per_run: Annotated[int, Field(ge=1)] = 1  # how many seeds one papermill run takes
     keep_final: bool = True             # keep theta_i of every level in the ticket files
-    may_diverge: Names = ()             # recipes under which a transferred network may diverge and then counts as it stands; else it stops its run
     roles: dict[str, list] = {}         # which sets are natural, pathology, art, larger, smaller; which pairs are related
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     images_per_second: dict[str, Annotated[float, Field(gt=0)]] = {}  # training throughput stated for a model, for plans and pieces; plans measure the others
@@ -125,9 +124,8 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
             for v in getattr(holder, key):
                 if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
+    wrong += [f"image_sizes.{v}: unknown data set; use one of {', '.join(DATASETS)}, or one in data/raw" for v in study.image_sizes if v not in DATASETS and not is_here(v, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
-    for r in study.may_diverge:
-        if r not in study.recipes: bad("may_diverge", r, "recipe", study.recipes)
     return [*wrong, *_odd_recipes(study), *(c for i, b in enumerate(study.transfers) for c in _odd_block(study, b, f"transfers[{i}]", paths))]
 
 # %% ../nbs/12_study.ipynb #98a78964
@@ -139,7 +137,6 @@ def _odd_recipes(study: Study) -> list[str]:
         if "ep" not in t.rewind + t.training.length and count_steps(t.rewind, 1) > count_steps(t.training.length, 1):
             wrong.append(f"ticket_recipes.{name}.rewind = {t.rewind!r}: later than the end of its training, {t.training.length!r}")
     wrong += [f"roles.{r}: unknown role; use one of {', '.join(ROLES)}" for r in study.roles if r not in ROLES]
-    if unused := {*study.image_sizes} - {n for b in study.transfers for n in (*b.sources, *b.targets)}: wrong.append(f"image_sizes.{min(unused)}: no transfer uses this data set")
     wrong += [f"images_per_second.{m}: unknown model; use one of {', '.join(MODELS)}" for m in study.images_per_second if m not in MODELS]
     return wrong
 
@@ -148,8 +145,8 @@ def _odd_block(study: Study, b: Block, where: str, paths: Paths) -> list[str]:
     "What is wrong with one grid beyond its names."
     wrong, sets = [], {*b.sources, *b.targets} - {"own"}
     for v in sorted(sets):
-        if v not in DATASETS and find_dataset(v, paths.raw_folders) is None:
-            wrong.append(f"{where} = {v!r}: unknown data set; use one of {', '.join(DATASETS)}, or NAME.npz / NAME/ in data/raw")
+        if half_of(v, paths)[0] not in DATASETS and not is_here(v, paths):
+            wrong.append(f"{where} = {v!r}: unknown data set; use one of {', '.join(DATASETS)}, or NAME.npz / NAME/ in data/raw; NAME.a and NAME.b are halves")
     rounds = min((study.ticket_recipes[t].rounds for t in b.ticket_recipes if t in study.ticket_recipes), default=0)
     wrong += [f"{where}.levels = {l}: out of range; sparse arms have levels 1 to {rounds}" for l in b.levels if not 1 <= l <= rounds]
     for r, m, v in product(b.recipes, b.models or study.models, sorted(sets)):
@@ -387,10 +384,12 @@ def run_tickets(
     ticket_recipe: str = "base",    # a name in the study's ticket_recipes
     model: str = "",                # a name in MODELS; '': the study's first
     seeds: tuple[int, ...] = (),    # '()': the study's
+    changes: dict | None = None,    # fields of the ticket recipe, or of its training, to change, such as {'rounds': 2, 'length': '3ep'}; the rows then say so
     paths: Paths | None = None,
 ) -> pd.DataFrame:                  # one row a trained network
     "Find tickets on one source for every seed; write ticket files and rows."
     paths = paths or Paths()
+    if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths)
     study = _narrowed(study, paths, sources=source, targets=source, arms="ticket", source_fractions=source_fraction, ticket_recipes=ticket_recipe, models=model, seeds=seeds)
     cell = TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds))
     rows, levels = [], study.ticket_recipes[ticket_recipe].rounds + 1
@@ -416,11 +415,13 @@ def run_transfers(
     freeze: tuple[str, ...] = ("none",),           # 'none', 'backbone'
     heads: tuple[str, ...] = ("linear",),          # 'linear', 'mlp'
     changes: dict | None = None,     # fields of every recipe to change, such as {'lr': 0.03}; the rows then say so
+    ticket_changes: dict | None = None,  # fields of every ticket recipe, or of its training, as for `run_tickets`
     paths: Paths | None = None,
 ) -> pd.DataFrame:                   # one row a trained network
     "Transfer one source's tickets to one target; tickets that are not there yet are found first."
     paths = paths or Paths()
     if changes: study, recipes = _changed(study, recipes, changes, paths)
+    if ticket_changes: study, ticket_recipes = _changed_search(study, ticket_recipes, ticket_changes, paths)
     study = _narrowed(study, paths, sources=source, targets=target, arms=arms, levels=levels, seeds=seeds, fractions=fractions, source_fractions=source_fractions,
         recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)
     return pd.concat([_run_cell(study, cell, paths) for cell in transfer_cells(study)], ignore_index=True)
@@ -433,6 +434,17 @@ def _changed(study: Study | str, recipes, changes: dict, paths: Paths) -> tuple[
     content = study.model_dump(exclude={"file"})
     content["recipes"].update({new: {**content["recipes"].get(old, {}), **changes} for old, new in named.items() if old in study.recipes})
     return parse_study(content, study.file, paths), [named[r] if r in study.recipes else r for r in named]
+
+def _changed_search(study: Study | str, ticket_recipes, changes: dict, paths: Paths) -> tuple[Study, list[str]]:
+    "The study with changed copies of the ticket recipes, named by what differs; fields that a ticket recipe has not are its training's."
+    study = study if isinstance(study, Study) else load_study(study, paths)
+    content = study.model_dump(exclude={"file"})
+    own = {k: v for k, v in changes.items() if k in TicketRecipe.__dataclass_fields__}
+    named = {t: " ".join([t, *(f"{k}={v}" for k, v in changes.items())]) for t in _as_list(ticket_recipes)}
+    for old, new in named.items():
+        entry = content["ticket_recipes"].get(old, {})
+        if entry: content["ticket_recipes"][new] = {**entry, **own, "training": {**entry["training"], **{k: v for k, v in changes.items() if k not in own}}}
+    return parse_study(content, study.file, paths), [named[t] if t in study.ticket_recipes else t for t in named]
 
 # %% ../nbs/12_study.ipynb #ad5c24fb
 def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
@@ -452,7 +464,7 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
         row = done.get(row_key(keys))
         if row is None or any(row[k] != v for k, v in hashes.items()):
             if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # data, recipe or tickets have changed since
-            t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head, may_diverge=n.recipe in study.may_diverge)
+            t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head)
             append_row(row := {**keys, **t.values, **_stamp(), **hashes}, started)
             done[row_key(keys)] = row
         rows.append(row)
@@ -598,7 +610,9 @@ def missing_data(
     "The data sets of a study that are not on this machine."
     missing = {}
     for name in sorted({n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}):
-        try: load_dataset(name, image_size=study.size_of(name), channels=study.channels, paths=paths)
+        whole, _ = half_of(name, paths)
+        if find_dataset(whole, (paths or Paths()).raw_folders): continue  # not read for this: it may be large
+        try: load_dataset(whole, paths=paths)
         except FileNotFoundError as e: missing[name] = str(e)
     return missing
 
@@ -698,31 +712,27 @@ def measured_throughput(
     study: Study,
     model: str,            # a name in MODELS
     batch_size: int,       # images a step
+    side: int | None = None,  # of what the network sees, pixels; `None`: the study's image size
     seconds: float = 3.0,  # about how long to measure
 ) -> float:                # training images a second
-    "Training speed of a study's network on this machine's device, on random images of the study's size."
-    side, where = study.image_size, device(study.device)
+    "Training speed of a study's network on this machine's device, on random images and with the study's first recipe."
+    side, where = side or study.image_size, device(study.device)
     draw = lambda n: torch.randint(256, (n, side, side, study.channels), dtype=torch.uint8, device=where)
     labels = torch.arange(10, device=where)
     images = draw(max(batch_size, 10))
     data = Dataset("throughput", images, labels.repeat(ceil(len(images) / 10))[:len(images)], draw(10), labels, draw(10), labels, tuple("0123456789"), (0.5,) * study.channels, (0.25,) * study.channels, "")
-    net, step = build_model(model, 10, side, study.channels).to(where), next(iter(study.recipes.values()))
-    run = lambda steps: train(net, data, replace(step, length=f"{steps}it", batch_size=batch_size, patience=None, lr=1e-4))
-    run(2)
+    recipe = replace(next(iter(study.recipes.values())), batch_size=batch_size, patience=None, lr=1e-4, upsample=None, crop_to=None)
+    net = build_model(model, 10, side, study.channels).to(where)
+    run = lambda steps: train(net, data, replace(recipe, length=f"{steps}it"))
+    at_a_time = 4 if run(1).seconds < 1 else 1
     began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds: steps += run(4).steps
+    while time.perf_counter() - began < seconds: steps += run(at_a_time).steps
     return steps * batch_size / (time.perf_counter() - began)
 
 # %% ../nbs/12_study.ipynb #5808b651
 ASSUMED_IMAGES = 10_000  # training images of a data set that is not here, for a plan
 
 
-def _train_images(name: str, fraction: float, study: Study, paths: Paths) -> int | None:
-    "How many training images a cell has, if the data set is at hand."
-    try: return len(load_dataset(name, study.size_of(name), study.channels, fraction, paths=paths).train_labels)
-    except FileNotFoundError: return None
-
-# %% ../nbs/12_study.ipynb #7a52d508
 def _trainings(study: Study) -> list[tuple]:
     "(kind, model, recipe, data set, fraction) of every network of a study."
     searches = [("find_tickets", c.model, study.ticket_recipes[c.ticket_recipe].training, c.source, c.source_fraction) for c in ticket_cells(study) for _ in range(_size(study, c))]
@@ -732,26 +742,31 @@ def _trainings(study: Study) -> list[tuple]:
 def plan(
     study: Study,
     paths: Paths | None = None,
-    images_per_second: float | None = None,  # training throughput of one device; `None`: measured
+    images_per_second: float | None = None,  # training throughput of one device at the study's image size; `None`: as the study states, else measured
 ) -> pd.DataFrame:  # one line a kind of run and model: networks, images, hours on one device, GB of ticket files
-    "What a study will cost if every run uses its whole budget; a data set that is not here counts as ASSUMED_IMAGES."
-    paths, sizes, lines = paths or Paths(), {}, []
+    "What a study will cost if every run uses its whole budget; of a data set that is not here the published number of images counts, or ASSUMED_IMAGES."
+    paths, sizes, lines, usual = paths or Paths(), {}, [], next(iter(study.recipes.values())).input_size(study.image_size)
     for (kind, model, recipe, name, fraction), networks in Counter(_trainings(study)).items():
-        if (name, fraction) not in sizes: sizes[name, fraction] = _train_images(name, fraction, study, paths)
-        images = sizes[name, fraction] or ceil(ASSUMED_IMAGES * fraction)
+        if (name, fraction) not in sizes: sizes[name, fraction] = count_images(name, fraction, paths) or ceil(ASSUMED_IMAGES * fraction)
+        images = sizes[name, fraction]
         steps = count_steps(recipe.length, steps_per_epoch(images, recipe.batch_size))
-        lines.append(dict(kind=kind, model=model, batch_size=recipe.batch_size, networks=networks, images=networks * steps * min(recipe.batch_size, images)))
-    table = pd.DataFrame(lines).groupby(["kind", "model", "batch_size"], sort=False).sum().reset_index()
-    rate = {(m, b): images_per_second or measured_throughput(study, m, b) for m, b in {*zip(table.model, table.batch_size)}}
-    table["images_per_second"] = [rate[m, b] for m, b in zip(table.model, table.batch_size)]
+        lines.append(dict(kind=kind, model=model, pixels=recipe.input_size(study.size_of(name)), batch_size=recipe.batch_size, networks=networks, images=networks * steps * min(recipe.batch_size, images),
+            disk_gb=0.0))
+    table = pd.DataFrame(lines).groupby(["kind", "model", "pixels", "batch_size"], sort=False).sum().reset_index()
+    stated = lambda m, side: (images_per_second or study.images_per_second.get(m, 0)) * (usual / side)**2  # other sizes count by their pixels
+    rate = {(m, s, b): stated(m, s) or measured_throughput(study, m, b, s) for m, s, b in {*zip(table.model, table.pixels, table.batch_size)}}
+    table["images_per_second"] = [rate[key] for key in zip(table.model, table.pixels, table.batch_size)]
     table["hours"] = table.images / table.images_per_second / 3600
-    table["disk_gb"] = [sum(_ticket_bytes(study, c) for c in ticket_cells(study) if c.model == m) / 1e9 if k == "find_tickets" else 0.0 for k, m in zip(table.kind, table.model)]
+    for c in ticket_cells(study):
+        training = study.ticket_recipes[c.ticket_recipe].training
+        here = (table.kind == "find_tickets") & (table.model == c.model) & (table.pixels == training.input_size(study.size_of(c.source))) & (table.batch_size == training.batch_size)
+        table.loc[here, "disk_gb"] += _ticket_bytes(study, c) / 1e9
     return table
 
 
 def _ticket_bytes(study: Study, cell: TicketCell) -> float:
     "Bytes of a cell's ticket files: theta_0, theta_k, a byte a weight, and the living weights of each theta_i."
-    weights = sum(p.numel() for p in build_model(cell.model, 10, study.image_size, study.channels).parameters())
     recipe = study.ticket_recipes[cell.ticket_recipe]
+    weights = sum(p.numel() for p in build_model(cell.model, 10, recipe.training.input_size(study.size_of(cell.source)), study.channels).parameters())
     finals = sum(recipe.density_at(l) for l in range(recipe.rounds + 1)) if study.keep_final else 0
     return len(cell.seeds) * weights * (4 * 2 + 1 + 4 * finals)
