@@ -30,7 +30,7 @@ from .connectivity import error_path, trained_copies, weights_at
 from .core import Paths, device, digest, provenance, write_atomically
 from .data import DATASETS, Dataset, content_hash, count_images, find_dataset, half_of, is_here, load_dataset
 from .models import HEADS, MODELS, build_model, count_flops
-from .results import ROLES, append_row, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
+from .results import ROLES, append_row, diverged, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
 from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets, ticket_header
 from .training import Recipe, count_steps, settings_of, steps_per_epoch, train
 from .transfer import ARMS, transfer
@@ -78,6 +78,7 @@ class Study(BaseModel):
     transfers: Annotated[tuple[Block, ...], Field(min_length=1)]
     seeds_per_run: Annotated[int, Field(ge=1)] = 1  # how many seeds one papermill run takes
     keep_final: bool = True             # keep theta_i of every level in the ticket files
+    may_diverge: Names = ()             # recipes under which a transferred network may diverge and then counts as it stands; else it stops its run
     roles: dict[str, list] = {}         # which sets are natural, pathology, art, larger, smaller; which pairs are related
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     images_per_second: dict[str, Annotated[float, Field(gt=0)]] = {}  # training throughput stated for a model, for plans and pieces; plans measure the others
@@ -126,6 +127,8 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
     wrong += [f"image_sizes.{v}: unknown data set; use one of {', '.join(DATASETS)}, or one in data/raw" for v in study.image_sizes if v not in DATASETS and not is_here(v, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
+    for r in study.may_diverge:
+        if r not in study.recipes: bad("may_diverge", r, "recipe", study.recipes)
     return [*wrong, *_odd_recipes(study), *(c for i, b in enumerate(study.transfers) for c in _odd_block(study, b, f"transfers[{i}]", paths))]
 
 # %% ../nbs/12_study.ipynb #98a78964
@@ -464,7 +467,7 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
         row = done.get(row_key(keys))
         if row is None or any(row[k] != v for k, v in hashes.items()):
             if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # data, recipe or tickets have changed since
-            t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head)
+            t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head, may_diverge=n.recipe in study.may_diverge)
             append_row(row := {**keys, **t.values, **_stamp(), **hashes}, started)
             done[row_key(keys)] = row
         rows.append(row)

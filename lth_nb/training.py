@@ -184,7 +184,8 @@ def _dtype(model: nn.Module) -> torch.dtype: return next(model.parameters()).dty
 
 # %% ../nbs/05_training.ipynb #bb2dbdd4
 class Diverged(FloatingPointError):
-    "The loss became NaN or infinite."
+    "The loss became NaN or infinite; `epoch` and `steps` say when it was seen."
+    def __init__(self, words, epoch: int, steps: int): super().__init__(words); self.epoch, self.steps = epoch, steps
 
 
 @dataclass(frozen=True)
@@ -357,7 +358,7 @@ def _line(slot, best, val, data, recipe, epoch, done, sums, parts):
     means = [values.pop(0) / len(part) for part, _ in zip(parts, sums)]
     for mean, part in zip(means, parts):
         if not isfinite(mean):
-            raise Diverged(f"the training loss became {mean} in epoch {epoch} at learning rate {part[-1]:.4g} (recipe lr {recipe.lr:g}); lower `lr` or lengthen `warmup`")
+            raise Diverged(f"the training loss became {mean} in epoch {epoch} at learning rate {part[-1]:.4g} (recipe lr {recipe.lr:g}); lower `lr` or lengthen `warmup`", epoch, done)
     line = dict(epoch=epoch, steps=done, train_loss=sum(len(part) * mean for part, mean in zip(parts, means)) / sum(map(len, parts)))
     if val: line["val_loss"], line["val_accuracy"] = values[0], int(values[1]) / len(data.val_labels)
     return line, values[2] if best else False

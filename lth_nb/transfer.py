@@ -17,7 +17,7 @@ from .data import Dataset
 from .masking import Mask, dead_layers, density, layer_densities, random_mask, shuffle_mask
 from .models import build_model, count_flops, replace_head
 from .tickets import Tickets, check_fits
-from .training import Recipe, TrainResult, train
+from .training import Diverged, Recipe, TrainResult, evaluate, train
 
 # %% ../nbs/07_transfer.ipynb #0317ccde
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def transfer(
     model: str | None = None,        # a name in MODELS; `None`: the tickets' own
     freeze: str = "none",            # 'none', or 'backbone' to train only the head
     head: str = "linear",            # 'linear' or 'mlp'
+    may_diverge: bool = False,       # measure a network whose loss is no longer finite as it stands, instead of raising `Diverged`
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
     arm = _check_transfer(arm, level, source, target, freeze)
@@ -130,10 +131,19 @@ def transfer(
     mask = arm_mask(arm, level, seed, source, target)
     mask = {n: m for n, m in mask.items() if n.startswith("backbone.")} if mask else None
     net.to(data.train_images.device)
-    result = train(net, data, recipe, seed, mask, freeze)
+    try: result = train(net, data, recipe, seed, mask, freeze)
+    except Diverged as e:
+        if not may_diverge: raise
+        result = _diverged(net, data, recipe, e)
     return Transferred(net, mask, result, _values(net, mask, recipe.input_size(data.image_size), data.channels, result))
 
-# %% ../nbs/07_transfer.ipynb #0e68e36f
+# %% ../nbs/07_transfer.ipynb #04bdaaa3
+def _diverged(net: nn.Module, data: Dataset, recipe: Recipe, e: Diverged) -> TrainResult:
+    "What can be said of a network that diverged: the accuracies it ended with, about chance, and no losses, which is how its row is known."
+    (_, val_accuracy), (_, test_accuracy) = (evaluate(net, data, split, recipe) for split in ("val", "test"))
+    return TrainResult(float("nan"), val_accuracy, float("nan"), test_accuracy, e.epoch, e.epoch, e.steps, seconds=0.0)
+
+
 def _values(net: nn.Module, mask: Mask | None, image_size: int, channels: int, result: TrainResult) -> dict:
     "The value columns of one row; parameters and FLOPs count what is alive."
     pruned = sum(int((~m).sum()) for m in mask.values()) if mask else 0

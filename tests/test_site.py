@@ -1,4 +1,5 @@
 "The site: built without warnings, whole, and at home without a network."
+import html
 import json
 import os
 import re
@@ -143,9 +144,16 @@ def test_a_page_that_fails_is_named(tmp_path, cells, words):
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
     (tmp_path/"lth_nb").symlink_to(ROOT/"lth_nb")
-    done = build("--out", tmp_path/"_site", LTH_HOME=str(tmp_path))
-    assert done.returncode != 0 and not (tmp_path/"_site").exists()
+    done = build("--strict", "--out", tmp_path/"_site", LTH_HOME=str(tmp_path))
+    assert done.returncode == 1 and not (tmp_path/"_site").exists()
     for word in words: assert word in done.stderr
+    whole = file.with_name("whole.ipynb")
+    whole.write_text(json.dumps(dict(cells=[dict(cell_type="markdown", id="c0", metadata={}, source="# Whole\n\n> A page that does not fail.")], metadata={}, nbformat=4, nbformat_minor=5)))
+    done = build("--out", tmp_path/"_site", LTH_HOME=str(tmp_path))
+    assert done.returncode == 1, "a site with a failed page is no success"
+    for word in words: assert word in done.stderr
+    failed, other = ((tmp_path/"_site"/"about"/f"{name}.html").read_text() for name in ("broken", "whole"))
+    assert "This page failed." in failed and "A page that does not fail." in other and words[-1] in html.unescape(failed)
 
 
 SOURCE = '''#| export

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pandas as pd
+import pytest
 from conftest import ENVIRONMENT, ROOT, TINY, run
 
 VARIES = ["seconds", "device", "torch", "commit"]
@@ -92,4 +93,31 @@ def test_two_runs_at_a_time_are_refused(home):
     with open(home/"data"/"runs"/".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = study(home, check=False)
-    assert done.returncode == 1 and "another `lth run` is at work" in done.stderr, done.stderr
+    assert done.returncode == 1 and "another run is at work" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+def test_stopping_lth_stops_its_runs(home, how):
+    (home/"tiny.yaml").write_text(TINY.replace("length: 20it", "length: 200000it"))
+    command = [sys.executable, "-m", "lth_nb.cli", "run", str(home/"tiny.yaml"), "--jobs", "2", "--until", "results"]
+    started = subprocess.Popen(command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    others = lambda: [line for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines() if str(home) in line]
+    deadline = time.time() + 120
+    while not any("papermill" in line for line in others()) and time.time() < deadline: time.sleep(0.2)
+    time.sleep(1)
+    started.send_signal(how)
+    said = started.communicate(timeout=90)[0]
+    if how == signal.SIGINT: assert started.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said, said
+    while others() and time.time() < deadline + 60: time.sleep(0.2)
+    assert not others()
+
+
+def test_a_direct_snakemake_and_lth_run_exclude_each_other(home):
+    from lth_nb.cli import hold_lock
+    from lth_nb.core import Paths
+    direct = ("snakemake", "--snakefile", ROOT/"nbs"/"Snakefile", "--configfile", home/"tiny.yaml", "--directory", home, "--jobs", 1, "--until", "results")
+    with hold_lock(Paths(home)):
+        done = run(*direct, home=home, check=False)
+        assert done.returncode == 1 and f"another run is at work in {home} (process {os.getpid()})" in done.stderr, done.stderr
+    run(*direct, home=home)
+    assert "nothing to do" in study(home).stdout

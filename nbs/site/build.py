@@ -13,14 +13,25 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pages import find_pages, here, root, work, write
-from running import content, digest, run_all
+from running import content, digest, in_place_of, run_all, stop
 from sources import Site
 
 
-def write_sources(toc, pages, cells):
+def page_texts(site, errors):
+    "The source of every page; a page that fails here is noted and replaced too."
+    for p in site.pages:
+        try: text = site.page(p)
+        except SystemExit as e:
+            site.cells[p] = in_place_of(p, site.cells[p], errors.setdefault(p, str(e)))
+            text = site.page(p)
+        yield f"{p.doc}.ipynb", text
+
+
+def write_sources(toc, pages, cells, errors, strict):
     "The Sphinx sources of all pages; those of pages that are gone are removed."
-    site, source = Site(pages, cells), work/"source"
-    texts = {f"{p.doc}.ipynb": site.page(p) for p in pages}
+    site, source = Site(pages, {p: in_place_of(p, c, errors[p]) if p in errors else c for p, c in cells.items()}), work/"source"
+    texts = dict(page_texts(site, errors))
+    if errors and strict: stop(errors)
     texts |= {f"{s['name']}/index.md": site.section(s) for s in toc["sections"] if s["name"] != "results" and any(p.section == s["name"] for p in pages)}
     if "index.ipynb" not in texts: texts["index.md"] = "# lth_nb\n\nNo study has a results table yet: `make study` makes the first." + site.toctrees() + "\n"
     for name, text in texts.items(): write(source/name, text)
@@ -48,28 +59,29 @@ def render(source, out, strict, fresh):
 
 
 def build(out=root/"_site", strict=False, study=None):
-    "Build the site into `out` and return the path of its first page."
+    "Build the site into `out`; a page that fails is replaced by one that says so, and named when all the others are there."
     from filelock import FileLock
     start, out, built = time.time(), Path(out).resolve(), work/"built.json"
     work.mkdir(parents=True, exist_ok=True)
     with FileLock(work/".lock"):
         toc = yaml.safe_load((here/"toc.yaml").read_text(encoding="utf-8"))
         pages = find_pages(toc, study)
-        source, gone, state = write_sources(toc, pages, run_all(pages))
+        cells, errors = run_all(pages)
+        source, gone, state = write_sources(toc, pages, cells, errors, strict)
         before = json.loads(built.read_text()) if built.is_file() else {}
         if before == dict(out=str(out), state=state) and (out/"index.html").is_file(): print(f"{out/'index.html'} is up to date")
         else:
             built.unlink(missing_ok=True)
             warnings = render(source, out, strict, gone or before.get("out") != str(out))
-            if not warnings: write(built, json.dumps(dict(out=str(out), state=state)))
+            if not warnings and not errors: write(built, json.dumps(dict(out=str(out), state=state)))
             print(f"{len(pages)} pages in {time.time() - start:.0f} s: {out/'index.html'}")
-    return out/"index.html"
+    if errors: stop(errors)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=root/"_site", help="folder of the finished site")
-    parser.add_argument("--strict", action="store_true", help="fail on a warning")
+    parser.add_argument("--strict", action="store_true", help="stop at a page that fails and at a warning")
     parser.add_argument("--study", help="the study on the home page, which has a table in data/results (default: the first of `headline` in toc.yaml)")
     arguments = parser.parse_args()
     build(arguments.out, arguments.strict, arguments.study)

@@ -94,10 +94,11 @@ def run_in_pool(pages, processes):
 
 
 def run_all(pages, processes=2):
-    "The cells of every page with their outputs; stops with all the errors if a page fails."
-    done, waiting, errors = {}, {}, []
+    "The cells of every page with their outputs, and what went wrong with the pages that failed."
+    done, waiting, errors = {}, {}, {}
     for page in pages:
-        cells = done[page] = cells_of(page)
+        try: cells = done[page] = cells_of(page)
+        except (SystemExit, ValueError) as e: errors[page] = f"{page.notebook.relative_to(root)}: {e}"; done[page] = []; continue
         if page.ran: continue
         kept = work/"runs"/f"{page.doc}.json"
         key = key_of(page, cells)
@@ -106,12 +107,20 @@ def run_all(pages, processes=2):
         else: waiting[page] = (cells, kept, key, run.get("seconds", len(cells)))
     for page, run in run_in_pool({page: cells for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}, processes):
         cells, kept, key, _ = waiting[page]
-        if "error" in run: errors.append(run["error"]); continue
+        if "error" in run: errors[page] = run["error"]; continue
         write(kept, json.dumps(dict(run, key=key)))
         fill(cells, run)
         print(f"  {run['seconds']:5.1f} s  {page.doc}", flush=True)
-    if errors: raise SystemExit("\n\n".join(["these pages failed:", *errors]))
-    return done
+    return done, errors
+
+
+def stop(errors): raise SystemExit("\n\n".join(["these pages failed:", *errors.values()]))
+
+
+def in_place_of(page, cells, error):
+    "The cells of a page that says what is wrong with the one that failed."
+    title = re.search(r"^# (.+)$", cells[0]["source"], re.M) if cells else None
+    return [dict(cell_type="markdown", metadata={}, source=f"# {title[1] if title else page.notebook.stem}\n\n> This page failed.\n\n`````text\n{error}\n`````")]
 
 
 def fill(cells, run):
