@@ -527,12 +527,14 @@ def load_dataset(
     split_seed: int = 0,             # decides which images a drawn split or a fraction takes
     paths: Paths | None = None,      # where to look; `None`: this project
     download: bool = False,          # let torchvision fetch its sets into data/raw
+    resplit: bool = False,           # put all images together and cut them anew by `split_seed`, 60 / 10 / 30, whatever splits the files have
 ) -> Dataset:
     "A data set by name, checked, split, fitted and on the device."
     if channels not in (None, 1, 3): raise ValueError(f"channels is {channels}: use 1 (grey), 3 (colour) or None (as in the files)")
     if image_size is not None and image_size < 1: raise ValueError(f"image_size is {image_size}: give pixels, 1 or more")
     whole, half = half_of(name, paths)
     splits, class_names = _read(whole, image_size, channels, paths or Paths(), download)
+    if resplit: splits = {"all": tuple(torch.cat([s[i] for s in splits.values()]) for i in (0, 1))}
     splits = _divided(splits, split_seed)
     images, labels = splits["train"]
     keep = _kept(labels, half, fraction, split_seed)
@@ -547,14 +549,16 @@ def content_hash(
     image_size: int | None = None,   # pixels
     channels: int | None = None,     # 1 or 3
     fraction: float = 1.0,           # of the training images
+    split_seed: int = 0,
+    resplit: bool = False,
     paths: Paths | None = None,      # where to look; `None`: this project
 ) -> str | None:                     # 64 hex digits; `None`: the data set is not here
     "The `content_hash` that `load_dataset` gives, remembered until one of the set's files changes in name, size or date."
     paths = paths or Paths()
     if (origin := _origin(name, paths)) is None: return None
-    kept = paths.cache/"hashes"/digest(["format 2", origin, image_size, channels, fraction, _version("torch")], 32)
+    kept = paths.cache/"hashes"/digest(["format 2", origin, image_size, channels, fraction, split_seed, resplit, _version("torch")], 32)
     if kept.is_file(): return kept.read_text()
-    found = load_dataset(name, image_size, channels, fraction, paths=paths).content_hash
+    found = load_dataset(name, image_size, channels, fraction, split_seed=split_seed, resplit=resplit, paths=paths).content_hash
     with write_atomically(kept) as f: f.write(found)
     return found
 

@@ -69,6 +69,7 @@ class Study(BaseModel):
     study: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # name, also of its results table
     scale: str                          # one sentence that every page shows beside the results
     image_size: Annotated[int, Field(ge=4)]  # pixels to which every image is brought
+    resplit: Names = ()                 # data sets too small for the splits they come with: cut anew for every seed, 60 / 10 / 30
     image_sizes: dict[str, Annotated[int, Field(ge=4)]] = {}  # data sets that are brought to another size; a recipe's `upsample` and `crop_to` come after
     channels: Literal[1, 3]
     models: Names
@@ -83,6 +84,11 @@ class Study(BaseModel):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     images_per_second: dict[str, Annotated[float, Field(gt=0)]] = {}  # training throughput stated for a model, for plans and pieces; plans measure the others
     file: str = ""                      # where it was read from
+
+    def data_of(self, name: str, seed: int) -> dict:  # settings of `load_dataset` and `content_hash`
+        "How a run with this seed reads a data set."
+        cut = dict(split_seed=seed, resplit=True) if name in self.resplit else {}
+        return dict(image_size=self.size_of(name), channels=self.channels, **cut)
 
     def size_of(self, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of a data set's images
 
@@ -125,6 +131,7 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
             for v in getattr(holder, key):
                 if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
+    wrong += [f"resplit = {v!r}: no source or target of this study" for v in study.resplit if v not in {n for b in study.transfers for n in (*b.sources, *b.targets)}]
     wrong += [f"image_sizes.{v}: unknown data set; use one of {', '.join(DATASETS)}, or one in data/raw" for v in study.image_sizes if v not in DATASETS and not is_here(v, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
     for r in study.may_diverge:
@@ -309,8 +316,9 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
     else: values, recipes, found = cell.model_dump(), cell.recipes, cell.ticket_recipes if cell.sources else ()
     settings = [settings_of(study.recipes[r]) for r in recipes], [settings_of(study.ticket_recipes[t]) for t in found]
     models = (cell.model,) if isinstance(cell, TicketCell) else cell.models or study.models
-    other_sizes = {n: s for n, s in study.image_sizes.items() if n in ((cell.source,) if isinstance(cell, TicketCell) else (*cell.sources, *cell.targets))}
-    return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=models, **({"image_sizes": other_sizes} if other_sizes else {}))
+    sets = (cell.source,) if isinstance(cell, TicketCell) else (*cell.sources, *cell.targets)
+    special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets}, resplit=[n for n in study.resplit if n in sets])
+    return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=models, **{k: v for k, v in special.items() if v})
 
 
 def cell_name(study: Study, cell: TicketCell | Block) -> str:
@@ -333,15 +341,15 @@ def ticket_file(study: Study, cell: TicketCell, seed: int, paths: Paths) -> Path
     identity = digest([_identity(study, replace(cell, seeds=())), study.keep_final], 10)
     return paths.tickets/re.sub(r"[^\w.-]", "_", f"{cell.source}--{cell.model}--{cell.ticket_recipe}--{identity}")/f"seed{seed}.safetensors"
 
-# %% ../nbs/12_study.ipynb #1d9192be
-def _load(study: Study, name: str, fraction: float, paths: Paths) -> Dataset:
-    "A data set as the study wants it."
-    return load_dataset(name, image_size=study.size_of(name), channels=study.channels, fraction=fraction, device=device(study.device), paths=paths)
+# %% ../nbs/12_study.ipynb #50f7c0dc
+def _load(study: Study, name: str, fraction: float, paths: Paths, seed: int = 0) -> Dataset:
+    "A data set as a run with this seed wants it."
+    return load_dataset(name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed))
 
 
 def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, bar=None) -> Tickets:
     "The tickets of one seed: read if they are there, found if not."
-    file, data = ticket_file(study, cell, seed, paths), _load(study, cell.source, cell.source_fraction, paths)
+    file, data = ticket_file(study, cell, seed, paths), _load(study, cell.source, cell.source_fraction, paths, seed)
     tell = (lambda line: bar.update()) if bar is not None else None
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):  # of two runs that need the same tickets the second waits and reads
@@ -458,16 +466,17 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
         return read_results(file)
     started = file.with_suffix(".rows.csv")
     done = {row_key(r): r for r in read_results(started).to_dict("records")} if started.is_file() else {}
-    data = cache(lambda fraction: _load(study, cell.targets[0], fraction, paths))
+    data = cache(lambda fraction, seed: _load(study, cell.targets[0], fraction, paths, seed))
+    cut = lambda seed: seed if cell.targets[0] in study.resplit else 0  # other sets are read once for all seeds
     tickets = lru_cache(2)(lambda seed, key: key and _get_tickets(study, TicketCell(*key, cell.seeds), seed, paths))
     rows = []
     for n in tqdm(networks_of(study, cell), desc=f"{(cell.sources or ('scratch',))[0]} -> {cell.targets[0]}", unit="network", mininterval=1):
         keys = dict(study=study.study, **asdict(n))
-        hashes = _hashes(study, n, data(n.fraction), *(pair := [tickets(n.seed, key) for key in _tickets_for(n)]))
+        hashes = _hashes(study, n, images := data(n.fraction, cut(n.seed)), *(pair := [tickets(n.seed, key) for key in _tickets_for(n)]))
         row = done.get(row_key(keys))
         if row is None or any(row[k] != v for k, v in hashes.items()):
             if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # data, recipe or tickets have changed since
-            t = transfer(n.arm, data(n.fraction), study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head, may_diverge=n.recipe in study.may_diverge)
+            t = transfer(n.arm, images, study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head, may_diverge=n.recipe in study.may_diverge)
             append_row(row := {**keys, **t.values, **_stamp(), **hashes}, started)
             done[row_key(keys)] = row
         rows.append(row)
@@ -594,7 +603,8 @@ def publish(
     elif lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
     table, rows = paths.results/f"{study.study}.csv", merge_rows([cell_file(study, c, paths) for c in cells])
     for keys, column in ((["target", "fraction"], "data_hash"), (["source", "source_fraction"], "source_hash")):
-        versions = rows[rows[keys[0]] != ""].groupby(keys)[column].nunique()
+        cut = rows["seed"].where(rows[keys[0]].isin(study.resplit), -1)  # these differ from seed to seed
+        versions = rows[rows[keys[0]] != ""].groupby([*keys, cut])[column].nunique()
         if (versions > 1).any(): raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); delete the runs under {paths.runs/study.study} that used the old one")
     write_results(rows, {**study_info(study), "runs_missing": len(lacking)}, table)
     return table
@@ -603,7 +613,7 @@ def publish(
 def study_info(study: Study) -> dict:
     "What the judging notebooks need to know about a study beside its rows."
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models), seeds=list(study.seeds), image_size=study.image_size,
-        image_sizes=study.image_sizes, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
+        image_sizes=study.image_sizes, **({"resplit": list(study.resplit)} if study.resplit else {}), channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
 
 # %% ../nbs/12_study.ipynb #a5c4cb7e
 def missing_data(
@@ -626,20 +636,21 @@ def stale_files(
 ) -> dict[Path, list[str]]:  # rows of a finished run, or tickets -> data sets that have changed since
     "What was made from other images than those that are here now."
     paths = paths or Paths()
-    now = cache(lambda name, fraction: content_hash(name, study.size_of(name), study.channels, fraction, paths))
+    now = cache(lambda name, fraction, seed: content_hash(name, fraction=fraction, paths=paths, **study.data_of(name, seed)))
+    cut = lambda name, seed: seed if name in study.resplit else 0
     used = {f: uses for cell in (*ticket_cells(study), *transfer_cells(study)) for f, uses in _data_used(study, cell, paths).items()}
-    changed = {f: sorted({name for name, fraction, was in uses if was and (found := now(name, fraction)) and not found.startswith(was)}) for f, uses in used.items()}
+    changed = {f: sorted({name for name, fraction, seed, was in uses if was and (found := now(name, fraction, cut(name, seed))) and not found.startswith(was)}) for f, uses in used.items()}
     return {f: names for f, names in changed.items() if names}
 
 
 def _data_used(study: Study, cell: TicketCell | Block, paths: Paths) -> dict[Path, set[tuple]]:
-    "Finished rows and ticket files of a cell -> (data set, fraction, hash) of the images they were made from."
+    "Finished rows and ticket files of a cell -> (data set, fraction, seed, hash) of the images they were made from."
     file, found = cell_file(study, cell, paths), {}
     if file.is_file():
         rows = read_results(file)
-        found[file] = {*zip(rows.target, rows.fraction, rows.data_hash), *zip(rows.source, rows.source_fraction, rows.source_hash)}
+        found[file] = {*zip(rows.target, rows.fraction, rows.seed, rows.data_hash), *zip(rows.source, rows.source_fraction, rows.seed, rows.source_hash)}
     for seed in cell.seeds if isinstance(cell, TicketCell) else ():
-        if (tickets := ticket_file(study, cell, seed, paths)).is_file(): found[tickets] = {(cell.source, cell.source_fraction, ticket_header(tickets)["data_hash"])}
+        if (tickets := ticket_file(study, cell, seed, paths)).is_file(): found[tickets] = {(cell.source, cell.source_fraction, seed, ticket_header(tickets)["data_hash"])}
     return found
 
 # %% ../nbs/12_study.ipynb #c2cd3a7f
@@ -684,7 +695,7 @@ def _key_of_search(study: Study, cell: TicketCell) -> set[tuple]:
 def _rows_that_count(study: Study, source: Path) -> list[dict]:
     "The rows of a published table whose images and tickets were made as the study would make them."
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
-    if differing := [k for k in ("image_size", "image_sizes", "channels") if info.get(k, {}) != now[k]]:
+    if differing := [k for k in ("image_size", "image_sizes", "channels", "resplit") if info.get(k, {}) != now.get(k, {})]:
         raise ValueError(f"{source}: made with another {' and '.join(differing)} than {study.file}; its rows cannot stand for this study's")
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
     return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same]
