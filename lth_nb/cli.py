@@ -79,7 +79,7 @@ def _follow(command: list[str], log: Path, lock: int) -> int:
         try:
             for line in process.stdout:
                 kept.write(line); kept.flush()
-                if total := re.match(r"total\s+(\d+)", line): bar = tqdm(total=int(total[1]), desc="runs", unit="run", mininterval=0, dynamic_ncols=True)
+                if total := re.match(r"total\s+([1-9]\d*)", line): bar = tqdm(total=int(total[1]), desc="runs", unit="run", mininterval=0, dynamic_ncols=True)
                 if bar is not None and (done := re.match(r"(\d+) of (\d+) steps", line)): bar.update(int(done[1]) - bar.n)
         except KeyboardInterrupt: stopped = True; process.stdin.close(); process.stdout.read()  # the guard stops the runs; wait for it
     if bar is not None: bar.close()
