@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import integrate, stats
-from statsmodels.stats.power import TTestPower
+import scipy  # its parts are loaded where they are first used: the notebooks that train need none of them
 
 from .results import KEY
 
@@ -39,7 +38,7 @@ def bootstrap_interval(
     x = _differences(x, np.zeros(np.shape(x)))
     if len(x) == 1: return math.nan, math.nan
     if np.ptp(x) == 0: return float(x[0]), float(x[0])
-    found = stats.bootstrap((x,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile",
+    found = scipy.stats.bootstrap((x,), np.mean, confidence_level=confidence, n_resamples=resamples, method="percentile",
         rng=np.random.default_rng(seed), vectorized=True).confidence_interval
     return float(found.low), float(found.high)
 
@@ -69,7 +68,7 @@ def _t_test(d: np.ndarray) -> tuple[float, float, float]:
         sign = float(np.sign(d[0]))
         return (sign * math.inf if sign else 0.0), (1 - sign) / 2, (1 + sign) / 2
     t = d.mean() / (d.std(ddof=1) / math.sqrt(len(d)))
-    return float(t), float(stats.t.sf(t, len(d) - 1)), float(stats.t.cdf(t, len(d) - 1))
+    return float(t), float(scipy.stats.t.sf(t, len(d) - 1)), float(scipy.stats.t.cdf(t, len(d) - 1))
 
 # %% ../nbs/09_statistics.ipynb #7c7c68a0
 def paired_difference(
@@ -84,7 +83,7 @@ def paired_difference(
     n, mean = len(d), float(d.mean())
     std = float(d.std(ddof=1)) if n > 1 else math.nan
     t, greater, less = _t_test(d)
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
     d_z = t / math.sqrt(n)
     unbiased = math.exp(math.lgamma((n - 1) / 2) - math.lgamma((n - 2) / 2)) * math.sqrt(2 / (n - 1)) if n > 2 else math.nan
     return PairedDifference(n, mean, std, *bootstrap_interval(d, confidence, resamples, seed), mean - reach, mean + reach, t, greater, less,
@@ -130,6 +129,7 @@ def detectable_effect(
 ) -> float:               # d_z
     "Effect size that n pairs find with this power."
     if n < 2: raise ValueError(f"a paired test needs at least 2 pairs, not {n}")
+    from statsmodels.stats.power import TTestPower
     return float(TTestPower().solve_power(nobs=n, power=power, alpha=alpha))
 
 # %% ../nbs/09_statistics.ipynb #ca5dc03d
@@ -162,8 +162,8 @@ def expected_best_of(
 ) -> float:            # expected excess of the best
     "What the best of equal candidates gains by chance."
     if n_levels < 1: raise ValueError(f"the best of {n_levels} does not exist")
-    def excess(x): return x * n_levels * stats.norm.pdf(x) * stats.norm.cdf(x) ** (n_levels - 1)
-    return se * integrate.quad(excess, -10, 10)[0]
+    def excess(x): return x * n_levels * scipy.stats.norm.pdf(x) * scipy.stats.norm.cdf(x) ** (n_levels - 1)
+    return se * scipy.integrate.quad(excess, -10, 10)[0]
 
 # %% ../nbs/09_statistics.ipynb #a102ea1a
 def summarise(
@@ -190,5 +190,5 @@ def welch(
     "Two-sided test from published means and standard deviations; one run gives NaN."
     if min(n_a, n_b) < 1 or min(std_a, std_b) < 0: raise ValueError(f"need n >= 1 and std >= 0, found n {n_a}, {n_b} and std {std_a}, {std_b}")
     if min(n_a, n_b) == 1: return Welch(mean_a - mean_b, math.nan, math.nan)
-    found = stats.ttest_ind_from_stats(mean_a, std_a, n_a, mean_b, std_b, n_b, equal_var=False)
+    found = scipy.stats.ttest_ind_from_stats(mean_a, std_a, n_a, mean_b, std_b, n_b, equal_var=False)
     return Welch(mean_a - mean_b, float(found.statistic), float(found.pvalue))

@@ -33,7 +33,7 @@ def find_pages(toc, study=None):
         found = [p for p in sorted((nbs/section["folder"]).glob("*.ipynb"), key=rank) if p.stem != "index"]
         if name == "results":
             if studies: pages.append(Page("results/index", nbs/"site"/"results.ipynb", name))
-            pages += [Page(f"results/{s}/{address(p)}", p, name, s) for s in studies for p in found]
+            pages += [Page(f"results/{s}/{address(p)}", p, name, s, paper_run(p, s)) for s in studies for p in found]
         elif name == "runs": pages += [Page(f"runs/{address(p)}", p, name, ran=a_run_of(p, studies)) for p in found]
         else: pages += [Page(f"{name}/{address(p)}", p, name) for p in found]
     return pages
@@ -46,6 +46,14 @@ def a_run_of(notebook, studies):
     return max(found, key=lambda p: ("--base--" in p.name, p.stat().st_size, p.name), default=None)
 
 
+def paper_run(notebook, study):
+    "The copy of a paper's notebook that `lth run` has just executed, if nothing it depends on is younger."
+    copy = root/"data"/"runs"/study/"papers"/notebook.name
+    if not copy.is_file() or not code_of(notebook) <= code_of(copy): return None
+    used = [*(root/"data"/"results").glob(f"{study}.*"), *(root/"data"/"papers").glob("*"), *(root/package).glob("*.py")]
+    return copy if max(f.stat().st_mtime_ns for f in used) < copy.stat().st_mtime_ns else None
+
+
 def code_of(notebook): return {"".join(c["source"]) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"}
 
 
@@ -53,7 +61,7 @@ def cells_of(page):
     "The cells of a page as they are to be run; a results page gets its study the way papermill passes it."
     cells = json.loads((page.ran or page.notebook).read_text(encoding="utf-8"))["cells"]
     for cell in cells: cell["source"] = "".join(cell["source"])
-    if page.study:
+    if page.study and not page.ran:
         at = next((i for i, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", [])), None)
         if at is None: raise SystemExit(f"{page.notebook.relative_to(root)}: no cell is tagged `parameters`; tag the one that sets `study`")
         values = {n.targets[0].id: ast.unparse(n.value) for n in ast.parse(cells[at]["source"]).body if isinstance(n, ast.Assign)}
