@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson', 'TicketFile', 'hold_lock', 'run', 'plan',
-           'status', 'claims', 'docs', 'data_list', 'data_get', 'data_check', 'ticket_show', 'ticket_verify',
+           'status', 'claims', 'docs', 'bench', 'data_list', 'data_get', 'data_check', 'ticket_show', 'ticket_verify',
            'ticket_export', 'ticket_latency', 'results_publish', 'results_restore', 'results_merge']
 
 # %% ../nbs/13_cli.ipynb #2c043ff5
@@ -244,6 +244,23 @@ def docs(study: Annotated[str, typer.Option(help="the study whose pages are show
     code = subprocess.run([sys.executable, str(paths.nbs/"site"/"build.py"), "--study", study], cwd=paths.root).returncode
     if code: raise typer.Exit(1)
     typer.echo(f"open {paths.root/'_site'/'index.html'}")
+
+# %% ../nbs/13_cli.ipynb #5176813a
+@app.command()
+def bench(
+    on: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU where there is one")] = "auto",
+    out: Annotated[Path, typer.Option(help="folder for benchmark.csv, not data/results; with --device cuda the tests that need a GPU run first")] = None,
+    only: Annotated[list[str], typer.Option(help="a piece of work, such as ResNet-20; may be given again")] = [],
+    rounds: Annotated[int, typer.Option(min=1, help="turns of every contestant; at least 7 for a published number")] = 7,
+    budget: Annotated[float, typer.Option(help="seconds after which no further round begins")] = 540.0,
+):
+    "Measure this machine: our training beside a plain loop, and what share of the ceiling that is."
+    with _plain_errors():
+        from lth_nb.benchmark import benchmark, goals_reached, measure_gpu, shown
+        table = measure_gpu(out, budget, rounds) if on == "cuda" and out else benchmark(on, out and out/"benchmark.csv", only, rounds, budget=budget)
+    typer.echo(shown(table).to_string(index=False))
+    if len(goals := goals_reached(table)): typer.echo("\n" + goals.to_string(index=False))
+    if not table.valid.all(): typer.echo("\nINVALID where it says so: the plain loop's own speed varied by more than 30%; repeat on a quieter machine")
 
 # %% ../nbs/13_cli.ipynb #9713113f
 @data_app.command("list")

@@ -35,7 +35,7 @@ def key_of(page, cells):
     used = {p.stem for p in (root/package).glob("*.py")} if everything else set(re.findall(rf"\b{package}\.(\w+)", text))
     used = set().union(*map(imports, used))
     files = [root/package/f"{m}.py" for m in sorted(used)]
-    if used & {"results", "claims", "study"}: files += sorted((root/"data").glob(f"results/{page.study or '*'}.*")) + sorted((root/"data"/"papers").glob("*"))
+    if used & {"results", "claims", "study", "benchmark"}: files += sorted((root/"data").glob(f"results/{page.study or '*'}.*")) + sorted((root/"data"/"papers").glob("*"))
     if "study" in used: files += sorted((nbs/"studies").glob("*"))
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
