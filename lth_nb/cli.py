@@ -345,7 +345,7 @@ def ticket_latency(files: Annotated[list[Path], typer.Argument(metavar="FILE..."
     with _plain_errors():
         table = pd.concat([measure_ticket(load_tickets(file), level or None, rounds=rounds) for file in files])
         if out: write_latency(table, out)
-    columns = ["source", "seed", "level", "density", "units_kept", "runtime", "way", "params", "flops", "bytes", "batch", "ms", "speedup"]
+    columns = ["source", "seed", "level", "density", "units_needed", "runtime", "way", "params", "flops", "bytes", "batch", "ms", "speedup"]
     _show(table if as_json else table[columns], as_json, **{k: "{:.3f}".format for k in ("density", "ms", "speedup")}, **{k: "{:,}".format for k in ("params", "flops", "bytes")})
     if not as_json: typer.echo("\n".join(line for _, rows in table.groupby("model") for line in speedup_in_words(rows)))
 

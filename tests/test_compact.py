@@ -58,6 +58,7 @@ def test_compact_equals_masked(name):
             spread = float(expected.std(0).mean())
             alike += spread < 1e-9
             worst = max(worst, float((found - expected).abs().max()) / (spread if spread > 1e-9 else float(expected.abs().max())))
+            with torch.no_grad(): torch.testing.assert_close(compact(net, mask, constants, multiple=16)(images), found, rtol=0, atol=1e-12 * max(1, float(found.abs().max())))
             removed.append(int((small.report.units - small.report.kept).sum()))
             assert {n: m.shape for n, m in small.mask.items()} == {n: p.shape for n, p in prunable(small, head=case[-1]).items()}
             if name in SMALL: assert compact(small, small.mask, constants).report.kept.equals(small.report.kept), "a second pass found more"
