@@ -497,7 +497,8 @@ def speedup_in_words(
     for (runtime, way, batch), rows in table[table.way != "masked"].groupby(["runtime", "way", "batch"], sort=False):
         levels = rows.groupby("density")[["speedup", "low"]].median().sort_index()
         wins = int((levels.low > 1 + margin).cummin().sum())
-        found = (f"faster from {levels.index[wins - 1]:.2%} of the weights down: {levels.speedup.iloc[wins - 1]:.2f} times there, {levels.speedup.iloc[0]:.2f} times at {levels.index[0]:.2%}" if wins else
+        gain = [f"{levels.speedup.iloc[i]:.2f} times at {levels.index[i]:.2%}" for i in {wins - 1: 0, 0: 0}]
+        found = (f"faster from {levels.index[wins - 1]:.2%} of the weights down: {', '.join(gain)}" if wins else
             f"no gain: {levels.speedup.min():.2f} to {levels.speedup.max():.2f} times as fast, {levels.speedup.iloc[0]:.2f} at the lowest density, {levels.index[0]:.2%}")
         said.append(f"{way} in {runtime}, {batch} image{'s' * (batch > 1)} at a time: {found}")
     return said
