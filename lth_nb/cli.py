@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson', 'TicketFile', 'hold_lock', 'run', 'plan',
-           'status', 'claims', 'docs', 'bench', 'data_list', 'data_get', 'data_check', 'ticket_show', 'ticket_verify',
-           'ticket_export', 'ticket_latency', 'results_publish', 'results_restore', 'results_merge']
+           'piece', 'status', 'claims', 'docs', 'bench', 'data_list', 'data_get', 'data_check', 'ticket_show',
+           'ticket_verify', 'ticket_export', 'ticket_latency', 'results_publish', 'results_restore', 'results_merge']
 
 # %% ../nbs/13_cli.ipynb #2c043ff5
 import json, os, re, subprocess, sys, time
@@ -197,9 +197,21 @@ def plan(study: StudyName,
         loaded = load_study(study)
         table, missing = planned(loaded, images_per_second=images_per_second or None), missing_data(loaded)
     _show(table, as_json, images="{:,}".format, images_per_second="{:,.0f}".format, hours="{:,.2f}".format, disk_gb="{:.3f}".format)
-    if not as_json: typer.echo(f"in all {int(table.networks.sum()):,} networks, {table.hours.sum():,.2f} hours on one device, {table.disk_gb.sum():.2f} GB of tickets")
+    if not as_json: typer.echo(f"in all {int(table.networks.sum()):,} networks, {table.hours.sum():,.2f} hours on one device (`lth piece`: {table.hours.sum() * 7.5:,.0f} pieces of 8 minutes), {table.disk_gb.sum():.2f} GB of tickets")
     counts = {n: f"{count_images(n):,} training images, as published" if count_images(n) else f"taken as {ASSUMED_IMAGES:,}" for n in missing}
     if missing: typer.echo(f"not on this machine: {'; '.join(f'{n} ({count})' for n, count in counts.items())}", err=True)
+
+
+@app.command()
+def piece(study: StudyName,
+    minutes: Annotated[float, typer.Option(min=0, help="no network is begun after so many minutes, nor one that would not be done by then; at least one is trained")] = 8.0,
+    out: Annotated[Path, typer.Option(help="folder for STUDY.csv, STUDY.json and new ticket files  [default: data/results, tickets stay in data/tickets]")] = None):
+    "Train what is missing of a study for some minutes in this process, without papermill or Snakemake: for a GPU that is lent."
+    from lth_nb.study import load_study, run_piece
+    with _plain_errors():
+        loaded = load_study(study)
+        with _only_run(Paths()): rows = run_piece(loaded, minutes, out)
+    typer.echo(f"{loaded.study}: {len(rows)} rows so far in {(out or Paths().results)/f'{loaded.study}.csv'}")
 
 
 @app.command()
@@ -387,9 +399,12 @@ def results_restore(study: StudyName):
 @results_app.command("merge")
 def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to join")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the joined table")]):
-    "Join tables of pieces of a study; rows that contradict each other are an error."
-    from lth_nb.results import merge_rows, write_rows
-    with _plain_errors(): typer.echo(f"wrote {len(write_rows(merge_rows(tables), out))} rows to {out}")
+    "Join tables of pieces of a study; rows that contradict each other are an error. The first description beside a table (STUDY.json) goes with them."
+    from lth_nb.results import merge_rows, read_study_info, write_results, write_rows
+    with _plain_errors():
+        rows, described = merge_rows(tables), [t for t in tables if t.with_suffix(".json").is_file()]
+        info = {k: v for k, v in read_study_info(described[0]).items() if k not in ("provenance", "table_sha256", "runs_missing")} if described else None
+        typer.echo(f"wrote {len(write_results(rows, info, out) if info else write_rows(rows, out))} rows to {out}")
 
 
 if __name__ == "__main__" and "__file__" in globals(): app()

@@ -7,7 +7,7 @@ __all__ = ['BLACK', 'ORANGE', 'SKY', 'GREEN', 'BLUE', 'RED', 'PURPLE', 'GREY', '
            'MASKS', 'WEIGHTS', 'VERDICT_STYLE', 'STD_BAND', 'INTERVAL', 'VERDICTS', 'use_style', 'Look', 'looks',
            'plot_accuracy_by_sparsity', 'plot_panels', 'transfer_matrix', 'plot_transfer_matrix', 'seed_differences',
            'plot_pairs', 'plot_decomposition', 'gain_by_part', 'plot_gain_by_part', 'winners', 'plot_winners',
-           'plot_verdicts', 'caption', 'save_figure']
+           'plot_verdicts', 'plot_rewinding', 'caption', 'save_figure']
 
 # %% ../nbs/11_plots.ipynb #8b966dd0
 import hashlib, io, json, re, textwrap
@@ -452,6 +452,33 @@ def plot_verdicts(
         if np.isfinite(row["difference"]): _estimate(ax, y, row["difference"], row["low"], row["high"], look)
         ax.text(1.02, y, _verdict_words(row), color=BLACK if np.isfinite(row["difference"]) else GREY, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
     return ax
+
+# %% ../nbs/11_plots.ipynb #c831769a
+@use_style()
+def plot_rewinding(
+    lines: pd.DataFrame,  # of a connectivity run: measure, level, density, rewind, seed, barrier, target, test_accuracy
+    stable: float = 0.02, # barrier below which training counts as stable, a fraction
+):                        # matplotlib Figure
+    "Left the barrier of every pair of copies and their mean, right what tickets rewound to each step transfer, mean and one standard deviation."
+    panels = [m for m in ("barrier", "transfer") if (lines.measure == m).any()]
+    if not panels: raise ValueError("there are no lines to draw; run nbs/runs/connectivity.ipynb first")
+    fig, grid = plt.subplots(1, len(panels), squeeze=False, figsize=(4.4 * len(panels) + 0.4, 3.5))
+    for ax, measure in zip(grid[0], panels):
+        by, value = ("level", "barrier") if measure == "barrier" else ("target", "test_accuracy")
+        for look, (name, part) in zip(_OTHERS, lines[lines.measure == measure].groupby(by)):
+            mean = part.groupby("rewind")[value].agg(["mean", "std"]).fillna(0) * 100
+            label = _words(name) if by == "target" else "dense" if not name else f"ticket's mask, {part.density.mean():.1%} left"
+            ax.plot(mean.index, mean["mean"], color=look.color, marker=look.marker, linestyle="-", label=label)
+            if measure == "barrier": ax.plot(part.rewind, 100 * part[value], ".", color=look.color, alpha=0.5, markersize=4)
+            else: ax.fill_between(mean.index, mean["mean"] - mean["std"], mean["mean"] + mean["std"], color=look.color, alpha=0.15, linewidth=0)
+        if measure == "barrier": ax.axhline(100 * stable, color=GREY, linestyle="--", linewidth=1.2, label=f"stable below {100 * stable:g} points")
+        ax.set_xscale("symlog", linthresh=10)
+        steps = sorted(lines.rewind.unique())
+        ax.set_xticks(steps, [f"{s:g}" for s in steps])
+        ax.minorticks_off()
+        ax.set(xlabel="rewound to step", ylabel="error barrier (points)" if measure == "barrier" else "test accuracy after transfer (%)")
+        ax.legend()
+    return fig
 
 # %% ../nbs/11_plots.ipynb #06a196f4
 STD_BAND = "bands: ±1 standard deviation over seeds"

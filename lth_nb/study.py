@@ -7,7 +7,7 @@ __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'NAN', 'LINE', 'ASSUMED_IM
            'load_study', 'TicketCell', 'Planned', 'networks_of', 'transfer_cells', 'tickets_of', 'ticket_cells',
            'cell_name', 'cell_file', 'ticket_file', 'run_tickets', 'run_transfers', 'connectivity_table',
            'run_connectivity', 'refuse_unknown_parameters', 'publish', 'study_info', 'missing_data', 'stale_files',
-           'check_data', 'status', 'restore', 'measured_throughput', 'plan']
+           'check_data', 'status', 'restore', 'OutOfTime', 'run_piece', 'measured_throughput', 'plan']
 
 # %% ../nbs/12_study.ipynb #f7780bef
 import ast, io, json, re, time
@@ -214,6 +214,8 @@ def load_study(
     try: content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from e
     if not isinstance(content, dict): raise ValueError(f"{file}: a study is a mapping with the keys {', '.join(k for k in Study.model_fields if k != 'file')}")
+    if "like" in content:  # another study's, but for the keys given here
+        content = {**load_study(content.pop("like"), paths).model_dump(exclude={"file"}), **content}
     study = parse_study(content, str(file), paths)
     if study.study == file.stem: return study
     raise ValueError(f"{file}: study = {study.study!r} would take the place of another study's table: write study: {file.stem}, or rename the file to {study.study}{file.suffix}")
@@ -347,14 +349,13 @@ def _load(study: Study, name: str, fraction: float, paths: Paths, seed: int = 0)
     return load_dataset(name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed))
 
 
-def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, bar=None) -> Tickets:
-    "The tickets of one seed: read if they are there, found if not."
+def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, tell=None) -> Tickets:
+    "The tickets of one seed: read if they are there, found if not; `tell` is called after each level, when it is safe to stop."
     file, data = ticket_file(study, cell, seed, paths), _load(study, cell.source, cell.source_fraction, paths, seed)
-    tell = (lambda line: bar.update()) if bar is not None else None
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):  # of two runs that need the same tickets the second waits and reads
-        if not file.is_file(): return find_tickets(cell.model, data, study.ticket_recipes[cell.ticket_recipe], seed, study.keep_final, save_to=file, on_level=tell)
-    tickets = load_tickets(file)
+        if not file.is_file(): find_tickets(cell.model, data, study.ticket_recipes[cell.ticket_recipe], seed, study.keep_final, save_to=file, on_level=tell)
+    tickets = load_tickets(file)  # also those just found, so that both ways give the same bits: shuffles go by the order of the layers
     if tickets.header["data_hash"] == data.content_hash: return tickets
     raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; delete it and the runs that used it, or bring the old images back")
 
@@ -402,11 +403,15 @@ def run_tickets(
     paths = paths or Paths()
     if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths)
     study = _narrowed(study, paths, sources=source, targets=source, arms="ticket", source_fractions=source_fraction, ticket_recipes=ticket_recipe, models=model, seeds=seeds)
-    cell = TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds))
-    rows, levels = [], study.ticket_recipes[ticket_recipe].rounds + 1
-    with tqdm(total=len(cell.seeds) * levels, desc=f"tickets on {source}", unit="network", mininterval=1) as bar:
+    return _run_search(study, TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds)), paths)
+
+# %% ../nbs/12_study.ipynb #73f141ae
+def _run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None) -> pd.DataFrame:
+    "Find what is missing of one cell's tickets and write its table; `after` is called after every network."
+    rows, levels = [], study.ticket_recipes[cell.ticket_recipe].rounds + 1
+    with tqdm(total=len(cell.seeds) * levels, desc=f"tickets on {cell.source}", unit="network", mininterval=1) as bar:
         for done, seed in enumerate(cell.seeds, 1):
-            rows += _search_rows(study, cell, seed, _get_tickets(study, cell, seed, paths, bar))
+            rows += _search_rows(study, cell, seed, _get_tickets(study, cell, seed, paths, lambda line: (bar.update(), after())))
             bar.update(done * levels - bar.n)
     return write_rows(rows, cell_file(study, cell, paths))
 
@@ -457,9 +462,9 @@ def _changed_search(study: Study | str, ticket_recipes, changes: dict, paths: Pa
         if entry: content["ticket_recipes"][new] = {**entry, **own, "training": {**entry["training"], **{k: v for k, v in changes.items() if k not in own}}}
     return parse_study(content, study.file, paths), [named[t] if t in study.ticket_recipes else t for t in named]
 
-# %% ../nbs/12_study.ipynb #ad5c24fb
-def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
-    "Train what is missing of one cell and write its table."
+# %% ../nbs/12_study.ipynb #33c3e2e4
+def _run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.DataFrame:
+    "Train what is missing of one cell and write its table; `after` is called after every network."
     file = cell_file(study, cell, paths)
     if file.is_file():
         print(f"all rows are there already, nothing is trained: {file.name}")
@@ -468,7 +473,7 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
     done = {row_key(r): r for r in read_results(started).to_dict("records")} if started.is_file() else {}
     data = cache(lambda fraction, seed: _load(study, cell.targets[0], fraction, paths, seed))
     cut = lambda seed: seed if cell.targets[0] in study.resplit else 0  # other sets are read once for all seeds
-    tickets = lru_cache(2)(lambda seed, key: key and _get_tickets(study, TicketCell(*key, cell.seeds), seed, paths))
+    tickets = lru_cache(2)(lambda seed, key: key and _get_tickets(study, TicketCell(*key, cell.seeds), seed, paths, lambda line: after()))
     rows = []
     for n in tqdm(networks_of(study, cell), desc=f"{(cell.sources or ('scratch',))[0]} -> {cell.targets[0]}", unit="network", mininterval=1):
         keys = dict(study=study.study, **asdict(n))
@@ -479,6 +484,7 @@ def _run_cell(study: Study, cell: Block, paths: Paths) -> pd.DataFrame:
             t = transfer(n.arm, images, study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze, head=n.head, may_diverge=n.recipe in study.may_diverge)
             append_row(row := {**keys, **t.values, **_stamp(), **hashes}, started)
             done[row_key(keys)] = row
+            after()
         rows.append(row)
     return write_rows(rows, file)
 
@@ -525,7 +531,7 @@ def _rewound(keys: dict, data: Dataset, recipe: Recipe, tickets: Tickets, theta:
 def _connectivity_lines(study: Study, base: dict, rewinds: tuple[int, ...], levels, orders: int, targets: dict, recipe: str, known: set, paths: Paths):
     "Yield the lines of one seed that are not known yet, as they come."
     found = study.ticket_recipes[base["ticket_recipe"]]
-    data = _load(study, base["source"], base["source_fraction"], paths)
+    data = _load(study, base["source"], base["source_fraction"], paths, base["seed"])
     tickets = _get_tickets(study, TicketCell(base["source"], base["source_fraction"], base["ticket_recipe"], base["model"], (base["seed"],)), base["seed"], paths)
     whole = count_steps(found.training.length, steps_per_epoch(len(data.train_labels), found.training.batch_size))
     for k in rewinds:
@@ -539,7 +545,7 @@ def _connectivity_lines(study: Study, base: dict, rewinds: tuple[int, ...], leve
         for keys in jobs:
             mask = tickets.mask(keys["level"]) if keys["level"] else None
             if keys["measure"] == "barrier": lines = _barriers(keys, data, found.training, theta, mask, orders)
-            else: lines = _rewound(keys, _load(study, keys["target"], keys["fraction"], paths), study.recipes[recipe], tickets, theta)
+            else: lines = _rewound(keys, _load(study, keys["target"], keys["fraction"], paths, base["seed"]), study.recipes[recipe], tickets, theta)
             yield [{**line, "density": tickets[keys["level"]].density, **_stamp(), "scale": study.scale} for line in lines]
 
 # %% ../nbs/12_study.ipynb #d3a60d0c
@@ -720,6 +726,56 @@ def restore(
         whole = len(rows) == len(wanted)
         if rows and (whole or not is_search): taken += len(write_rows(rows, file if whole else file.with_suffix(".rows.csv")))
     return taken
+
+# %% ../nbs/12_study.ipynb #809769e0
+class OutOfTime(Exception):
+    "The minutes of a piece are over; what it trained is kept."
+
+# %% ../nbs/12_study.ipynb #eae8ecc7
+def _expected_seconds(study: Study, cell: Block, paths: Paths) -> float:
+    "How long the longest network of a cell takes by the throughput that the study states; 0 where it states none."
+    searches = [(c.model, study.ticket_recipes[c.ticket_recipe].training, c.source, c.source_fraction) for c in tickets_of(study, cell)]
+    found, usual = [0.0], next(iter(study.recipes.values())).input_size(study.image_size)
+    for m, r, name, fraction in {*searches, *((n.model, study.recipes[n.recipe], n.target, n.fraction) for n in networks_of(study, cell))}:
+        if m not in study.images_per_second: continue
+        images = count_images(name, fraction, paths) or ceil(ASSUMED_IMAGES * fraction)
+        pixels = (r.input_size(study.size_of(name)) / usual)**2
+        found.append(count_steps(r.length, steps_per_epoch(images, r.batch_size)) * min(r.batch_size, images) * pixels / study.images_per_second[m])
+    return max(found)
+
+
+def _rows_so_far(study: Study, paths: Paths) -> pd.DataFrame:
+    "All rows of finished and unfinished cells."
+    files = [f for c in (*ticket_cells(study), *transfer_cells(study)) for f in (cell_file(study, c, paths), cell_file(study, c, paths).with_suffix(".rows.csv"))]
+    return merge_rows([f for i, f in enumerate(files) if f.is_file() and not (i % 2 and files[i - 1].is_file())])
+
+# %% ../nbs/12_study.ipynb #faaf4b62
+def run_piece(
+    study: Study | str,
+    minutes: float,              # after which no network is begun; at least one is trained
+    out: str | Path | None = None,  # folder for STUDY.csv, STUDY.json and the new ticket files; `None`: data/results, without the ticket files
+    paths: Paths | None = None,
+) -> pd.DataFrame:               # all rows of the study so far
+    "Train what is missing of a study for some minutes, in this process."
+    paths, began, expected = paths or Paths(), time.monotonic(), 0.0
+    study = study if isinstance(study, Study) else load_study(study, paths)
+    if (paths.results/f"{study.study}.csv").is_file(): restore(study, paths)
+    def in_time():
+        if time.monotonic() + expected > began + 60 * minutes: raise OutOfTime
+    there = {*paths.tickets.rglob("*.safetensors")}
+    try:
+        for cell in transfer_cells(study):
+            if cell_file(study, cell, paths).is_file(): continue
+            expected = _expected_seconds(study, cell, paths)
+            for search in tickets_of(study, cell):
+                if not cell_file(study, search, paths).is_file(): _run_search(study, search, paths, in_time)
+            _run_cell(study, cell, paths, in_time)
+    except OutOfTime: pass
+    rows, folder = _rows_so_far(study, paths), Path(out) if out else paths.results
+    write_results(rows, study_info(study), folder/f"{study.study}.csv")
+    for file in {*paths.tickets.rglob("*.safetensors")} - there if out else ():
+        with write_atomically(folder/file.relative_to(paths.tickets), "wb") as f: f.write(file.read_bytes())
+    return rows
 
 # %% ../nbs/12_study.ipynb #cf14fcec
 def measured_throughput(
