@@ -1,4 +1,5 @@
 "The papers' tables in data/papers: whole, consistent with themselves, and equal to the papers' texts where those are at hand."
+import json
 import re
 from pathlib import Path
 
@@ -103,3 +104,54 @@ def test_quotes_stand_in_the_papers(claim):
     plain = lambda text: re.sub(r"\s+", " ", re.sub(r"[`$\\]|\bapprox\b|≈", "", text))
     paper = plain(seed_text({"S": "001", "M": "002", "T": "003"}[claim.id[0]]))
     for part in claim.words.split(" … "): assert plain(part) in paper, part
+
+
+def numbers_of_claims():
+    "What the claims cite, written anew from the tables; claims without a number in them are left out."
+    found = tables()
+    two = found["sabatelli_table2"].set_index(["target", "source"])["mean"]
+    own = {t: two[t, t] for t in two.index.unique("target")}
+    natural = {t: two[t][list(NATURAL)] for t in own}
+    art = [t for t in own if found["sabatelli_table1"].set_index("dataset").domain[t] == "art"]
+    morcos, mehta = found["morcos_reimplementation"], found["mehta"]
+    by_source = morcos[morcos.experiment == "datasets"].set_index("source").accuracy
+    by_optimizer = morcos[morcos.experiment == "optimizers"]
+    pruned = {e: part.sparsity.max() for e, part in morcos.groupby("experiment")}
+    norb = mehta[mehta.target == "SmallNORB"]
+    full, frozen = norb[norb.freeze == "none"].set_index("pruning").least_density, norb[norb.freeze == "backbone"].set_index("head")
+    assert frozen.least_density.nunique() == 1
+    return {
+        "S1": "best ticket / scratch: " + ", ".join(f"{t} {max(two[t].drop('')):.2f} / {two[t, '']:.2f}" for t in own),
+        "S2": "points over the target's own: " + ", ".join(f"{t} {(natural[t] - own[t]).min():+.2f} to {(natural[t] - own[t]).max():+.2f}" for t in art),
+        "S3": "points over the best natural: " + ", ".join(f"{t} {own[t] - natural[t].max():+.2f}" for t in ("Human-LBA", "Lung-Tissues", "Bone-Marrow", "Mouse-LBA")),
+        "M1": f"re-implementation, VGG19 on CIFAR-10, {pruned['datasets']:g}% pruned: own {by_source['CIFAR-10']:.2f}, from CIFAR-100 {by_source['CIFAR-100']:.2f}, dense {by_source['']:.2f}",
+        "M2": f"re-implementation, VGG19 on CIFAR-10, {pruned['datasets']:g}% pruned: from CIFAR-100 {by_source['CIFAR-100']:.2f}, own {by_source['CIFAR-10']:.2f}",
+        "M3": f"re-implementation, {pruned['optimizers']:g}% pruned, found with - trained with: " + ", ".join(f"{r.ticket_optimizer} - {r.optimizer} {r.accuracy:.2f}" for r in by_optimizer.itertuples()),
+        "T1": f"ResNet-18, least weights left: SmallNORB {full['iterative']:.1f}%, Fashion-MNIST {mehta[mehta.target == 'Fashion-MNIST'].least_density.item():.1f}%",
+        "T3": f"SmallNORB, least weights left: iterative {full['iterative']:.1f}%, one-shot {full['one-shot']:.1f}%",
+        "T4": f"SmallNORB: linear {frozen.best_accuracy['linear']:.2f}, two-layer {frozen.best_accuracy['mlp']:.2f}, both won down to {frozen.least_density.iloc[0]:g}% left",
+    }
+
+
+def test_numbers_that_claims_cite_are_the_tables():
+    ours = numbers_of_claims()
+    assert {id: CLAIMS[id].numbers for id in ours} == ours
+    typed = {id for id, claim in CLAIMS.items() if re.search(r"\d", re.sub(r"\b[A-Z]\d\b", "", claim.numbers))}
+    assert typed - set(ours) == {"S7"}  # read off a figure; no table has it
+
+
+def test_numbers_on_the_protocol_page_are_those_of_the_study_files():
+    "What is typed there of a paper stands in its study file, and so under a mark."
+    from lth_nb.study import load_study
+    cells = ["".join(c["source"]) for c in json.loads((ROOT/"nbs"/"about"/"protocol.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    page = dict(paper_table=paper_table, load_study=load_study)
+    exec("from lth_nb.training import Recipe\nfrom lth_nb.tickets import TicketRecipe", page)
+    for start in ("table4 = ", "networks = ", "training = ", "pruning = "): exec(next(c for c in cells if start in c and "side_by_side(" not in c), page)
+    plain = lambda text: {float(n.replace(",", "")) for n in re.findall(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?:e-\d+)?", re.sub(r"(?:ResNet|VGG|CIFAR|Places)-?\d+", "", str(text)))}
+    for place, paper in enumerate(("sabatelli", "morcos", "mehta"), 1):
+        study = load_study(f"paper-{paper}")
+        text = (ROOT/"nbs"/"studies"/f"paper-{paper}.yaml").read_text().replace("it", " ").replace("ep", " ")
+        t = study.ticket_recipes["base"]
+        known = plain(re.sub(r"(?<=\d)\.0e", "e", text)) | {round(100 * t.rate), round(100 * (1 - t.density_at(t.rounds)), 2), len(study.seeds)}
+        typed = set().union(*(plain(row[place][0]) for row in page["networks"] + page["training"] + page["pruning"]))
+        assert typed and not typed - known, (paper, typed - known)
