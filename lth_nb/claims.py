@@ -473,7 +473,7 @@ def in_panels(
     words = dict(fraction=lambda r: f"{r['fraction']:.0%} of its data", source=lambda r: "own" if r["source"] == r["target"] else f"from {r['source']}")
     named = [c for c in keys if c in ("target", "source") or rows[c].nunique() > 1]
     on = [", ".join(words.get(c, lambda r: str(r[c]))(r) for c in named) for r in rows[list({*keys, "source", "target"})].to_dict("records")]
-    return rows.assign(on=on, source=rows["source"].where(rows["arm"] != "scratch", ""))
+    return rows.assign(on=pd.Series(on, index=rows.index, dtype=str), source=rows["source"].where(rows["arm"] != "scratch", ""))
 
 
 def claim_rows(
