@@ -499,6 +499,7 @@ def speedup_in_words(
         wins = int((levels.low > 1 + margin).cummin().sum())
         gain = [f"{levels.speedup.iloc[i]:.2f} times at {levels.index[i]:.2%}" for i in {wins - 1: 0, 0: 0}]
         found = (f"faster from {levels.index[wins - 1]:.2%} of the weights down: {', '.join(gain)}" if wins else
-            f"no gain: {levels.speedup.min():.2f} to {levels.speedup.max():.2f} times as fast, {levels.speedup.iloc[0]:.2f} at the lowest density, {levels.index[0]:.2%}")
+            f"no clear gain: {levels.speedup.min():.2f} to {levels.speedup.max():.2f} times as fast, {levels.speedup.iloc[0]:.2f} at the lowest density, {levels.index[0]:.2%}" if len(levels) > 1 else
+            f"no clear gain: {levels.speedup.iloc[0]:.2f} times as fast at {levels.index[0]:.2%}")
         said.append(f"{way} in {runtime}, {batch} image{'s' * (batch > 1)} at a time: {found}")
     return said
