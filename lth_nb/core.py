@@ -100,9 +100,18 @@ def device(
     found = torch.device(name)
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: this machine has no usable CUDA GPU; use 'auto' or 'cpu'")
-    if found.type == "cpu": torch.set_num_threads(int(os.environ.get("LTH_THREADS", 1)))
+    if found.type == "cpu": torch.set_num_threads(int(os.environ.get("LTH_THREADS", 1))); _keep_memory()
     else: torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False  # the same bits every time, and fp32 that is fp32
     return found
+
+
+@cache
+def _keep_memory():
+    "Let the C library keep what tensors give back, where it is glibc: else every training step asks the kernel for it anew. No result changes."
+    import ctypes
+    if sys.platform != "linux": return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
+    mallopt(-3, 2**26); mallopt(-1, 2**30)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD in bytes
 
 # %% ../nbs/00_core.ipynb #de484474
 @contextmanager
