@@ -619,7 +619,7 @@ def publish(
 def study_info(study: Study) -> dict:
     "What the judging notebooks need to know about a study beside its rows."
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models), seeds=list(study.seeds), image_size=study.image_size,
-        image_sizes=study.image_sizes, **({"resplit": list(study.resplit)} if study.resplit else {}), channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
+        **{k: v for k, v in dict(image_sizes=study.image_sizes, resplit=list(study.resplit)).items() if v}, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
 
 # %% ../nbs/12_study.ipynb #a5c4cb7e
 def missing_data(
