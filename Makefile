@@ -10,10 +10,10 @@ export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study test docs lab tidy clean
+.PHONY: help study test test-slurm docs lab tidy clean
 
 help:  ## show these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and with its exact version, by itself: a range would fetch gigabytes of another build
 $(READY): requirements.lock settings.ini setup.py
@@ -32,8 +32,11 @@ study: $(READY)  ## run the quick study (STUDY=name for another) and print what 
 	@echo "figures  figures/"
 	@echo "site     _site/index.html"
 
-test: $(READY)  ## run all tests
-	$(PY) -m pytest -n 2 --dist worksteal tests
+test: $(READY)  ## run all tests but test-slurm
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slurm" tests
+
+test-slurm: $(READY)  ## run the quick study through a Slurm of one node, with jobs killed (as root: installs slurm-wlm)
+	$(PY) -m pytest -rs -m slurm tests
 
 docs: $(READY)  ## build the site into _site/
 	$(PY) nbs/site/build.py --study $(STUDY)

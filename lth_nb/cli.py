@@ -66,7 +66,7 @@ def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
     if gpus and gpus > there and "CUDA_VISIBLE_DEVICES" not in os.environ: raise ValueError(f"--gpus {gpus}: this machine has {there}")
     if not (count := there if gpus is None else len(visible_gpus(gpus))): return []
     share = per_gpu or -(-jobs // count)
-    return ["--resources", f"gpu={count * share}", "--set-resources", "find_tickets:gpu=1", "transfer:gpu=1", "--config", f"gpus={count}", f"per_gpu={share}"]
+    return ["--resources", f"gpu={count * share}", "--set-resources", *(f"{rule}:gpu=1" for rule in ("find_tickets", "transfer", "pair")), "--config", f"gpus={count}", f"per_gpu={share}"]
 
 # %% ../nbs/13_cli.ipynb #b72e68ac
 def _follow(command: list[str], log: Path, lock: int) -> int:
@@ -105,6 +105,12 @@ def _guard():
             time.sleep(20)
     threading.Thread(target=stop_with_parent, daemon=True).start()
     sys.exit(child.wait())
+
+# %% ../nbs/13_cli.ipynb #10f8b3e6
+def _first(study, paths: Paths, count: int) -> list[str]:
+    "The files of the first transfers that are missing."
+    from lth_nb.study import cell_file, job_file, transfer_jobs
+    return [str(job_file(study, name, paths)) for name, cells in transfer_jobs(study).items() if not all(cell_file(study, c, paths).is_file() for c in cells)][:count]
 
 # %% ../nbs/13_cli.ipynb #b4db91d0
 def hold_lock(
@@ -166,7 +172,6 @@ def run(
     profile: Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/profiles, such as slurm, or the folder of your own")] = "",
 ):
     "Run what is missing of a study: tickets, transfers, results table, papers, site."
-    from lth_nb.study import cell_file, transfer_cells
     with _plain_errors():
         loaded, todo = _look(study, paths := Paths(), here=not profile)
         table_there = (paths.results/f"{loaded.study}.csv").is_file() and (paths.results/f"{loaded.study}.json").is_file()
@@ -177,7 +182,7 @@ def run(
         if profile and (gpus or per_gpu): raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does, as the profile asks for")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         where = [*(["--jobs", str(jobs)] if jobs else []), *(_profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))]
-        only = [str(f) for c in transfer_cells(loaded) if not (f := cell_file(loaded, c, paths)).is_file()][:first] if first else ["--until", until] if until != "site" else []
+        only = _first(loaded, paths, first) if first else ["--until", "pair" if (until, loaded.job) == ("transfer", "pair") else until] if until != "site" else []
         with _only_run(paths) as lock:
             if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()

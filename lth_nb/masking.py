@@ -85,9 +85,9 @@ def shuffle_mask(
     if across not in ("layer", "network"): raise ValueError(f"shuffle_mask: across={across!r}; use 'layer' or 'network'")
     if across == "layer":
         return {n: _shuffled(m.flatten(), generator_for(seed, "shuffle", n)).view(m.shape) for n, m in mask.items()}
-    flat = _shuffled(torch.cat([m.flatten() for m in mask.values()]), generator_for(seed, "shuffle"))
-    parts = flat.split([m.numel() for m in mask.values()])
-    return {n: part.view(m.shape) for (n, m), part in zip(mask.items(), parts)}
+    names = sorted(mask)  # ticket files give their tensors in an order of their own, another one in every process
+    parts = _shuffled(torch.cat([mask[n].flatten() for n in names]), generator_for(seed, "shuffle")).split([mask[n].numel() for n in names])
+    return {n: part.view(mask[n].shape) for n, part in zip(names, parts)}
 
 # %% ../nbs/03_masking.ipynb #105215c5
 def random_mask(

@@ -66,6 +66,19 @@ def test_a_committed_table_stands_for_its_runs(home):
     assert "for other tests" in (home/"data"/"results"/"tiny.json").read_text(), "an edited scale did not reach the table's description"
 
 
+def test_all_cells_of_a_pair_as_one_job(home):
+    "What ran cell by cell counts, and of a pair only the cell that is missing is run."
+    study(home)
+    whole, before = table(home), notebooks(home)
+    (home/"tiny.yaml").write_text(TINY + "job: pair\n")
+    (lost,) = (home/"data"/"runs"/"tiny"/"transfer").glob("mnist_5k--digits--??????????.csv")
+    for file in lost.parent.glob(f"{lost.stem}.*"): file.unlink()
+    assert "4 of 5 runs are done" in study(home).stdout
+    pd.testing.assert_frame_equal(table(home), whole)
+    assert {p for p, t in notebooks(home).items() if before.get(p) != t} == {lost.relative_to(home).with_suffix(".ipynb")}
+    assert len(list((home/"data"/"runs"/"tiny"/"pair").glob("*.done"))) == 3
+
+
 def test_a_study_file_with_errors_stops_before_anything_runs(home):
     (home/"tiny.yaml").write_text(TINY.replace("reinit", "reinits").replace("seeds: [0, 1]", "seeds: [0, 0]"))
     done = study(home, check=False)
