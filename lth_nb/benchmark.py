@@ -6,7 +6,7 @@
 __all__ = ['WORKLOADS', 'PLAIN', 'STUDY', 'STUDIES', 'RUN', 'LINE', 'GOALS', 'machine', 'append_lines', 'compare_precisions',
            'precision_verdicts', 'Pictures', 'MaskedForward', 'PlainLoop', 'Workload', 'ceilings', 'training_flops',
            'Contestant', 'compete', 'spread', 'summarise_turns', 'prepare_study', 'benchmark', 'shown', 'Goal',
-           'goals_reached', 'measure_gpu']
+           'goals_reached', 'time_by_operator', 'measure_gpu']
 
 # %% ../nbs/16_benchmark.ipynb #8e1645be
 import json, os, platform, subprocess, sys, tempfile, time
@@ -91,9 +91,9 @@ def precision_verdicts(
         lines.append(dict(model=model, data=data, pairs=len(g), fp32=g.fp32.mean(), bf16=g.bf16.mean(), difference=d.mean, low=d.t_low, high=d.t_high, p_equivalent=p, equivalent=p < alpha))
     return pd.DataFrame(lines)
 
-# %% ../nbs/16_benchmark.ipynb #e3b853ce
+# %% ../nbs/16_benchmark.ipynb #b221db27
 class Pictures(torch.utils.data.Dataset):
-    "Images one by one: an array, a PIL image, transforms, a normalised tensor."
+    "Images one by one: array, PIL image, transforms, normalised tensor; grey ones lie in a tensor and coloured ones in an array, as in torchvision's MNIST and CIFAR-10."
     def __init__(self,
         images: Tensor,          # uint8 (N, H, W, C)
         labels: Tensor,          # int64 (N,)
@@ -102,14 +102,15 @@ class Pictures(torch.utils.data.Dataset):
     ):
         _torchvision()
         from torchvision import transforms as t
-        self.images, self.labels = images.cpu().numpy(), labels.tolist()
+        self.grey = images.shape[3] == 1
+        self.images, self.labels = (images[..., 0].cpu(), labels.cpu()) if self.grey else (images.cpu().numpy(), labels.tolist())
         moves = [t.RandomHorizontalFlip()] if recipe and recipe.flip else []
         if recipe and recipe.crop: moves.append(t.RandomCrop(data.image_size, recipe.crop))
         self.transform = t.Compose([*moves, t.ToTensor(), t.Normalize(data.mean, data.std)])
 
     def __len__(self): return len(self.labels)
 
-    def __getitem__(self, i): return self.transform(Image.fromarray(self.images[i].squeeze())), self.labels[i]
+    def __getitem__(self, i): return self.transform(Image.fromarray(self.images[i].numpy() if self.grey else self.images[i])), int(self.labels[i])
 
 # %% ../nbs/16_benchmark.ipynb #486ada08
 class MaskedForward(nn.Module):
@@ -203,8 +204,8 @@ class Workload:
 # %% ../nbs/16_benchmark.ipynb #74e98474
 WORKLOADS = {
     "cpu": [Workload("LeNet-300-100", "lenet_300_100", 28, 1, 60, 100, False, "matmul"), Workload("ResNet-20", "resnet20", 32, 3, 128, 5)],
-    "cuda": [Workload("ResNet-20", "resnet20", 32, 3, 128, 100), Workload("ResNet-50 at 224 px", "resnet50", 224, 3, 64, 20),
-        Workload("ResNet-18 (CIFAR stem)", "resnet18_cifar", 32, 3, 128, 60), Workload("LeNet-300-100", "lenet_300_100", 28, 1, 60, 100, False, "matmul")],
+    "cuda": [Workload("ResNet-20", "resnet20", 32, 3, 128, 50), Workload("ResNet-50 at 224 px", "resnet50", 224, 3, 64, 20),
+        Workload("ResNet-18 (CIFAR stem)", "resnet18_cifar", 32, 3, 128, 40), Workload("LeNet-300-100", "lenet_300_100", 28, 1, 60, 100, False, "matmul")],
 }
 
 # %% ../nbs/16_benchmark.ipynb #6ed54bc4
@@ -598,6 +599,25 @@ def goals_reached(
         best = last.max() if g.at_least else last.min()
         lines.append(dict(goal=str(g), measured=best, reached=bool(best >= g.bound if g.at_least else best <= g.bound), valid=len(counting) > 0))
     return pd.DataFrame(lines, columns=["goal", "measured", "reached", "valid"])
+
+# %% ../nbs/16_benchmark.ipynb #09727e96
+def time_by_operator(
+    work: Workload,
+    device="cpu",
+    precision: str = "fp32",   # or 'bf16'
+    epochs: int = 2,           # that are profiled, after one that is not
+) -> pd.DataFrame:             # one line an operator, the slowest first; share of all its own time, microseconds a step, calls a step
+    "Profile our steps, one by one."
+    from torch.profiler import ProfilerActivity, profile
+    device, kinds = device_named(str(device)), [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with ExitStack() as stack:
+        epoch = _ours(work, work.data(device), stack, precision)
+        epoch()
+        with profile(activities=kinds[:1 + (device.type == "cuda")]) as seen:
+            for _ in range(epochs): epoch()
+    own, steps = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total", epochs * (work.steps + 1)
+    table = pd.DataFrame([dict(operator=e.key, share=getattr(e, own), microseconds=getattr(e, own) / steps, calls=e.count / steps) for e in seen.key_averages()])
+    return table.assign(share=table.share / table.share.sum()).sort_values("share", ascending=False, ignore_index=True)
 
 # %% ../nbs/16_benchmark.ipynb #bf33543e
 def measure_gpu(
