@@ -602,13 +602,13 @@ def run_connectivity(
     found = study.ticket_recipes[ticket_recipe].training
     steps = [count_steps(k, steps_per_epoch(len(_load(study, source, 1.0, paths).train_labels), found.batch_size)) for k in rewinds]
     base = dict(study=study.study, source=source, source_fraction=1.0, model=model or study.models[0], ticket_recipe=ticket_recipe, points=points, images=images, batchnorm=batchnorm)
-    file, mine = connectivity_table(paths, study.study), []
+    file, published = connectivity_table(paths, study.study), connectivity_table(paths)
+    if published.is_file() and not file.is_file() and len(mine := pd.read_csv(published, keep_default_na=False).query("study == @study.study")): _merge_lines(file, mine.to_dict("records"))
     for seed in tqdm(study.transfers[0].seeds or study.seeds, desc=f"connectivity on {source}", unit="seed", mininterval=1):
         known = {tuple(map(str, r)) for r in pd.read_csv(file, keep_default_na=False)[[*LINE]].itertuples(index=False)} if file.is_file() else set()
         for lines in _connectivity_lines(study, {**base, "seed": seed}, tuple(steps), levels, orders, targets, recipe, known, paths): _merge_lines(file, lines)
-    rows = pd.read_csv(file)
-    _merge_lines(connectivity_table(paths), rows.to_dict("records"))
-    return rows
+    _merge_lines(published, pd.read_csv(file, keep_default_na=False).to_dict("records"))
+    return pd.read_csv(file)
 
 # %% ../nbs/12_study.ipynb #71594a21
 def _assigned(source: str) -> set[str]:
