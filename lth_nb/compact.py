@@ -495,11 +495,11 @@ def speedup_in_words(
     "For every way and batch size, from which density down it was faster than the masked network in the same runtime; or that it was not."
     said = []
     for (runtime, way, batch), rows in table[table.way != "masked"].groupby(["runtime", "way", "batch"], sort=False):
-        levels = rows.groupby("density")[["speedup", "low"]].median().sort_index()
+        levels = rows.groupby("density")[["speedup", "low", "high"]].median().sort_index()
         wins = int((levels.low > 1 + margin).cummin().sum())
         gain = [f"{levels.speedup.iloc[i]:.2f} times at {levels.index[i]:.2%}" for i in {wins - 1: 0, 0: 0}]
+        slow, fast, last = levels.speedup.min(), levels.speedup.max(), f"{levels.speedup.iloc[0]:.2f} times at {levels.index[0]:.2%}"
         found = (f"faster from {levels.index[wins - 1]:.2%} of the weights down: {', '.join(gain)}" if wins else
-            f"no clear gain: {levels.speedup.min():.2f} to {levels.speedup.max():.2f} times as fast, {levels.speedup.iloc[0]:.2f} at the lowest density, {levels.index[0]:.2%}" if len(levels) > 1 else
-            f"no clear gain: {levels.speedup.iloc[0]:.2f} times as fast at {levels.index[0]:.2%}")
+            ("slower" if (levels.high < 1 - margin).all() else "no clear gain") + (f": {slow:.2f} to {fast:.2f} times as fast, {last}" if len(levels) > 1 else f": {last}"))
         said.append(f"{way} in {runtime}, {batch} image{'s' * (batch > 1)} at a time: {found}")
     return said
