@@ -185,6 +185,7 @@ class Workload:
     steps: int            # full batches in an epoch; half a batch comes after them
     augment: bool = True  # crop by an eighth of the image and flip, as is usual for it
     ceiling: str = "convolution"  # what limits it on paper: 'convolution' or 'matmul'
+    apart: bool = True    # on a CPU, whether plain loops get processes of their own and some of ours run packed; else all is in one process
 
     def recipe(self, precision="fp32") -> Recipe:
         return Recipe(length="1ep", batch_size=self.batch_size, lr=0.01, schedule="constant", precision=precision, crop=self.image_size // 8 * self.augment, flip=self.augment)
@@ -281,11 +282,13 @@ def _plain(work: Workload, data: Dataset, name: str) -> Callable:
 
 def _cpu_contestants(work: Workload, data: Dataset, stack: ExitStack) -> list[Contestant]:
     "All of them on a processor, each with one thread."
-    ours, n, own = partial(_ours, work, data, stack), len(data.train_labels), {name: _Processes(work, [name], stack) for name in PLAIN}
+    ours, n = partial(_ours, work, data, stack), len(data.train_labels)
+    plain = {name: partial(_Processes(work, [name], stack).epoch, 1) if work.apart else _plain(work, data, name) for name in PLAIN}
+    made = [*(Contestant("A", name, epoch, n) for name, epoch in plain.items()), Contestant("B", "eager", ours(), n), Contestant("C", "eager, no mask", ours(masked=False), n),
+        Contestant("C", "slot", ours(stepping="graph"), n), Contestant("C", "bf16", ours("bf16"), n, "bf16")]
+    if not work.apart: return made
     two = _Processes(work, ["ours", "ours"], stack)
-    return [*(Contestant("A", name, partial(p.epoch, 1), n) for name, p in own.items()), Contestant("B", "eager", ours(), n), Contestant("C", "eager, no mask", ours(masked=False), n),
-        Contestant("C", "slot", ours(stepping="graph"), n), Contestant("C", "bf16", ours("bf16"), n, "bf16"),
-        Contestant("D", "one process", partial(two.epoch, 1), n), Contestant("D", "two processes", partial(two.epoch, 2), 2 * n, against="one process")]
+    return [*made, Contestant("D", "one process", partial(two.epoch, 1), n), Contestant("D", "two processes", partial(two.epoch, 2), 2 * n, against="one process")]
 
 
 def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int = 8) -> list[Contestant]:
