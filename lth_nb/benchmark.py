@@ -539,7 +539,8 @@ def benchmark(
     out = Path(out or Paths().results/"benchmark.csv")
     def add(name, found):
         if found: append_lines(made := [_line(run, name, l) for l in found], out); lines.extend(made)
-        if (done := found[0]["rounds"] if found else 0) < rounds: say(f"{name}: {done} of {rounds} rounds, {'not enough for a published number' if done else 'left out'}: out of time")
+        if not found: say(f"{name}: left out, no time is left")
+        elif found[0]["rounds"] < 7: say(f"{name}: {found[0]['rounds']} rounds, fewer than the 7 that a published number needs")
     add("machine", _ceiling_lines(limits, rounds))
     for name in only or pieces:
         if time.perf_counter() > until: add(name, []); continue
