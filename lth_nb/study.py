@@ -871,6 +871,10 @@ def plan(
 def _ticket_bytes(study: Study, cell: TicketCell) -> float:
     "Bytes of a cell's ticket files: theta_0, theta_k, a byte a weight, and the living weights of each theta_i."
     recipe = study.ticket_recipes[cell.ticket_recipe]
-    weights = sum(p.numel() for p in build_model(cell.model, 10, recipe.training.input_size(study.size_of(cell.source)), study.channels).parameters())
+    weights = _count_weights(cell.model, recipe.training.input_size(study.size_of(cell.source)), study.channels)
     finals = sum(recipe.density_at(l) for l in range(recipe.rounds + 1)) if study.keep_final else 0
     return len(cell.seeds) * weights * (4 * 2 + 1 + 4 * finals)
+
+# %% ../nbs/12_study.ipynb #26d03f54
+@lru_cache(64)
+def _count_weights(model: str, size: int, channels: int) -> int: return sum(p.numel() for p in build_model(model, 10, size, channels).parameters())
