@@ -145,7 +145,7 @@ class PlainLoop:
         apply_mask(model, mask)
         self.model = MaskedForward(model, mask) if masking == "forward" else model
         self.loader = torch.utils.data.DataLoader(Pictures(data.train_images, data.train_labels, data, recipe), recipe.batch_size, shuffle=True,
-            num_workers=workers, persistent_workers=workers > 0, pin_memory=self.device.type == "cuda")
+            num_workers=workers, persistent_workers=workers > 0, multiprocessing_context="fork" if workers else None, pin_memory=self.device.type == "cuda")
         self.optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay)
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [10**9])
         self.criterion = nn.CrossEntropyLoss()
