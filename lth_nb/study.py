@@ -135,8 +135,7 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
             for v in getattr(holder, key):
                 if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
-    wrong += [f"resplit = {v!r}: no source or target of this study" for v in study.resplit if v not in {n for b in study.transfers for n in (*b.sources, *b.targets)}]
-    wrong += [f"image_sizes.{v}: unknown data set; use one of {', '.join(DATASETS)}, or one in data/raw" for v in study.image_sizes if v not in DATASETS and not is_here(v, paths)]
+    wrong += [f"{key}: {v!r}: unknown data set; use one of {', '.join(DATASETS)}, or one in data/raw" for key in ("image_sizes", "resplit") for v in getattr(study, key) if v not in DATASETS and not is_here(v, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
     for r in study.may_diverge:
         if r not in study.recipes: bad("may_diverge", r, "recipe", study.recipes)
