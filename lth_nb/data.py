@@ -549,9 +549,9 @@ def content_hash(
     image_size: int | None = None,   # pixels
     channels: int | None = None,     # 1 or 3
     fraction: float = 1.0,           # of the training images
+    paths: Paths | None = None,      # where to look; `None`: this project
     split_seed: int = 0,
     resplit: bool = False,
-    paths: Paths | None = None,      # where to look; `None`: this project
 ) -> str | None:                     # 64 hex digits; `None`: the data set is not here
     "The `content_hash` that `load_dataset` gives, remembered until one of the set's files changes in name, size or date."
     paths = paths or Paths()
