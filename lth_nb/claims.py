@@ -6,7 +6,7 @@
 __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'MORCOS', 'MEHTA', 'QUESTIONS', 'CLAIMS', 'PAIR',
            'CELL', 'READ', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
            'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
-           'claim_cards', 'study_banner', 'compact', 'lacking', 'found_table']
+           'claim_cards', 'study_banner', 'compact', 'lacking', 'verdict_in_words', 'found_table']
 
 # %% ../nbs/10_claims.ipynb #cf788d9a
 from dataclasses import dataclass, replace
@@ -544,13 +544,20 @@ def lacking(
     rows = [f"| {row.contrast} | {row.missing.replace('; ', '<br>')} |" for row in table.itertuples() if row.missing]
     return "\n".join(["| contrast | what the study lacks |", "|---|---|", *rows]) if rows else "The study has all rows of these contrasts."
 
-# %% ../nbs/10_claims.ipynb #1d7315fa
+# %% ../nbs/10_claims.ipynb #c5bde340
+def verdict_in_words(
+    row,     # one row of `verdicts`, as `itertuples` gives it
+) -> str:
+    "The verdict; of an open question, which side is ahead."
+    a, b = _two(row.contrast)
+    return {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, row.verdict)
+
+
 def _found(row) -> str:
     "A verdict with its difference in points, interval and p, for a cell of a table."
-    if row.verdict == "not measured": return "not measured"
-    a, b = _two(row.contrast)
-    word = {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, f"**{row.verdict}**")
-    return f"{word} {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}], p {'< 0.001' if row.p_holm < 0.001 else f'= {row.p_holm:.2g}'}"
+    word = verdict_in_words(row)
+    if row.verdict == "not measured": return word
+    return f"{f'**{word}**' if word == row.verdict else word} {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}], p {'< 0.001' if row.p_holm < 0.001 else f'= {row.p_holm:.2g}'}"
 
 
 def found_table(

@@ -209,7 +209,7 @@ def plan(study: StudyName,
 
 @app.command()
 def piece(study: StudyName,
-    minutes: Annotated[float, typer.Option(min=0, help="no network is begun after so many minutes, nor one that would not be done by then; at least one is trained")] = 8.0,
+    minutes: Annotated[float, typer.Option(min=0, help="no network is begun after so many minutes, nor one that would not be done by then; at least one is trained, if one is missing: rows of data/results/STUDY.csv count as done")] = 8.0,
     out: Annotated[Path, typer.Option(help="folder for STUDY.csv, STUDY.json and new ticket files  [default: data/results, tickets stay in data/tickets]")] = None):
     "Train what is missing of a study for some minutes in this process, without papermill or Snakemake: for a GPU that is lent."
     from lth_nb.study import load_study, run_piece
@@ -237,7 +237,7 @@ def status(study: StudyName, as_json: AsJson = False,
 @app.command()
 def claims(study: StudyName, as_json: AsJson = False):
     "The verdict on every claim, from a study's results table."
-    from lth_nb.claims import verdicts
+    from lth_nb.claims import verdict_in_words, verdicts
     from lth_nb.results import diverged, read_results, read_study_info
     with _plain_errors():
         if study.endswith((".yaml", ".yml")):
@@ -247,8 +247,9 @@ def claims(study: StudyName, as_json: AsJson = False):
         info = read_study_info(table) if table.is_file() else None
         judged = verdicts(read_results(table), info)
     if as_json: return _show(judged, True)
-    columns = [c for c in ("id", "verdict", "difference", "low", "high", "p_holm", "n") if c in judged]
-    typer.echo(judged[columns].to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
+    shown = judged.assign(verdict=[verdict_in_words(row) for row in judged.itertuples()], claim=judged["short"])
+    typer.echo(shown[["id", "claim", "verdict", "difference", "low", "high", "p_holm", "n"]].to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
+    for row in shown[judged["verdict"] == "not measured"].itertuples(): typer.echo(f"{row.id} is not measured: {row.missing}")
     typer.echo(f"scale: {info['scale']}")
     if (lost := diverged(rows := read_results(table))).any():
         typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {', '.join(sorted({*rows.recipe[lost]}))})")

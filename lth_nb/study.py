@@ -792,7 +792,7 @@ def run_piece(
     "Train what is missing of a study for some minutes, in this process."
     paths, began, expected = paths or Paths(), time.monotonic(), 0.0
     study = study if isinstance(study, Study) else load_study(study, paths)
-    if (paths.results/f"{study.study}.csv").is_file(): restore(study, paths)
+    if (paths.results/f"{study.study}.csv").is_file() and (taken := restore(study, paths)): print(f"{taken:,} rows of {paths.results/study.study}.csv count as done")
     def in_time():
         if time.monotonic() + expected > began + 60 * minutes: raise OutOfTime
     there = {*paths.tickets.rglob("*.safetensors")}
