@@ -113,7 +113,8 @@ def test_two_runs_at_a_time_are_refused(home):
 def test_stopping_lth_stops_its_runs(home, how):
     (home/"tiny.yaml").write_text(TINY.replace("length: 20it", "length: 200000it"))
     command = [sys.executable, "-m", "lth_nb.cli", "run", str(home/"tiny.yaml"), "--jobs", "2", "--until", "results"]
-    started = subprocess.Popen(command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = subprocess.Popen(command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # what a shell starts in the background ignores it
     others = lambda: [line for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines() if str(home) in line]
     deadline = time.time() + 120
     while not any("papermill" in line for line in others()) and time.time() < deadline: time.sleep(0.2)
