@@ -33,7 +33,7 @@ study: $(READY)  ## run the quick study (STUDY=name for another) and print what 
 	@echo "site     _site/index.html"
 
 test: $(READY)  ## run all tests but test-slurm
-	$(PY) -m pytest -n 2 --dist worksteal -m "not slurm" tests
+	$(PY) -m pytest -n 2 --dist worksteal tests
 
 test-slurm: $(READY)  ## run the quick study through a Slurm of one node, with jobs killed (as root: installs slurm-wlm)
 	$(PY) -m pytest -rs -m slurm tests

@@ -8,8 +8,8 @@ __all__ = ['WORKLOADS', 'PLAIN', 'STUDY', 'STUDIES', 'RUN', 'LINE', 'GOALS', 'ma
            'Contestant', 'compete', 'spread', 'summarise_turns', 'prepare_study', 'benchmark', 'shown', 'Goal',
            'goals_reached', 'time_by_operator', 'measure_gpu']
 
-# %% ../nbs/16_benchmark.ipynb #8e1645be
-import json, os, platform, subprocess, sys, tempfile, time
+# %% ../nbs/16_benchmark.ipynb #962111ea
+import json, os, subprocess, sys, tempfile, time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .core import Paths, device as device_named, generator_for, provenance, write_atomically
+from .core import Paths, device as device_named, generator_for, processor, provenance, write_atomically
 from .data import Dataset, _torchvision, load_dataset
 from .masking import Mask, apply_mask, random_mask
 from .models import build_model, prunable
@@ -35,9 +35,8 @@ from .training import Recipe, _slot_for, evaluate, train
 # %% ../nbs/16_benchmark.ipynb #aae03725
 def machine() -> dict[str, str]:
     "What a measurement was made on and with."
-    model = next((l.split(":", 1)[1].strip() for l in Path("/proc/cpuinfo").read_text().splitlines() if l.startswith("model name")), "") if Path("/proc/cpuinfo").is_file() else ""
     found = provenance()
-    return dict(date=found["time"], processor=model or platform.processor(), cores=os.cpu_count(), gpu=found["device"] if found["device"] != "cpu" else "",
+    return dict(date=found["time"], processor=processor(), cores=os.cpu_count(), gpu=found["device"] if found["device"] != "cpu" else "",
         load=round(os.getloadavg()[0], 1), python=found["python"], torch=found["torch"], commit=found["commit"])
 
 

@@ -7,8 +7,8 @@ __all__ = ['compact', 'trained_network', 'footprint', 'RawImages', 'export_progr
            'export_ticket', 'SparseRows', 'sparse_rows', 'measure_latency', 'speedup', 'measure_ticket',
            'write_latency', 'speedup_in_words']
 
-# %% ../nbs/15_compact.ipynb #3fb3af1c
-import json, platform, time, warnings
+# %% ../nbs/15_compact.ipynb #9b71c203
+import json, time, warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from .core import provenance, write_atomically
+from .core import processor, provenance, write_atomically
 from .data import Dataset, load_dataset
 from .masking import Mask, apply_mask
 from .models import Network, Residual, build_model
@@ -481,10 +481,9 @@ def write_latency(
     path: str | Path,     # the CSV file
 ) -> Path:                # the file
     "Keep measurements with what they depend on: processor, versions, commit and date."
-    made, lines = provenance(), Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or made["machine"])
+    made = provenance()
     with write_atomically(path) as f:
-        table.assign(processor=processor, torch=made["torch"], onnxruntime=version("onnxruntime"), commit=made["commit"], date=made["time"][:10]).to_csv(f, index=False, float_format="%.5g")
+        table.assign(processor=processor(), torch=made["torch"], onnxruntime=version("onnxruntime"), commit=made["commit"], date=made["time"][:10]).to_csv(f, index=False, float_format="%.5g")
     return Path(path)
 
 

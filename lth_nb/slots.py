@@ -145,15 +145,13 @@ class ReplayedSlot(Slot):
         mask: dict[str, Tensor] | None,  # parameter name -> bool; its pruned weights are zero in `model`
     ):
         "Begin a training: this network's weights and buffers, this mask, no momentum."
-        with torch.no_grad():
-            for ours, theirs in zip(self.network.state_dict().values(), model.state_dict().values(), strict=True): ours.copy_(theirs)
+        self.network.load_state_dict(model.state_dict())  # copies, so that addresses stay
         self.set_mask(mask)
         for m in (*self.moments, self.count): m.zero_()
 
     def store(self, model: nn.Module):
         "Copy the trained state to `model`."
-        with torch.no_grad():
-            for ours, theirs in zip(self.network.state_dict().values(), model.state_dict().values(), strict=True): theirs.copy_(ours)
+        model.load_state_dict(self.network.state_dict())
 
 # %% ../nbs/04a_slots.ipynb #5844c361
 @patch
