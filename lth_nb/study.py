@@ -384,8 +384,8 @@ def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, tell=N
     file, data = ticket_file(study, cell, seed, paths), _load(study, cell.source, cell.source_fraction, paths, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):  # of two runs that need the same tickets the second waits and reads
-        if not file.is_file(): find_tickets(cell.model, data, study.ticket_recipes[cell.ticket_recipe], seed, study.keep_final, save_to=file, on_level=tell)
-    tickets = load_tickets(file)  # also those just found, so that both ways give the same bits: shuffles go by the order of the layers
+        if not file.is_file(): return find_tickets(cell.model, data, study.ticket_recipes[cell.ticket_recipe], seed, study.keep_final, save_to=file, on_level=tell)
+    tickets = load_tickets(file)
     if tickets.header["data_hash"] == data.content_hash: return tickets
     raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; delete it and the runs that used it, or bring the old images back")
 
