@@ -533,10 +533,13 @@ def connectivity_table(paths: Paths, study: str = "") -> Path:  # the study's ow
 LINE = ("study", "measure", "source", "source_fraction", "target", "fraction", "model", "recipe", "ticket_recipe", "level", "rewind", "seed", "pair", "points", "images", "batchnorm", "recipe_hash")
 
 
+def _read_lines(file) -> pd.DataFrame: return pd.read_csv(file, keep_default_na=False, float_precision="round_trip")  # to be written again as it was
+
+
 def _merge_lines(file: Path, lines: list[dict]) -> pd.DataFrame:
     "The lines in a file with these added, each key once and the newer one kept; written back, sorted."
-    old = pd.read_csv(file, keep_default_na=False) if file.is_file() else pd.DataFrame()
-    new = pd.read_csv(io.StringIO(pd.DataFrame(lines).to_csv(index=False)), keep_default_na=False)
+    old = _read_lines(file) if file.is_file() else pd.DataFrame()
+    new = _read_lines(io.StringIO(pd.DataFrame(lines).to_csv(index=False)))
     both = pd.concat([old, new], ignore_index=True).drop_duplicates([*LINE], keep="last").sort_values([*LINE], ignore_index=True, kind="stable")
     with write_atomically(file) as f: both.to_csv(f, index=False, lineterminator="\n")
     return both
@@ -602,11 +605,11 @@ def run_connectivity(
     steps = [count_steps(k, steps_per_epoch(len(_load(study, source, 1.0, paths).train_labels), found.batch_size)) for k in rewinds]
     base = dict(study=study.study, source=source, source_fraction=1.0, model=model or study.models[0], ticket_recipe=ticket_recipe, points=points, images=images, batchnorm=batchnorm)
     file, published = connectivity_table(paths, study.study), connectivity_table(paths)
-    if published.is_file() and not file.is_file() and len(mine := pd.read_csv(published, keep_default_na=False).query("study == @study.study")): _merge_lines(file, mine.to_dict("records"))
+    if published.is_file() and not file.is_file() and len(mine := _read_lines(published).query("study == @study.study")): _merge_lines(file, mine.to_dict("records"))
     for seed in tqdm(study.transfers[0].seeds or study.seeds, desc=f"connectivity on {source}", unit="seed", mininterval=1):
-        known = {tuple(map(str, r)) for r in pd.read_csv(file, keep_default_na=False)[[*LINE]].itertuples(index=False)} if file.is_file() else set()
+        known = {tuple(map(str, r)) for r in _read_lines(file)[[*LINE]].itertuples(index=False)} if file.is_file() else set()
         for lines in _connectivity_lines(study, {**base, "seed": seed}, tuple(steps), levels, orders, targets, recipe, known, paths): _merge_lines(file, lines)
-    _merge_lines(published, pd.read_csv(file, keep_default_na=False).to_dict("records"))
+    _merge_lines(published, _read_lines(file).to_dict("records"))
     return pd.read_csv(file)
 
 # %% ../nbs/12_study.ipynb #71594a21

@@ -40,7 +40,7 @@ def home(tmp_path):
 
 def run(*words, home=None, check=True, **settings):
     "A command with the project's Python; fails the test with its output if it exits with another code than 0."
-    environment = {**ENVIRONMENT, **({"LTH_HOME": str(home)} if home else {})}
+    environment = settings.pop("env", {**ENVIRONMENT, **({"LTH_HOME": str(home)} if home else {})})
     done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment, capture_output=True, text=True, **settings)
     assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
     return done

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -54,8 +55,6 @@ def test_every_command_of_the_readme_exists():
 
 def test_the_readme_rerun_of_one_pair_works(home):
     (line,) = [c for c in commands() if "papermill" in c.split()[0]]
-    words = line.split(maxsplit=3)
-    import shlex
     words = shlex.split(line)
     words[2] = str(home/"out.ipynb")
     done = run("papermill", *[str(ROOT/words[1]), *words[2:]], "--cwd", ROOT/"nbs", home=home)

@@ -46,9 +46,11 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def site():
-    "Every page of the built site, by its path."
-    done = build("--strict")
+    "Every page of the built site, by its path; no page has written to the checkout."
+    kept = lambda: {p: p.stat().st_mtime_ns for folder in ("data/results", "figures") for p in (ROOT/folder).rglob("*")}
+    before, done = kept(), build("--strict")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert kept() == before
     assert "WARNING" not in done.stderr
     return {path: Page(path) for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts}
 

@@ -1,4 +1,5 @@
 "A whole study through Snakemake and papermill: complete, resumed after a kill, repeated, edited, asked wrongly."
+import json
 import os
 import shutil
 import signal
@@ -46,6 +47,21 @@ def test_a_study_survives_a_kill_and_gives_the_same_table(tmp_path_factory, home
     new = {p for p in notebooks(home) if p not in before}
     assert len(new) == 1 and "scratch--digits" in str(new), new
     assert {p: t for p, t in notebooks(home).items() if p in before} == before, "an edit of one recipe ran something else again"
+
+
+@pytest.mark.parametrize("deaths, kernels", [(1, "started again"), (9, "never answers")], ids=["once", "always"])
+def test_a_kernel_that_dies_before_it_answers(home, deaths, kernels):
+    "As happens where another process takes the port that was meant for it: started once more, and no oftener."
+    spec = home/"jupyter"/"kernels"/"python3"
+    spec.mkdir(parents=True)
+    script = 'echo >> "$0"; [ "$(wc -l < "$0")" -le "$1" ] && exit 1; shift; exec "$@"'
+    words = ["sh", "-c", script, str(home/"starts"), str(deaths), sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec/"kernel.json").write_text(json.dumps(dict(argv=words, display_name="a kernel that dies", language="python")))
+    (home/"tiny.yaml").write_text(TINY.split("  - {sources")[0] + "  - {targets: digits, fractions: 0.1, arms: scratch}\n")
+    done = study(home, check=kernels == "started again", env={**ENVIRONMENT, "LTH_HOME": str(home), "JUPYTER_PATH": str(home/"jupyter")})
+    assert (home/"starts").read_text().count("\n") == 2
+    assert (done.returncode == 0) == (kernels == "started again") == (home/"data"/"results"/"tiny.csv").is_file()
+    if done.returncode: assert "Kernel died before replying" in done.stderr
 
 
 def test_a_committed_table_stands_for_its_runs(home):

@@ -35,7 +35,7 @@ def key_of(page, cells):
     used = {p.stem for p in (root/package).glob("*.py")} if everything else set(re.findall(rf"\b{package}\.(\w+)", text))
     used = set().union(*map(imports, used))
     files = [root/package/f"{m}.py" for m in sorted(used)]
-    if used & {"results", "claims", "study", "benchmark"}: files += sorted((root/"data").glob(f"results/{page.study or '*'}.*")) + sorted((root/"data"/"papers").glob("*"))
+    if used & {"results", "claims", "study", "benchmark"}: files += sorted((root/"data").glob(f"results/{page.study or '[!.]*'}.*")) + sorted((root/"data"/"papers").glob("*"))
     if "study" in used: files += sorted((nbs/"studies").glob("*"))
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
@@ -47,12 +47,13 @@ def skip(cell): return cell["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s
 
 
 def home_of(page):
-    "A project folder of the page's own: what it reads is linked, what it writes (tickets, runs, figures) stays there and goes."
+    "A project folder of the page's own: what it reads is linked or copied, what it writes (tickets, runs, tables, figures) stays there and goes."
     home = work/"home"/page.doc.replace("/", "-")
     shutil.rmtree(home, ignore_errors=True)
     (home/"data").mkdir(parents=True)
-    for name in ("nbs", package, "settings.ini", "data/cache", "data/raw", "data/results", "data/papers"):
+    for name in ("nbs", package, "settings.ini", "data/cache", "data/raw", "data/papers"):
         if (root/name).exists(): (home/name).symlink_to(root/name)
+    if (root/"data"/"results").exists(): shutil.copytree(root/"data"/"results", home/"data"/"results", ignore=shutil.ignore_patterns(".*"))
     return home
 
 
