@@ -180,6 +180,7 @@ def run(
             if len(todo) or not table_there: typer.echo("then: the results table, the papers, the site")
             return
         if profile and (gpus or per_gpu): raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does, as the profile asks for")
+        if until == "site" and not first and len(todo): typer.echo("after that the results table, the papers and the site, which take some minutes: `--until results` leaves papers and site out")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         where = [*(["--jobs", str(jobs)] if jobs else []), *(_profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))]
         only = _first(loaded, paths, first) if first else ["--until", "pair" if (until, loaded.job) == ("transfer", "pair") else until] if until != "site" else []
@@ -202,7 +203,9 @@ def plan(study: StudyName,
         loaded = load_study(study)
         table, missing = planned(loaded, images_per_second=images_per_second or None), missing_data(loaded)
     _show(table, as_json, images="{:,}".format, images_per_second="{:,.0f}".format, hours="{:,.2f}".format, disk_gb="{:.3f}".format)
-    if not as_json: typer.echo(f"in all {int(table.networks.sum()):,} networks, {table.hours.sum():,.2f} hours on one device (`lth piece`: {table.hours.sum() * 7.5:,.0f} pieces of 8 minutes), {table.disk_gb.sum():.2f} GB of tickets")
+    if not as_json: typer.echo(f"in all {int(table.networks.sum()):,} networks, {table.hours.sum():,.2f} hours on one device (`lth piece`: about {max(1, table.hours.sum() * 7.5):,.0f} of 8 minutes), {table.disk_gb.sum():.2f} GB of tickets")
+    rates = {m: "as given" if images_per_second else "as the study file states" if m in loaded.images_per_second else "measured on this machine" for m in table.model}
+    if not as_json: typer.echo(f"images per second: {', '.join(f'{m} {how}' for m, how in rates.items())}")
     counts = {n: f"{count_images(n):,} training images, as published" if count_images(n) else f"taken as {ASSUMED_IMAGES:,}" for n in missing}
     if missing: typer.echo(f"not on this machine: {'; '.join(f'{n} ({count})' for n, count in counts.items())}", err=True)
 
