@@ -250,9 +250,10 @@ def claims(study: StudyName, as_json: AsJson = False):
         info = read_study_info(table) if table.is_file() else None
         judged = verdicts(read_results(table), info)
     if as_json: return _show(judged, True)
-    shown = judged.assign(verdict=[verdict_in_words(row) for row in judged.itertuples()], claim=judged["short"])
-    typer.echo(shown[["id", "claim", "verdict", "difference", "low", "high", "p_holm", "n"]].to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
+    shown = judged.assign(verdict=[verdict_in_words(row) for row in judged.itertuples()], claim=judged["short"], other_levels=judged["other_verdict"].where(judged["kind"] != "open", ""))
+    typer.echo(shown[["id", "claim", "verdict", "difference", "low", "high", "p_holm", "n", "targets", "other_levels"]].to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
     for row in shown[judged["verdict"] == "not measured"].itertuples(): typer.echo(f"{row.id} is not measured: {row.missing}")
+    typer.echo("other_levels: the verdict under the other rule for levels of sparsity (see Statistics on the site)")
     typer.echo(f"scale: {info['scale']}")
     if (lost := diverged(rows := read_results(table))).any():
         typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {', '.join(sorted({*rows.recipe[lost]}))})")
