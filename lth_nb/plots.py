@@ -476,6 +476,7 @@ def plot_rewinding(
         steps = sorted(lines.rewind.unique())
         ax.set_xticks(steps, [f"{s:g}" for s in steps])
         ax.minorticks_off()
+        ax.set_xlim(steps[0] - 1.5, 1.3 * steps[-1] + 1.5)
         ax.set(xlabel="rewound to step", ylabel="error barrier (points)" if measure == "barrier" else "test accuracy after transfer (%)")
         ax.legend()
     return fig

@@ -632,13 +632,17 @@ def refuse_unknown_parameters(
 def publish(
     study: Study,
     paths: Paths | None = None,
-    partial: bool = False,  # also publish a study that is not finished; the table then says which claims it cannot measure
+    partial: bool = False,  # also publish a study that is not finished, of it what has all its seeds; the table then says which claims it cannot measure
 ) -> Path:  # data/results/STUDY.csv, with STUDY.json beside it
     "Join the rows of all cells into the study's table."
     paths = paths or Paths()
     cells = [*ticket_cells(study), *transfer_cells(study)]
     lacking = [c for c in cells if not cell_file(study, c, paths).is_file()]
-    if partial and len(lacking) < len(cells): cells = [c for c in cells if c not in lacking]
+    if partial and len(lacking) < len(cells):
+        but_seeds = lambda c: (type(c), *(v for k, v in vars(c).items() if k != "seeds"))
+        waiting = {but_seeds(c) for c in lacking}  # of which some seeds are missing: a comparison would lose the others too
+        cells = [c for c in cells if but_seeds(c) not in waiting]
+        if not cells: raise FileNotFoundError(f"study {study.study}: no run is finished with all its seeds yet")
     elif lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
     table, rows = paths.results/f"{study.study}.csv", merge_rows([cell_file(study, c, paths) for c in cells])
     for keys, column in ((["target", "fraction"], "data_hash"), (["source", "source_fraction"], "source_hash")):
