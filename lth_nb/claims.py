@@ -214,7 +214,7 @@ def _at_level(rows: pd.DataFrame, rule: str | float | tuple) -> pd.DataFrame:
     rows = rows.assign(away=np.log(rows["density"] / rule).abs()).sort_values("away", kind="stable")
     return rows[rows["away"] <= NEAREST].drop_duplicates(series)
 
-
+# %% ../nbs/10_claims.ipynb #4c914e7f
 def _best_source(rows: pd.DataFrame, side: dict) -> pd.DataFrame:
     "Of rows at their chosen levels those of the best source, where the side asks for it."
     return choose_level(rows, PAIR).assign(source=side["source"]) if side["source"].startswith("best") else rows
@@ -465,7 +465,7 @@ def _deciding(contrasts: pd.DataFrame) -> pd.Series:
     rank = contrasts["verdict"].map(_WEAKEST_FIRST.index)
     return contrasts.assign(rank=rank).sort_values(["rank", "p_holm"], ascending=[True, False], kind="stable").iloc[0]
 
-
+# %% ../nbs/10_claims.ipynb #d8fc1972
 def verdicts(
     frame: pd.DataFrame,    # rows of one study
     info: dict,             # the study's information: roles and scale
@@ -567,7 +567,7 @@ def other_words(
     other = f"{where} {row.other_difference:+.1f}, p = {row.other_p_holm:.2g}" + (f", {row.other_verdict}" if row.other_verdict and row.other_verdict not in ("a > b", "b > a", row.verdict) else "")
     return "; " + "; ".join(filter(None, (other, best) if row.other_levels == "chosen" else (best, other)))
 
-
+# %% ../nbs/10_claims.ipynb #687092f0
 def claim_cards(
     table: pd.DataFrame,                     # as made by `verdicts`
     contrasts: pd.DataFrame | None = None,   # as made by `verdict_contrasts`: an open question then lists each of its contrasts
