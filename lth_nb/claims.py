@@ -7,7 +7,7 @@ __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'M
            'CELL', 'READ', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
            'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
            'bound_words', 'other_words', 'claim_cards', 'study_banner', 'compact', 'lacking', 'verdict_in_words',
-           'found_table']
+           'verdict_badge', 'found_table']
 
 # %% ../nbs/10_claims.ipynb #cf788d9a
 from dataclasses import dataclass, replace
@@ -67,6 +67,9 @@ class Contrast:
     on: str = ""              # only targets with this role in the study's information
     level_b: str | float | None = None     # 'chosen' or a density
     primary: bool = True      # does the claim's verdict rest on it, or is it shown beside?
+
+    def __post_init__(self):
+        if self.level != "chosen" and any(side["source"].startswith("best") for side in (self.a, self.b)): raise ValueError(f"contrast {self.name!r}: a best source is found at levels that are 'chosen', not {self.level!r}")
 
 # %% ../nbs/10_claims.ipynb #6b69ac85
 @dataclass(frozen=True)
@@ -266,13 +269,11 @@ class _Reader:
 
     def sides(self, contrast: Contrast) -> dict[str, pd.DataFrame]:
         "The rows of `a` and of `b` at the levels that are compared."
-        rules = dict(a=contrast.level, b=contrast.level_b or contrast.level)
-        masked = [getattr(contrast, s)["arm"] not in DENSE for s in "ab"]
-        rules = {s: rule if m else "chosen" for (s, rule), m in zip(rules.items(), masked)}
-        sides = {s: getattr(contrast, s) for s in "ab"}
-        if all(masked) and set(rules.values()) == {"chosen"}:
-            found = _shared_levels(*(self.rows(side, contrast.on) for side in sides.values()))
-            return {s: _best_source(_at_level(rows, "chosen"), sides[s]) for s, rows in zip("ab", found)}
+        sides, rules = dict(a=contrast.a, b=contrast.b), dict(a=contrast.level, b=contrast.level_b or contrast.level)
+        if set(rules.values()) == {"chosen"} and not {contrast.a["arm"], contrast.b["arm"]} & set(DENSE):
+            shared = _shared_levels(*(self.rows(side, contrast.on) for side in sides.values()))
+            return {s: _best_source(_at_level(rows, "chosen"), sides[s]) for s, rows in zip("ab", shared)}
+        rules = {s: "chosen" if sides[s]["arm"] in DENSE else rule for s, rule in rules.items()}
         return {s: self._once((*side.values(), contrast.on, rules[s]), lambda: _best_source(_at_level(self.rows(side, contrast.on), rules[s]), side)) for s, side in sides.items()}
 
 # %% ../nbs/10_claims.ipynb #e1364a64
@@ -623,6 +624,14 @@ def verdict_in_words(
     return first + (f" and {len(more)} more" if more else "") + f"; {1 + len(more)} of {row.comparisons} comparisons decided"
 
 
+def verdict_badge(
+    row,     # one row of `verdicts`, as `itertuples` gives it
+) -> str:    # HTML
+    "The verdict as a coloured word; of an open question, how many of its comparisons are decided."
+    word = f"{len(row.decided.split('; ')) if row.decided else 0} of {row.comparisons} decided" if row.kind == "open" and row.comparisons else row.verdict
+    return f'<span class="verdict verdict-{"ahead" if row.decided else row.verdict.replace(" ", "-")}">{word}</span>'
+
+# %% ../nbs/10_claims.ipynb #1d7315fa
 def _found(row) -> str:
     "A verdict with its difference in points, interval, p and how many targets it rests on, for a cell of a table."
     word = verdict_in_words(row)
