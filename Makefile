@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study test test-slurm docs lab tidy clean
+.PHONY: help install study test test-slurm docs lab tidy clean
 
 help:  ## show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,8 @@ $(READY): requirements.lock settings.ini setup.py
 	$(PY) -m pip install --quiet --no-deps --editable .
 	$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (lth_nb)" >/dev/null
 	@touch $@
+
+install: $(READY)  ## only set everything up
 
 study: $(READY)  ## run the quick study (STUDY=name for another) and print what it found
 	@$(VENV)/bin/lth run $(STUDY) --jobs $(JOBS)

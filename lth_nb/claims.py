@@ -7,9 +7,10 @@ __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'M
            'CELL', 'READ', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
            'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
            'bound_words', 'other_words', 'claim_cards', 'study_banner', 'compact', 'lacking', 'verdict_in_words',
-           'verdict_badge', 'found_table']
+           'verdict_badge', 'found_table', 'claims_in_lines']
 
-# %% ../nbs/10_claims.ipynb #cf788d9a
+# %% ../nbs/10_claims.ipynb #5920fcdb
+import textwrap
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,7 +121,8 @@ SABATELLI += (
     Claim("S7", _S, "Fig. 3, Sec. 4.1", "models that keep only ≈ 1% of their original weights barely suffer from any drop in performance … the performance of winning ticket initializations that are directly found on the considered target dataset starts getting harmed once a fraction of ≈ 97 of original weights are pruned", "1% left on the larger targets, 3% on the smaller",
         (Contrast("1% left - best level", _OWN, _OWN, 0.01, "non_inferior", "larger", "chosen"), Contrast("3% left - best level", _OWN, _OWN, 0.03, "non_inferior", "smaller", "chosen")), short="1% of the weights is enough on larger targets, 3% on smaller"),
     Claim("S8", _S, "Fig. 1, Fig. 3", "These models are considered as the winners of the initialization lottery and also perform better than the same models re-initialized randomly (orange line).", "curves only",
-        (Contrast("own - re-initialised tickets", _OWN, side("reinit", "own")),), short="tickets beat re-initialised ones"),
+        (Contrast("own - re-initialised tickets", _OWN, side("reinit", "own")), Contrast("foreign - re-initialised tickets", _FOREIGN, side("reinit"), primary=False)),
+        note="The verdict rests on a target's own tickets, as in the paper's figures; tickets from elsewhere are shown beside.", short="a target's own tickets beat the same ones re-initialised"),
 )
 
 # %% ../nbs/10_claims.ipynb #625c8c28
@@ -387,7 +389,15 @@ def verdict_cells(
         for claim, contrast, pairs, *_ in measured or _measured(frame, info, claims, recipe) for cell, group in pairs.groupby(CELL)]
     return _table(rows, CELL, info)
 
-# %% ../nbs/10_claims.ipynb #f8341077
+# %% ../nbs/10_claims.ipynb #e46ddf53
+def _level_words(rule: str | float | tuple) -> str:
+    "Which level is compared, in words."
+    if rule == "sparse": rule = SPARSE
+    if isinstance(rule, tuple): return "levels with " + (f"{rule[0]:.0%} to" if rule[0] else "at most") + f" {rule[1]:.0%} of the weights left"
+    if isinstance(rule, float): return f"level nearest to {rule:.0%} of the weights left"
+    return {"chosen": "best level on the validation data", "sparsest": "sparsest level", "drop": "from the best to the sparsest level"}[rule]
+
+
 def _described(side: dict) -> str:
     "The rows a side reads, in words."
     words = [side["arm"]] + ([f"from {RELATIONS[side['source']]}"] if side["source"] else [])
@@ -399,7 +409,7 @@ def _named(cell: tuple) -> str:
     "Target, fraction, model and what more names a cell, in words."
     return f"{cell[0]} ({cell[1]:.0%} of its data), " + ", ".join(filter(None, cell[2:]))
 
-
+# %% ../nbs/10_claims.ipynb #c80b43af
 def _missing(read: _Reader, contrast: Contrast, measured: int) -> list[str]:
     "Which rows one side has and the other lacks."
     if contrast.on and not read.roles.get(contrast.on): return [f"no target has the role {contrast.on}"]
@@ -446,8 +456,8 @@ def verdict_contrasts(
         missing = "; ".join(_missing(read, contrast, len(pairs)) + left)
         other = {} if turned is None else _judged(_balanced(turned)[0].groupby("seed")["difference"].mean(), contrast.kind, claim.margin)
         rows.append(_row(claim, contrast, kept, kept.groupby("seed")["difference"].mean(), cells=kept.groupby(CELL).ngroups, targets=kept["target"].nunique(), missing=missing,
-            other_levels=_other_levels(contrast), **{f"other_{k}": other.get(k, np.nan) for k in ("difference", "low", "high", "p")}))
-    table = _table(rows, ["cells", "targets", "missing", "other_levels", *_OTHER], info)
+            levels=_level_words(contrast.level), other_levels=_other_levels(contrast), **{f"other_{k}": other.get(k, np.nan) for k in ("difference", "low", "high", "p")}))
+    table = _table(rows, ["cells", "targets", "missing", "levels", "other_levels", *_OTHER], info)
     table["other_p_holm"] = table.groupby(["id", "primary"])["other_p"].transform(lambda p: holm(p.astype(float))) if len(table) else []
     table["other_verdict"] = [verdict(r.kind, r.other_low, r.other_high, r.other_p_holm, r.margin) if r.other_levels else "" for r in table.itertuples()]
     return table
@@ -486,19 +496,11 @@ def verdicts(
         decided = [f"{a} ahead of {b}" for r in mine.itertuples() if ">" in r.verdict for a, b in [_two(r.contrast)[:: 1 if r.verdict == "a > b" else -1]]]
         rows.append(dict(id=id, claim=", ".join(filter(None, (claim.paper, claim.where))), words=claim.words, paper_numbers=claim.numbers, contrast=one["contrast"], kind=one["kind"],
             margin=claim.margin, short=claim.short, **one[["n", "difference", "low", "high", "t_low", "t_high", "effect_size", "p", "p_holm", "verdict", "best_of_test"]], missing=lacking,
-            other_levels=one["other_levels"], other_difference=one["other_difference"], other_p_holm=one["other_p_holm"], other_verdict="" if turned is None else _deciding(turned)["verdict"],
-            decided="; ".join(decided), comparisons=int((mine["verdict"] != "not measured").sum()), targets=one["targets"], cells=len(of), cells_for=int(of.isin(["reproduced", "a > b"]).sum()), cells_against=against, scale=info.get("scale", "")))
+            levels=one["levels"], other_levels=one["other_levels"], other_difference=one["other_difference"], other_p_holm=one["other_p_holm"], other_verdict="" if turned is None or one["verdict"] == "not measured" else _deciding(turned)["verdict"],
+            decided="; ".join(decided), comparisons=int((mine["verdict"] != "not measured").sum()), comparisons_asked=len(mine), targets=one["targets"], cells=len(of), cells_for=int(of.isin(["reproduced", "a > b"]).sum()), cells_against=against, scale=info.get("scale", "")))
     return pd.DataFrame(rows)
 
-# %% ../nbs/10_claims.ipynb #e46ddf53
-def _level_words(rule: str | float | tuple) -> str:
-    "Which level is compared, in words."
-    if rule == "sparse": rule = SPARSE
-    if isinstance(rule, tuple): return "levels with " + (f"{rule[0]:.0%} to" if rule[0] else "at most") + f" {rule[1]:.0%} of the weights left"
-    if isinstance(rule, float): return f"level nearest to {rule:.0%} of the weights left"
-    return {"chosen": "best level on the validation data", "sparsest": "sparsest level", "drop": "from the best to the sparsest level"}[rule]
-
-
+# %% ../nbs/10_claims.ipynb #6ed638e4
 def claim_text(
     claim: Claim,
 ) -> str:  # Markdown
@@ -549,7 +551,7 @@ def _sentence(row) -> str:
     if row.verdict == "not measured": return f"not measured{f' ({row.missing})' if row.missing else ''}"
     a, b = _two(row.contrast)
     word = {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, row.verdict)
-    text = f"**{word}**, {row.contrast}: {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}] (t interval [{row.t_low:.1f}, {row.t_high:.1f}]), d = {row.effect_size:.1f}, n = {row.n} seeds, {row.targets} target{'s' * (row.targets != 1)}, p = {row.p_holm:.2g}"
+    text = f"**{word}**, {row.contrast} ({row.levels}): {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}] (t interval [{row.t_low:.1f}, {row.t_high:.1f}]), d = {row.effect_size:.1f}, n = {row.n} seeds, {row.targets} target{'s' * (row.targets != 1)}, p = {row.p_holm:.2g}"
     return text + bound_words(row) + other_words(row)
 
 
@@ -591,9 +593,13 @@ def study_banner(
     "Which study, at which scale, how much of it, and which effects its seeds can show."
     n, sets = frame["seed"].nunique(), frame["target"][frame["arm"] != "imp"].nunique()
     power = f"; a paired test sees effects above d = {detectable_effect(n):.1f} (80% power)" if n > 1 else "; one seed shows no effect"
-    return f"**Study `{info['study']}`** ({info['scale'].rstrip('.')}): {len(frame):,} networks, {', '.join(sorted(frame['model'].unique()))}, {sets} target{'s' * (sets != 1)}, {n} seed{'s' * (n != 1)}{power}."
+    images = [k for name, of in info.get("train_images", {}).items() if name in {*frame["target"]} for k in of.values()]
+    trained = f" with {min(images):,}{f' to {max(images):,}' * (min(images) < max(images))} training images" if images else ""
+    part = f"; {info['runs_missing']} of its {info['runs']} runs are still to come" if info.get("runs_missing") and "runs" in info else ""
+    return (f"**Study `{info['study']}`** ({info['scale'].rstrip('.')}): {len(frame):,} networks, {', '.join(sorted(frame['model'].unique()))}, {sets} target{'s' * (sets != 1)}{trained}, "
+            f"{n} seed{'s' * (n != 1)}{power}{part}.")
 
-
+# %% ../nbs/10_claims.ipynb #a5af2261
 def compact(
     table: pd.DataFrame,  # as made by `verdicts`, `verdict_contrasts` or `verdict_cells`
 ) -> pd.DataFrame:        # numbers as text
@@ -619,9 +625,10 @@ def verdict_in_words(
 ) -> str:
     "The verdict; of an open question, which side is ahead."
     if row.kind != "open" or row.verdict == "not measured": return row.verdict
-    if not row.decided: return f"inconclusive in all {row.comparisons} comparisons" if row.comparisons > 1 else "inconclusive"
+    rest = f", {row.comparisons_asked - row.comparisons} not measured" if row.comparisons < row.comparisons_asked else ""
+    if not row.decided: return (f"inconclusive in all {row.comparisons} comparisons" if row.comparisons > 1 else "inconclusive") + rest
     first, *more = row.decided.split("; ")
-    return first + (f" and {len(more)} more" if more else "") + f"; {1 + len(more)} of {row.comparisons} comparisons decided"
+    return first + (f" and {len(more)} more" if more else "") + f"; {1 + len(more)} of {row.comparisons} comparisons decided" + rest
 
 
 def verdict_badge(
@@ -639,7 +646,8 @@ def _found(row) -> str:
     if row.kind == "open": return word
     p = f"p {'< 0.001' if row.p_holm < 0.001 else f'= {row.p_holm:.2g}'}{bound_words(row)}"
     other = f"; {row.other_verdict} {'at levels chosen on validation data' if row.other_levels == 'chosen' else 'over sparse levels'}" if row.other_verdict not in ("", "not measured", row.verdict) else ""
-    return f"**{word}** {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}], {p}, {row.targets} target{'s' * (row.targets != 1)}{other}"
+    which = f", {row.contrast}" if sum(c.primary for c in CLAIMS[row.id].contrasts) > 1 else ""
+    return f"**{word}** {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}], {p}, {row.targets} target{'s' * (row.targets != 1)}{which}{other}"
 
 
 def found_table(
@@ -650,3 +658,19 @@ def found_table(
     names = [f"study `{info['study']}`" for _, info in studies]
     lines = [f"| {claim.id} | {claim.short} | " + " | ".join(_found(row) for row in rows) + " |" for claim, *rows in zip(CLAIMS.values(), *(t.itertuples() for t in tables))]
     return "\n".join([*(study_banner(frame, info) + "\n" for frame, info in studies), "| | claim | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names), *lines])
+
+# %% ../nbs/10_claims.ipynb #8db3b417
+def claims_in_lines(
+    table: pd.DataFrame,      # as made by `verdicts`
+    contrasts: pd.DataFrame,  # as made by `verdict_contrasts`
+    width: int = 120,         # characters a line
+) -> str:
+    "Every verdict with the comparison that decides it and its numbers, as plain text for a terminal."
+    lines, fill = [], lambda text, at: textwrap.fill(text.replace("**", ""), width, initial_indent=" " * at, subsequent_indent=" " * (at + 2), break_on_hyphens=False)
+    for row in table.itertuples():
+        lines.append(f"{row.id}  {row.short}")
+        if row.kind != "open" or row.verdict == "not measured": lines.append(fill(_sentence(row), 4)); continue
+        of = contrasts[(contrasts["id"] == row.id) & contrasts["primary"]]
+        lines += [fill(verdict_in_words(row), 4), *(fill(_sentence(c), 6) for c in of[of["verdict"].str.contains(">")].itertuples())]
+        if len(rest := of[of["verdict"] == "inconclusive"]): lines.append(fill("undecided: " + ", ".join(f"{c.contrast} {c.difference:+.1f}" for c in rest.itertuples()), 6))
+    return "\n".join(lines)

@@ -7,8 +7,8 @@ __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson'
            'piece', 'status', 'claims', 'docs', 'bench', 'data_list', 'data_get', 'data_check', 'ticket_show',
            'ticket_verify', 'ticket_export', 'ticket_latency', 'results_publish', 'results_restore', 'results_merge']
 
-# %% ../nbs/13_cli.ipynb #2c043ff5
-import json, os, re, subprocess, sys, time
+# %% ../nbs/13_cli.ipynb #366141a7
+import json, os, re, shutil, subprocess, sys, textwrap, time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -190,6 +190,13 @@ def run(
             subprocess.run(_snakemake(loaded, paths, "--jobs", "1", "--unlock"), capture_output=True)
             code = _follow(_snakemake(loaded, paths, *where, *(["--keep-going"] if keep_going else []), *only), paths.runs/loaded.study/"snakemake.log", lock)
     if code: raise typer.Exit(1)
+    if not first and until in ("results", "paper", "site"): typer.echo(_where(loaded, paths, until))
+
+
+def _where(loaded, paths: Paths, until: str) -> str:
+    "What a finished run left, and where."
+    made = [("table", paths.results/f"{loaded.study}.csv"), *([("papers", paths.runs/loaded.study/"papers"), ("figures", paths.figures)] if until != "results" else []), *([("site", paths.root/"_site"/"index.html")] if until == "site" else [])]
+    return "\n".join(f"{what:8} {place}" for what, place in made if place.exists())
 
 # %% ../nbs/13_cli.ipynb #e5162fe9
 @app.command()
@@ -240,7 +247,7 @@ def status(study: StudyName, as_json: AsJson = False,
 @app.command()
 def claims(study: StudyName, as_json: AsJson = False):
     "The verdict on every claim, from a study's results table."
-    from lth_nb.claims import verdict_in_words, verdicts
+    from lth_nb.claims import claims_in_lines, study_banner, verdict_contrasts, verdicts
     from lth_nb.results import diverged, read_results, read_study_info
     with _plain_errors():
         if study.endswith((".yaml", ".yml")):
@@ -248,15 +255,25 @@ def claims(study: StudyName, as_json: AsJson = False):
             study = load_study(study).study
         table = Paths().results/f"{study}.csv"
         info = read_study_info(table) if table.is_file() else None
-        judged = verdicts(read_results(table), info)
+        judged = verdicts(rows := read_results(table), info)
     if as_json: return _show(judged, True)
-    shown = judged.assign(verdict=[verdict_in_words(row) for row in judged.itertuples()], claim=judged["short"], other_levels=judged["other_verdict"].where(judged["kind"] != "open", ""))
-    typer.echo(shown[["id", "claim", "verdict", "difference", "low", "high", "p_holm", "n", "targets", "other_levels"]].to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
-    for row in shown[judged["verdict"] == "not measured"].itertuples(): typer.echo(f"{row.id} is not measured: {row.missing}")
-    typer.echo("other_levels: the verdict under the other rule for levels of sparsity (see Statistics on the site)")
-    typer.echo(f"scale: {info['scale']}")
-    if (lost := diverged(rows := read_results(table))).any():
+    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    typer.echo(textwrap.fill(re.sub("[*`]", "", study_banner(rows, info)), width) + "\n")
+    typer.echo(claims_in_lines(judged, verdict_contrasts(rows, info), width) + "\n")
+    typer.echo(textwrap.fill("Differences are mean points of test accuracy, paired by seed, with their 95% bootstrap interval; d is the effect size, p is adjusted after Holm over the comparisons of a claim. "
+        "The rule of a verdict, and of the levels of sparsity that are compared, stands on the site under Statistics.", width))
+    if words := _study_has_changed(study, info): typer.echo(words, err=True)
+    if (lost := diverged(rows)).any():
         typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {', '.join(sorted({*rows.recipe[lost]}))})")
+
+
+def _study_has_changed(study: str, info: dict) -> str:
+    "A sentence if the study file no longer says what the table was made from; empty otherwise, and where there is no such file."
+    from lth_nb.study import load_study, study_info
+    try: now = json.loads(json.dumps(study_info(load_study(study))))
+    except (FileNotFoundError, ValueError): return ""
+    changed = [k for k in now if now[k] != info.get(k)]
+    return f"the study file has changed since this table was published: {', '.join(changed)}; `lth run {study}` brings the table up to date" if changed else ""
 
 
 @app.command()
@@ -307,11 +324,14 @@ def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", hel
     image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0, as_json: AsJson = False):
     "Read data sets whole: splits, classes, sizes, content hash."
     import pandas as pd
-    from lth_nb.data import load_dataset
+    from lth_nb.data import count_shared, load_dataset
     with _plain_errors():
         sets = [load_dataset(n, image_size=image_size or None) for n in names]
+    shared = {d.name: count_shared(d) for d in sets}
     _show(pd.DataFrame([dict(name=d.name, classes=d.num_classes, size=d.image_size, channels=d.channels, train=len(d.train_labels), val=len(d.val_labels),
-        test=len(d.test_labels), hash=d.content_hash[:12]) for d in sets]), as_json)
+        test=len(d.test_labels), **{f"{s}_in_train": n for s, n in shared[d.name].items()}, hash=d.content_hash[:12]) for d in sets]), as_json)
+    for d in sets:
+        if not as_json and any(shared[d.name].values()): typer.echo(f"{d.name}: {shared[d.name]['val']} validation and {shared[d.name]['test']} test images are also training images, byte for byte; accuracies on it are too good", err=True)
 
 # %% ../nbs/13_cli.ipynb #c96175b1
 TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors file written by find_tickets")]

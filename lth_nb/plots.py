@@ -18,6 +18,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.transforms import Bbox
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .core import Paths, write_atomically
@@ -293,7 +294,7 @@ def plot_pairs(
     "Mean and interval over seeds as a diamond with a bar, every seed as a dot below."
     if pairs.empty: raise ValueError("there are no pairs to draw; the study lacks one side of them")
     table = seed_differences(pairs, [by])
-    ax = _forest(ax, [_words(x) for x in table[by]], "difference in test accuracy (points)")
+    ax = _forest(ax, [_words(x) for x in table[by]], "difference in test accuracy (points)\ngrey dots: seeds")
     for y, row in enumerate(table.itertuples()): _estimate(ax, y, row.mean, row.low, row.high, Look("", BLUE, "D"), row.seeds)
     return ax
 
@@ -317,7 +318,7 @@ def plot_decomposition(
         found = [c for name in contrasts for c in whole.index if c.split(",")[0] == name]
         rows += [(part, color, True)] * bool(found) + [(c, color, False) for c in found]
     if not rows: raise ValueError(f"none of these contrasts belongs to a part: {', '.join(whole.index)}")
-    ax = _forest(ax, [name for name, _, _ in rows], "difference in test accuracy (points)")
+    ax = _forest(ax, [name for name, _, _ in rows], "difference in test accuracy (points)\ngrey dots: targets")
     for y, (name, color, heading) in enumerate(rows):
         if heading: ax.get_yticklabels()[y].set(fontweight="bold", color=color)
         else: _estimate(ax, y, *whole.loc[name, ["mean", "low", "high"]], Look("", color, "D"), targets["mean"][targets.contrast == name])
@@ -515,7 +516,13 @@ def _made_of(frame: pd.DataFrame, info: dict) -> dict:
         filtered={c: v[0] for c, v in values.items() if len(v) == 1}, drawn={c: v for c, v in values.items() if len(v) > 1},
         commits=sorted(set(frame["commit"])) if "commit" in frame else [])
 
-# %% ../nbs/11_plots.ipynb #98e55592
+# %% ../nbs/11_plots.ipynb #a40ea4cd
+def _source_line(frame: pd.DataFrame, info: dict) -> str:
+    "Study, scale and number of seeds, so that a figure that is copied elsewhere still says what it shows."
+    n = frame["seed"].nunique() if "seed" in frame else len(info.get("seeds", []))
+    return f"study {info['study']} ({info['scale'].split(':')[0]})" + (f", {n} seed{'s' * (n != 1)}" if n else "")
+
+
 def save_figure(
     fig,                        # matplotlib Figure or Axes
     name: str,                  # file name without ending: lower-case letters, digits and dashes
@@ -525,11 +532,16 @@ def save_figure(
     made_by: str = "",          # the notebook, such as 'nbs/papers/sabatelli.ipynb'
     folder: str | Path | None = None,  # `None`: the project's figures/
 ) -> Path:                      # NAME.png; NAME.json lies beside it
-    "Write a figure and what made it."
+    "Write a figure, with a line below it that names the study, and what made it."
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name): raise ValueError(f"figure name {name!r}: use lower-case letters, digits and dashes")
     if "study" in frame and set(frame.study) != {info["study"]}: raise ValueError(f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the information of {info['study']!r}")
     folder, image = Path(folder or Paths().figures), io.BytesIO()
-    with use_style(): getattr(fig, "figure", fig).savefig(image, format="png", metadata={"Software": None})
+    fig = getattr(fig, "figure", fig)
+    wide, high = fig.get_size_inches()
+    with use_style():
+        line = fig.text(0.08 / wide, -0.02 / high, _source_line(frame, info), ha="left", va="top", fontsize="x-small", color=GREY)
+        fig.savefig(image, format="png", metadata={"Software": None}, bbox_inches=Bbox.from_extents(0, -0.22, wide, high))
+        line.remove()
     made = dict(figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"], matplotlib=matplotlib.__version__,
         image_sha256=hashlib.sha256(image.getvalue()).hexdigest(), **_made_of(frame, info))
     with write_atomically(folder/f"{name}.png", "wb") as f: f.write(image.getvalue())

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .connectivity import error_path, trained_copies, weights_at
 from .core import Paths, device, digest, provenance, write_atomically
-from .data import DATASETS, Dataset, content_hash, count_images, find_dataset, half_of, is_here, load_dataset
+from .data import DATASETS, Dataset, check_files, content_hash, count_images, find_dataset, half_of, is_here, known_names, load_dataset
 from .models import HEADS, MODELS, build_model, count_flops
 from .results import ROLES, append_row, diverged, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
 from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets, ticket_header
@@ -72,18 +72,18 @@ class Study(BaseModel):
     image_size: Annotated[int, Field(ge=4)]  # pixels to which every image is brought
     resplit: Names = ()                 # data sets too small for the splits they come with: cut anew for every seed, 60 / 10 / 30
     image_sizes: dict[str, Annotated[int, Field(ge=4)]] = {}  # data sets that are brought to another size; a recipe's `upsample` and `crop_to` come after
-    channels: Literal[1, 3]
-    models: Names
+    channels: Literal[1, 3]             # 1: grey, 3: colour; every image is brought to it
+    models: Names                       # names in MODELS
     seeds: Whole                        # each with its own source tickets
-    recipes: dict[str, Recipe]
-    ticket_recipes: dict[str, TicketRecipe]
-    transfers: Annotated[tuple[Block, ...], Field(min_length=1)]
+    recipes: dict[str, Recipe]          # name -> how networks are trained; `like` takes over another one's fields
+    ticket_recipes: dict[str, TicketRecipe]  # name -> how tickets are found; `training` is the name of a recipe
+    transfers: Annotated[tuple[Block, ...], Field(min_length=1)]  # one grid a line
     seeds_per_run: Annotated[int, Field(ge=1)] = 1  # how many seeds one papermill run takes
     job: Literal["cell", "pair"] = "cell"  # what the workflow sees as one job: a papermill run, or all runs of one source and target, for studies of thousands of runs
     keep_final: bool = True             # keep theta_i of every level in the ticket files
     may_diverge: Names = ()             # recipes under which a transferred network may diverge and then counts as it stands; else it stops its run
     roles: dict[str, list] = {}         # which sets are natural, pathology, art, larger, smaller; which pairs are related
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU where there is one
     images_per_second: dict[str, Annotated[float, Field(gt=0)]] = {}  # training throughput stated for a model, for plans and pieces; plans measure the others
     file: str = ""                      # where it was read from
 
@@ -125,6 +125,9 @@ def _allowed(study: Study, paths: Paths) -> dict:
         freeze=("freeze", ("none", "backbone")), heads=("head", HEADS))
 
 
+def _is_known(name, key: str, paths: Paths) -> bool: return not isinstance(name, str) or name == "own" and "transfers" in key or half_of(name, paths)[0] in DATASETS or is_here(name, paths)
+
+
 def _complaints(study: Study, paths: Paths) -> list[str]:
     "Everything wrong with a study that its types alone do not show."
     wrong, allowed = [], _allowed(study, paths)
@@ -135,7 +138,9 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
             for v in getattr(holder, key):
                 if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
-    wrong += [f"{key}: {v!r}: unknown data set; use one of {', '.join(DATASETS)}, or one in data/raw" for key in ("image_sizes", "resplit") for v in getattr(study, key) if v not in DATASETS and not is_here(v, paths)]
+    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, **{f"roles.{r}": {n for entry in of for n in ([entry] if isinstance(entry, str) else entry)} for r, of in study.roles.items()},
+        **{f"transfers[{i}].{key}": getattr(b, key) for i, b in enumerate(study.transfers) for key in ("targets", "sources")})
+    wrong += [f"{key} = {v!r}: unknown data set; {known_names(paths)}; NAME.a and NAME.b are halves" for key, names in named.items() for v in sorted(names) if not _is_known(v, key, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
     for r in study.may_diverge:
         if r not in study.recipes: bad("may_diverge", r, "recipe", study.recipes)
@@ -157,11 +162,8 @@ def _odd_recipes(study: Study) -> list[str]:
 def _odd_block(study: Study, b: Block, where: str, paths: Paths) -> list[str]:
     "What is wrong with one grid beyond its names."
     wrong, sets = [], {*b.sources, *b.targets} - {"own"}
-    for v in sorted(sets):
-        if half_of(v, paths)[0] not in DATASETS and not is_here(v, paths):
-            wrong.append(f"{where} = {v!r}: unknown data set; use one of {', '.join(DATASETS)}, or NAME.npz / NAME/ in data/raw; NAME.a and NAME.b are halves")
-    rounds = min((study.ticket_recipes[t].rounds for t in b.ticket_recipes if t in study.ticket_recipes), default=0)
-    wrong += [f"{where}.levels = {l}: out of range; sparse arms have levels 1 to {rounds}" for l in b.levels if not 1 <= l <= rounds]
+    rounds, fewest = min(((study.ticket_recipes[t].rounds, t) for t in b.ticket_recipes if t in study.ticket_recipes), default=(0, ""))
+    wrong += [f"{where}.levels = {l}: out of range; sparse arms have levels 1 to {rounds}, the rounds of ticket recipe {fewest!r}" for l in b.levels if not 1 <= l <= rounds]
     for r, m, v in product(b.recipes, b.models or study.models, sorted(sets)):
         if r in study.recipes and m in MODELS and (side := study.recipes[r].input_size(study.size_of(v))) < 2**MODELS[m].halvings:
             wrong.append(f"{where}.models = {m!r}: needs image_size {2**MODELS[m].halvings} or more, not {side}")
@@ -200,8 +202,16 @@ def parse_study(
             return f"unknown key; the keys are {', '.join(n for n in names if n != 'file')}"
         wrong = [f"{place(d['loc'])} = {d['input']!r}: {hint(d)}" if d["type"] != "missing" else f"{place(d['loc'])}: missing" for d in e.errors()]
     except (ValueError, TypeError) as e: wrong = [str(e)]
-    if wrong: raise ValueError(f"{file}: " + "; ".join(wrong))
+    if wrong: raise ValueError(f"{file}: " + "; ".join(_gathered(wrong)))
     return study
+
+# %% ../nbs/12_study.ipynb #5c2d7e27
+def _gathered(complaints: list[str]) -> list[str]:
+    "Complaints in their order, those that say the same of several places said once."
+    places = {}
+    for place, _, fault in (c.partition(": ") for c in dict.fromkeys(complaints)): places.setdefault(fault, []).append(place)
+    of = lambda several: ", ".join(several[:3]) + (f" and {len(several) - 3} more" if len(several) > 3 else "")
+    return [": ".join(filter(None, (of(several), fault))) for fault, several in places.items()]
 
 # %% ../nbs/12_study.ipynb #862d758e
 def load_study(
@@ -636,7 +646,7 @@ def publish(
 ) -> Path:  # data/results/STUDY.csv, with STUDY.json beside it
     "Join the rows of all cells into the study's table."
     paths = paths or Paths()
-    cells = [*ticket_cells(study), *transfer_cells(study)]
+    every = cells = [*ticket_cells(study), *transfer_cells(study)]
     lacking = [c for c in cells if not cell_file(study, c, paths).is_file()]
     if partial and len(lacking) < len(cells):
         but_seeds = lambda c: (type(c), *(v for k, v in vars(c).items() if k != "seeds"))
@@ -649,8 +659,18 @@ def publish(
         cut = rows["seed"].where(rows[keys[0]].isin(study.resplit), -1)  # these differ from seed to seed
         versions = rows[rows[keys[0]] != ""].groupby([*keys, cut])[column].nunique()
         if (versions > 1).any(): raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); delete the runs under {paths.runs/study.study} that used the old one")
-    write_results(rows, {**study_info(study), "runs_missing": len(lacking)}, table)
+    if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
+    before = read_study_info(table).get("train_images", {}) if table.is_file() else {}
+    write_results(rows, {**study_info(study), "runs": len(every), "runs_missing": len(lacking), "train_images": before | _images_of(study, rows, paths)}, table)
     return table
+
+# %% ../nbs/12_study.ipynb #78cb8d8d
+def _images_of(study: Study, rows: pd.DataFrame, paths: Paths) -> dict[str, dict[str, int]]:
+    "target -> fraction -> its training images, of the targets that are here or whose number is published."
+    count = lambda name, fraction: len(load_dataset(name, fraction=fraction, paths=paths, **study.data_of(name, 0)).train_labels) if name in study.resplit and is_here(name, paths) else count_images(name, fraction, paths)
+    rows = rows[rows["arm"] != "imp"]
+    found = {(n, f): count(n, f) for n, f in sorted({*zip(rows["target"], rows["fraction"])})}
+    return {name: {f"{f:g}": k for (n, f), k in found.items() if n == name and k} for name in sorted({n for (n, _), k in found.items() if k})}
 
 
 def study_info(study: Study) -> dict:
@@ -663,11 +683,12 @@ def missing_data(
     study: Study,
     paths: Paths | None = None,
 ) -> dict[str, str]:  # name -> what it is and how to get it
-    "The data sets of a study that are not on this machine."
+    "The data sets of a study that are not on this machine; a ValueError if one that is cannot be used, as far as labels, shapes and folders tell."
     missing = {}
     for name in sorted({n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}):
         whole, _ = half_of(name, paths)
-        if find_dataset(whole, (paths or Paths()).raw_folders): continue  # not read for this: it may be large
+        check_files(name, paths)
+        if find_dataset(whole, (paths or Paths()).raw_folders): continue  # its images are not read for this: it may be large
         try: load_dataset(whole, paths=paths)
         except FileNotFoundError as e: missing[name] = str(e)
     return missing
@@ -706,10 +727,14 @@ def check_data(
 ) -> None:
     "Raise a `FileNotFoundError` that says of every missing data set how to get it, or a `ValueError` if runs were made from other images than those that are here."
     if missing := missing_data(study, paths): raise FileNotFoundError("; ".join(missing.values()))
-    if stale := stale_files(study, paths):
-        names, runs = sorted({n for names in stale.values() for n in names}), sum(f.suffix == ".csv" for f in stale)
-        raise ValueError(f"study {study.study}: {' and '.join(names)}: the images are not those that {runs} finished runs and {len(stale) - runs} ticket files were made from; "
-                         f"bring the old images back, or delete what they made (`lth status {study.file} --stale | xargs rm`) and run again")
+    if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
+
+# %% ../nbs/12_study.ipynb #47f2c996
+def _changed_images(study: Study, stale: dict[Path, list[str]]) -> str:
+    "What is wrong with finished runs whose images have changed, and what to do."
+    names, runs = sorted({n for names in stale.values() for n in names}), sum(f.suffix == ".csv" for f in stale)
+    return (f"study {study.study}: {' and '.join(names)}: the images are not those that {runs} finished runs and {len(stale) - runs} ticket files were made from; "
+            f"bring the old images back, or delete what they made (`lth status {study.file} --stale | xargs rm`) and run again")
 
 
 def _size(study: Study, cell: TicketCell | Block) -> int:
