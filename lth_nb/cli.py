@@ -7,8 +7,8 @@ __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson'
            'piece', 'status', 'claims', 'docs', 'bench', 'data_list', 'data_get', 'data_check', 'ticket_show',
            'ticket_verify', 'ticket_export', 'ticket_latency', 'results_publish', 'results_restore', 'results_merge']
 
-# %% ../nbs/13_cli.ipynb #366141a7
-import json, os, re, shutil, subprocess, sys, textwrap, time
+# %% ../nbs/13_cli.ipynb #35a021a2
+import json, os, re, shutil, signal, subprocess, sys, textwrap, time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,7 +75,7 @@ def _follow(command: list[str], log: Path, lock: int) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     guarded = [sys.executable, "-c", "from lth_nb.cli import _guard; _guard()", *command]
     bar, stopped, pipe = None, False, subprocess.PIPE
-    with open(log, "w", encoding="utf-8") as kept, subprocess.Popen(guarded, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=[lock], start_new_session=True) as process:
+    with _interrupted_by_sigterm(), open(log, "w", encoding="utf-8") as kept, subprocess.Popen(guarded, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=[lock], start_new_session=True) as process:
         try:
             for line in process.stdout:
                 kept.write(line); kept.flush()
@@ -89,13 +89,28 @@ def _follow(command: list[str], log: Path, lock: int) -> int:
     if bar is None and not process.returncode: typer.echo("nothing to do: every run, paper and page is up to date")
     if process.returncode:
         said = [l for l in log.read_text(encoding="utf-8").splitlines() if l.strip() and not l.startswith(("Command ", "Select jobs", "Execute "))]
-        typer.echo("\n".join(said[-40:]) + f"\nlth: a run failed; all of Snakemake's words are in {log}", err=True)
+        typer.echo("\n".join([*said[-40:], f"lth: a run failed; all of Snakemake's words are in {log}", *_errors(said)]), err=True)
     return process.returncode
+
+# %% ../nbs/13_cli.ipynb #8044440f
+def _errors(lines: list[str]) -> list[str]:
+    "The errors that runs ended with, each once, without those of the programs around them."
+    around = ("CalledProcessError", "RuleException", "WorkflowError", "PapermillExecutionError", "papermill.")
+    return list(dict.fromkeys(l.strip() for l in lines if re.match(r"\s*[A-Za-z.]*(Error|Exception): ", l) and not l.strip().startswith(around)))
+
+
+@contextmanager
+def _interrupted_by_sigterm():
+    "SIGTERM is taken as Ctrl-C, also where the shell has that ignored."
+    def stop(*_): raise KeyboardInterrupt
+    before = signal.signal(signal.SIGTERM, stop)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
 
 # %% ../nbs/13_cli.ipynb #2a4f382a
 def _guard():
     "The process between `lth run` and Snakemake: when `lth` ends, however it does, standard input ends, and Snakemake and its runs are stopped."
-    import signal, threading
+    import threading
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
     def stop_with_parent():
         os.read(0, 1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ENVIRONMENT, ROOT, TINY, run
@@ -109,6 +110,14 @@ def test_a_missing_data_set_says_how_to_get_it(home):
     assert done.returncode == 1 and "blood_cells.npz" in done.stderr and "data" in done.stderr and not (home/"data"/"tickets").exists(), done.stderr
 
 
+def test_an_unusable_file_stops_before_anything_runs(home):
+    (home/"data"/"raw").mkdir(parents=True)
+    np.savez(home/"data"/"raw"/"floats.npz", **{f"{s}_{part}": np.zeros((9, 8, 8)) if part == "images" else np.arange(9) % 3 for s in ("train", "test") for part in ("images", "labels")})
+    (home/"tiny.yaml").write_text(TINY.replace("targets: digits", "targets: floats"))
+    done = study(home, check=False)
+    assert done.returncode == 1 and "floats.npz: train_images has dtype float64; store" in done.stderr and "Traceback" not in done.stderr and not (home/"data"/"tickets").exists(), done.stderr
+
+
 def test_papermill_refuses_a_parameter_the_notebook_does_not_have(home):
     out = home/"out.ipynb"
     done = run("papermill", "--no-progress-bar", "--cwd", ROOT/"nbs", ROOT/"nbs"/"runs"/"transfer.ipynb", out, "-p", "sorce", "mnist_5k", home=home, check=False)
@@ -125,7 +134,7 @@ def test_two_runs_at_a_time_are_refused(home):
     assert done.returncode == 1 and "another run is at work" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_stopping_lth_stops_its_runs(home, how):
     (home/"tiny.yaml").write_text(TINY.replace("length: 20it", "length: 200000it"))
     command = [sys.executable, "-m", "lth_nb.cli", "run", str(home/"tiny.yaml"), "--jobs", "2", "--until", "results"]
@@ -137,7 +146,7 @@ def test_stopping_lth_stops_its_runs(home, how):
     time.sleep(1)
     started.send_signal(how)
     said = started.communicate(timeout=90)[0]
-    if how == signal.SIGINT: assert started.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said, said
+    if how != signal.SIGKILL: assert started.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said, said
     while others() and time.time() < deadline + 60: time.sleep(0.2)
     assert not others()
 
