@@ -753,7 +753,8 @@ def status(
     for cell in (*ticket_cells(study), *transfer_cells(study)):
         file = cell_file(study, cell, paths)
         started, networks = file.with_suffix(".rows.csv"), _size(study, cell)
-        rows = networks if file.is_file() else len(read_results(started)) if started.is_file() else 0
+        found = sum(ticket_file(study, cell, seed, paths).is_file() for seed in cell.seeds) / len(cell.seeds) if isinstance(cell, TicketCell) else 0  # whole tickets of a search that was stopped
+        rows = networks if file.is_file() else len(read_results(started)) if started.is_file() else round(found * networks)
         lines.append(dict(kind=file.parent.name, run=file.stem, networks=networks, rows=rows, done=file.is_file(), changed=" ".join(stale.get(file, []))))
     return pd.DataFrame(lines)
 
