@@ -18,7 +18,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.transforms import Bbox
+from PIL import Image
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .core import Paths, write_atomically
@@ -365,7 +365,7 @@ def plot_gain_by_part(
         _numbers(ax, image, table.to_numpy(), "{:+.1f}")
         ax.set_xticks(range(len(WEIGHTS)), WEIGHTS)
         ax.set_yticks(range(len(masks)), masks)
-        ax.set_title(textwrap.fill(on.replace("_", " "), 34))
+        ax.set_title(textwrap.fill(on.replace("_", " "), 28))
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
     fig.colorbar(image, ax=grid, label="over scratch (points)")
     return fig
@@ -523,6 +523,20 @@ def _source_line(frame: pd.DataFrame, info: dict) -> str:
     return f"study {info['study']} ({info['scale'].split(':')[0]})" + (f", {n} seed{'s' * (n != 1)}" if n else "")
 
 
+def _stacked(fig, line: str) -> Image.Image:
+    "A figure as an image, with a line of small print below it."
+    def drawn(figure):
+        figure.savefig(into := io.BytesIO(), format="png")
+        return Image.open(into).convert("RGB")
+    with use_style():
+        foot = matplotlib.figure.Figure(figsize=(fig.get_size_inches()[0], 0.24))
+        foot.text(0.08 / fig.get_size_inches()[0], 0.5, line, va="center", fontsize="x-small", color=GREY)
+        above, below = drawn(fig), drawn(foot)
+    whole = Image.new("RGB", (above.width, above.height + below.height), "white")
+    whole.paste(above, (0, 0)); whole.paste(below, (0, above.height))
+    return whole
+
+# %% ../nbs/11_plots.ipynb #98e55592
 def save_figure(
     fig,                        # matplotlib Figure or Axes
     name: str,                  # file name without ending: lower-case letters, digits and dashes
@@ -536,12 +550,7 @@ def save_figure(
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name): raise ValueError(f"figure name {name!r}: use lower-case letters, digits and dashes")
     if "study" in frame and set(frame.study) != {info["study"]}: raise ValueError(f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the information of {info['study']!r}")
     folder, image = Path(folder or Paths().figures), io.BytesIO()
-    fig = getattr(fig, "figure", fig)
-    wide, high = fig.get_size_inches()
-    with use_style():
-        line = fig.text(0.08 / wide, -0.02 / high, _source_line(frame, info), ha="left", va="top", fontsize="x-small", color=GREY)
-        fig.savefig(image, format="png", metadata={"Software": None}, bbox_inches=Bbox.from_extents(0, -0.22, wide, high))
-        line.remove()
+    _stacked(getattr(fig, "figure", fig), _source_line(frame, info)).save(image, "PNG", optimize=True)
     made = dict(figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"], matplotlib=matplotlib.__version__,
         image_sha256=hashlib.sha256(image.getvalue()).hexdigest(), **_made_of(frame, info))
     with write_atomically(folder/f"{name}.png", "wb") as f: f.write(image.getvalue())
