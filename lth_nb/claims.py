@@ -363,10 +363,13 @@ def _table(rows: list[dict], columns: list[str], info: dict) -> pd.DataFrame:
     table["verdict"] = [verdict(r.kind, r.low, r.high, r.p_holm, r.margin) for r in table.itertuples()]
     return table.astype({"n": int}).assign(scale=info.get("scale", ""))
 
-# %% ../nbs/10_claims.ipynb #30c7f6a6
+# %% ../nbs/10_claims.ipynb #37278567
+def _is_dense(contrast: Contrast) -> bool: return {contrast.a["arm"], contrast.b["arm"]} <= set(DENSE)  # on both sides, so that there is no level
+
+
 def _other_levels(contrast: Contrast) -> str:
-    "The other rule for levels under which a contrast is shown too; none for one density, a drop, and what is only shown beside."
-    if not contrast.primary or contrast.level_b or contrast.level == "drop" or isinstance(contrast.level, float): return ""
+    "The other rule for levels under which a contrast is shown too; none for one density, a drop, dense networks, and what is only shown beside."
+    if not contrast.primary or contrast.level_b or contrast.level == "drop" or isinstance(contrast.level, float) or _is_dense(contrast): return ""
     return "sparse" if contrast.level == "chosen" else "chosen"
 
 
@@ -456,7 +459,7 @@ def verdict_contrasts(
         missing = "; ".join(_missing(read, contrast, len(pairs)) + left)
         other = {} if turned is None else _judged(_balanced(turned)[0].groupby("seed")["difference"].mean(), contrast.kind, claim.margin)
         rows.append(_row(claim, contrast, kept, kept.groupby("seed")["difference"].mean(), cells=kept.groupby(CELL).ngroups, targets=kept["target"].nunique(), missing=missing,
-            levels=_level_words(contrast.level), other_levels=_other_levels(contrast), **{f"other_{k}": other.get(k, np.nan) for k in ("difference", "low", "high", "p")}))
+            levels="dense networks" if _is_dense(contrast) else _level_words(contrast.level), other_levels=_other_levels(contrast), **{f"other_{k}": other.get(k, np.nan) for k in ("difference", "low", "high", "p")}))
     table = _table(rows, ["cells", "targets", "missing", "levels", "other_levels", *_OTHER], info)
     table["other_p_holm"] = table.groupby(["id", "primary"])["other_p"].transform(lambda p: holm(p.astype(float))) if len(table) else []
     table["other_verdict"] = [verdict(r.kind, r.other_low, r.other_high, r.other_p_holm, r.margin) if r.other_levels else "" for r in table.itertuples()]

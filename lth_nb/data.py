@@ -637,6 +637,7 @@ def count_images(
     name: str,                   # as for `load_dataset`
     fraction: float = 1.0,       # of the training images
     paths: Paths | None = None,  # where to look; `None`: this project
+    resplit: bool = False,       # as for `load_dataset`
 ) -> int | None:                 # `None`: not here, and the table has no number
     "How many training images `load_dataset` gives, read off labels or file names alone; of a set that is not here, the published number."
     paths = paths or Paths()
@@ -646,7 +647,8 @@ def count_images(
     if path and path.is_file():
         with np.load(path) as file: labels = {s: file[f"{s}_labels"].ravel() for s in SPLITS if f"{s}_labels" in file}
     elif path and _reader(path) is _read_folder: labels = {s: np.unique([f.parent.name for f in files], return_inverse=True)[1] for s, files in _files_in(path)[0].items()}
-    else: return len(load_dataset(name, fraction=fraction, paths=paths).train_labels)
+    else: return len(load_dataset(name, fraction=fraction, paths=paths, resplit=resplit).train_labels)
+    if resplit: labels = {"all": np.concatenate([*labels.values()])}
     train = _divided({s: (torch.from_numpy(y.astype(np.int64)),) * 2 for s, y in labels.items()}, 0)["train"][1]
     return len(_kept(train, half, fraction, 0))
 

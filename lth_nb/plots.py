@@ -18,8 +18,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from PIL import Image
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
 
 from .core import Paths, write_atomically
 from .results import KEY, SCHEMA, table_hash

@@ -661,16 +661,17 @@ def publish(
         if (versions > 1).any(): raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); delete the runs under {paths.runs/study.study} that used the old one")
     if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
     before = read_study_info(table).get("train_images", {}) if table.is_file() else {}
-    write_results(rows, {**study_info(study), "runs": len(every), "runs_missing": len(lacking), "train_images": before | _images_of(study, rows, paths)}, table)
+    write_results(rows, {**study_info(study), "runs": len(every), "runs_missing": len(lacking), "train_images": _images_of(study, rows, before, paths)}, table)
     return table
 
-# %% ../nbs/12_study.ipynb #78cb8d8d
-def _images_of(study: Study, rows: pd.DataFrame, paths: Paths) -> dict[str, dict[str, int]]:
-    "target -> fraction -> its training images, of the targets that are here or whose number is published."
-    count = lambda name, fraction: len(load_dataset(name, fraction=fraction, paths=paths, **study.data_of(name, 0)).train_labels) if name in study.resplit and is_here(name, paths) else count_images(name, fraction, paths)
-    rows = rows[rows["arm"] != "imp"]
-    found = {(n, f): count(n, f) for n, f in sorted({*zip(rows["target"], rows["fraction"])})}
-    return {name: {f"{f:g}": k for (n, f), k in found.items() if n == name and k} for name in sorted({n for (n, _), k in found.items() if k})}
+# %% ../nbs/12_study.ipynb #e980c557
+def _images_of(study: Study, rows: pd.DataFrame, before: dict, paths: Paths) -> dict[str, dict[str, int]]:
+    "target -> fraction -> its training images; of a target that is not here what was noted before, or nothing."
+    found, rows = {}, rows[rows["arm"] != "imp"]
+    for name, fraction in sorted({*zip(rows["target"], rows["fraction"])}):
+        images = count_images(name, fraction, paths, name in study.resplit) or before.get(name, {}).get(f"{fraction:g}")
+        if images: found.setdefault(name, {})[f"{fraction:g}"] = images
+    return found
 
 
 def study_info(study: Study) -> dict:
@@ -804,7 +805,7 @@ def _expected_seconds(study: Study, cell: Block, paths: Paths) -> float:
     found, usual = [0.0], next(iter(study.recipes.values())).input_size(study.image_size)
     for m, r, name, fraction in {*searches, *((n.model, study.recipes[n.recipe], n.target, n.fraction) for n in networks_of(study, cell))}:
         if m not in study.images_per_second: continue
-        images = count_images(name, fraction, paths) or ceil(ASSUMED_IMAGES * fraction)
+        images = count_images(name, fraction, paths, name in study.resplit) or ceil(ASSUMED_IMAGES * fraction)
         pixels = (r.input_size(study.size_of(name)) / usual)**2
         found.append(count_steps(r.length, steps_per_epoch(images, r.batch_size)) * min(r.batch_size, images) * pixels / study.images_per_second[m])
     return max(found)
@@ -883,7 +884,7 @@ def plan(
     "What a study will cost if every run uses its whole budget; of a data set that is not here the published number of images counts, or ASSUMED_IMAGES."
     paths, sizes, lines, usual = paths or Paths(), {}, [], next(iter(study.recipes.values())).input_size(study.image_size)
     for (kind, model, recipe, name, fraction), networks in Counter(_trainings(study)).items():
-        if (name, fraction) not in sizes: sizes[name, fraction] = count_images(name, fraction, paths) or ceil(ASSUMED_IMAGES * fraction)
+        if (name, fraction) not in sizes: sizes[name, fraction] = count_images(name, fraction, paths, name in study.resplit) or ceil(ASSUMED_IMAGES * fraction)
         images = sizes[name, fraction]
         steps = count_steps(recipe.length, steps_per_epoch(images, recipe.batch_size))
         lines.append(dict(kind=kind, model=model, pixels=recipe.input_size(study.size_of(name)), batch_size=recipe.batch_size, networks=networks, images=networks * steps * min(recipe.batch_size, images),
