@@ -492,14 +492,15 @@ def verdicts(
     rows = []
     for id, claim in claims.items():
         mine, of = contrasts[(contrasts["id"] == id) & contrasts["primary"]], cells[(cells["id"] == id) & cells["primary"]]["verdict"]
-        one = _deciding(mine)
+        one = two = _deciding(mine)
         lacking = "; ".join(f"{r.contrast}: {r.missing}" if len(mine) > 1 else r.missing for r in mine.itertuples() if r.missing)
         against = int(of.isin(["contradicted", "b > a"]).sum())
         turned = mine.assign(verdict=mine["other_verdict"], p_holm=mine["other_p_holm"]) if mine["other_levels"].nunique() == 1 and mine["other_levels"].all() else None
+        if turned is not None and one["verdict"] != "not measured": two = mine.loc[_deciding(turned).name]  # what would decide under the other rule for levels
         decided = [f"{a} ahead of {b}" for r in mine.itertuples() if ">" in r.verdict for a, b in [_two(r.contrast)[:: 1 if r.verdict == "a > b" else -1]]]
         rows.append(dict(id=id, claim=", ".join(filter(None, (claim.paper, claim.where))), words=claim.words, paper_numbers=claim.numbers, contrast=one["contrast"], kind=one["kind"],
             margin=claim.margin, short=claim.short, **one[["n", "difference", "low", "high", "t_low", "t_high", "effect_size", "p", "p_holm", "verdict", "best_of_test"]], missing=lacking,
-            levels=one["levels"], other_levels=one["other_levels"], other_difference=one["other_difference"], other_p_holm=one["other_p_holm"], other_verdict="" if turned is None or one["verdict"] == "not measured" else _deciding(turned)["verdict"],
+            levels=one["levels"], other_contrast=two["contrast"], other_verdict="" if turned is None or one["verdict"] == "not measured" else two["other_verdict"], **two[["other_levels", "other_difference", "other_p_holm"]],
             decided="; ".join(decided), comparisons=int((mine["verdict"] != "not measured").sum()), comparisons_asked=len(mine), targets=one["targets"], cells=len(of), cells_for=int(of.isin(["reproduced", "a > b"]).sum()), cells_against=against, scale=info.get("scale", "")))
     return pd.DataFrame(rows)
 
@@ -570,7 +571,8 @@ def other_words(
     best = "" if np.isnan(row.best_of_test) else f"read off the test set {row.best_of_test:+.1f}"
     if not row.other_levels or np.isnan(row.other_difference): return f"; {best}" if best else ""
     where = {"chosen": "at levels chosen on validation data", "sparse": f"averaged over {_level_words('sparse')}"}[row.other_levels]
-    other = f"{where} {row.other_difference:+.1f}, p = {row.other_p_holm:.2g}" + (f", {row.other_verdict}" if row.other_verdict and row.other_verdict not in ("a > b", "b > a", row.verdict) else "")
+    which = "" if getattr(row, "other_contrast", row.contrast) == row.contrast else f"{row.other_contrast} "
+    other = f"{where} {which}{row.other_difference:+.1f}, p = {row.other_p_holm:.2g}" + (f", {row.other_verdict}" if row.other_verdict and row.other_verdict not in ("a > b", "b > a", row.verdict) else "")
     return "; " + "; ".join(filter(None, (other, best) if row.other_levels == "chosen" else (best, other)))
 
 # %% ../nbs/10_claims.ipynb #687092f0
@@ -582,9 +584,9 @@ def claim_cards(
     cards = {}
     for row in table.itertuples():
         tally = f" In {row.cells_for} of {row.cells} cells by itself, against it in {row.cells_against}." if row.cells and row.kind != "open" else ""
-        text = f"{row.id} ({row.claim}): {_sentence(row)}.{tally} The paper: {row.paper_numbers}. Scale: {row.scale}"
+        text = f"{row.id} ({row.claim}): {_sentence(row)}.{tally} The paper: {row.paper_numbers}. {row.scale[:1].upper()}{row.scale[1:]}"
         if contrasts is not None and row.kind == "open":
-            text = f"{row.id} ({row.claim}): {row.words} Scale: {row.scale}\n" + "".join(f"\n- {_sentence(c)}" for c in contrasts[contrasts["id"] == row.id].itertuples())
+            text = f"{row.id} ({row.claim}): {row.words} {row.scale[:1].upper()}{row.scale[1:]}\n" + "".join(f"\n- {_sentence(c)}" for c in contrasts[contrasts["id"] == row.id].itertuples())
         cards[row.id] = text
     return cards
 

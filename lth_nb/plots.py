@@ -75,8 +75,9 @@ _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, mark
 
 
 def _words(name: str) -> str:
-    "A data set's name as it is written in a figure."
-    return SOURCE_STYLE[name].label if name in SOURCE_STYLE else str(name).replace("_", " ")
+    "A data set's name, or a panel's title with such names in it, as it is written in a figure."
+    if name in SOURCE_STYLE: return SOURCE_STYLE[name].label
+    return re.sub(r"\w+", lambda word: SOURCE_STYLE[word[0]].label if word[0] in SOURCE_STYLE and word[0] != "own" else word[0].replace("_", " "), str(name))
 
 # %% ../nbs/11_plots.ipynb #542a86b9
 def looks(
@@ -365,7 +366,7 @@ def plot_gain_by_part(
         _numbers(ax, image, table.to_numpy(), "{:+.1f}")
         ax.set_xticks(range(len(WEIGHTS)), WEIGHTS)
         ax.set_yticks(range(len(masks)), masks)
-        ax.set_title(textwrap.fill(on.replace("_", " "), 28))
+        ax.set_title(textwrap.fill(_words(on), 28))
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
     fig.colorbar(image, ax=grid, label="over scratch (points)")
     return fig
@@ -406,7 +407,7 @@ def plot_winners(
             x, y = levels.index(row.level), list(names).index(row.recipe)
             ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color, alpha=1.0 if row.surely else 0.35, linewidth=0))
             ax.text(x, y, f"+{row.lead:.1f}", ha="center", va="center", color="white" if row.surely and row.winner != "original" else "black")
-        ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(names) - 0.5, -0.5), title=textwrap.fill(on.replace("_", " "), 40), xlabel="weights remaining (%)")
+        ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(names) - 0.5, -0.5), title=textwrap.fill(_words(on), 40), xlabel="weights remaining (%)")
         ax.set_xticks(range(len(levels)), [f"{100 * part[part.level == l].density.mean():.2g}" for l in levels])
         ax.set_yticks(range(len(names)), list(names.values()))
         ax.grid(False)
