@@ -528,12 +528,12 @@ def in_panels(
     rows: pd.DataFrame,             # rows of one study
     columns: tuple = ("target", "fraction", "model", "source"),  # what rows of one panel share; scratch goes into the panels of every source
 ) -> pd.DataFrame:                  # the rows with their panel's title in the column `on`
-    "Rows grouped for a figure; a title names what differs between panels, and always target and source."
+    "Rows grouped for a figure; a title names the target, and what else differs between panels."
     keys, ticketed, scratch = [*columns], rows[rows["source"] != ""], rows[rows["source"] == ""]
     if "source" in keys: scratch = scratch.drop(columns="source").merge(ticketed[keys].drop_duplicates())
     rows = pd.concat([ticketed, scratch], ignore_index=True)
     words = dict(fraction=lambda r: f"{r['fraction']:.0%} of its data", source=lambda r: "own" if r["source"] == r["target"] else f"from {r['source']}")
-    named = [c for c in keys if c in ("target", "source") or rows[c].nunique() > 1]
+    named = [c for c in keys if c == "target" or rows[c].nunique() > 1]
     on = [", ".join(words.get(c, lambda r: str(r[c]))(r) for c in named) for r in rows[list({*keys, "source", "target"})].to_dict("records")]
     return rows.assign(on=pd.Series(on, index=rows.index, dtype=str), source=rows["source"].where(rows["arm"] != "scratch", ""))
 

@@ -348,6 +348,17 @@ def gain_by_part(
     return pd.DataFrame(rows)
 
 # %% ../nbs/11_plots.ipynb #ac1c139f
+def _in_rows(table: pd.DataFrame, by: str, order: list, columns: int, width: float, height: float, more: float):
+    "A figure with a panel for each `on`, those with the most rows first, each as high as its own rows; yields panel, title, its part and its rows."
+    panels = sorted(table.groupby("on"), key=lambda panel: -panel[1][by].nunique())
+    columns = min(columns, len(panels))
+    lines = [panels[i:i + columns] for i in range(0, len(panels), columns)]
+    ticks = [[x for x in order if any(x in set(part[by]) for _, part in line)] for line in lines]
+    fig, grid = plt.subplots(len(lines), columns, squeeze=False, figsize=(width * columns + more, sum(height * len(t) + 1.3 for t in ticks)), sharey="row", height_ratios=[*map(len, ticks)])
+    for ax in grid.flat[len(panels):]: ax.set_visible(False)
+    return fig, [(ax, textwrap.fill(_words(on), round(9 * width)), part, t) for line, axes, t in zip(lines, grid, ticks) for ax, (on, part) in zip(axes, line)]
+
+
 @use_style()
 def plot_gain_by_part(
     gains: pd.DataFrame,   # as made by `gain_by_part`
@@ -355,20 +366,16 @@ def plot_gain_by_part(
 ):                         # matplotlib Figure
     "A grid of masks by weights a panel; blue is better than training a dense network from scratch."
     if gains.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
-    panels, reach = list(gains.groupby("on")), max(1.0, gains.gain.abs().max())
-    masks = [m for m in MASKS if m in set(gains["mask"])]
-    height = -(-len(panels) // columns)
-    columns = min(columns, len(panels))
-    fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(3.3 * columns + 2.6, (0.55 * len(masks) + 1.3) * height), sharey=True)
-    for ax, (on, part) in zip(grid.flat, panels):
+    reach = max(1.0, gains.gain.abs().max())
+    fig, panels = _in_rows(gains, "mask", [*MASKS], columns, width=3.3, height=0.55, more=2.6)
+    for ax, title, part, masks in panels:
         table = part.pivot(index="mask", columns="weights", values="gain").reindex(index=masks, columns=WEIGHTS)
         image = ax.imshow(table, aspect="auto", cmap="RdBu", vmin=-reach, vmax=reach)
         _numbers(ax, image, table.to_numpy(), "{:+.1f}")
         ax.set_xticks(range(len(WEIGHTS)), WEIGHTS)
         ax.set_yticks(range(len(masks)), masks)
-        ax.set_title(textwrap.fill(_words(on), 28))
-    for ax in grid.flat[len(panels):]: ax.set_visible(False)
-    fig.colorbar(image, ax=grid, label="over scratch (points)")
+        ax.set_title(title)
+    fig.colorbar(image, ax=[panel[0] for panel in panels], label="over scratch (points)")
     return fig
 
 # %% ../nbs/11_plots.ipynb #3a9712ec
@@ -398,20 +405,17 @@ def plot_winners(
     "A coloured cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
     if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
-    names, panels = {r: n for r, n in names.items() if r in set(table.recipe)}, list(table.groupby("on"))
-    height, columns = -(-len(panels) // columns), min(columns, len(panels))
-    fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(4.0 * columns + 1.4, (0.5 * len(names) + 1.25) * height), sharey=True)
-    for ax, (on, part) in zip(grid.flat, panels):
+    fig, panels = _in_rows(table[table.recipe.isin(names)], "recipe", [*names], columns, width=4.0, height=0.5, more=1.4)
+    for ax, title, part, recipes in panels:
         levels = sorted(part.level.unique())
-        for row in part[part.recipe.isin(names)].itertuples():
-            x, y = levels.index(row.level), list(names).index(row.recipe)
+        for row in part.itertuples():
+            x, y = levels.index(row.level), recipes.index(row.recipe)
             ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color, alpha=1.0 if row.surely else 0.35, linewidth=0))
             ax.text(x, y, f"+{row.lead:.1f}", ha="center", va="center", color="white" if row.surely and row.winner != "original" else "black")
-        ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(names) - 0.5, -0.5), title=textwrap.fill(_words(on), 40), xlabel="weights remaining (%)")
+        ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(recipes) - 0.5, -0.5), title=title, xlabel="weights remaining (%)")
         ax.set_xticks(range(len(levels)), [f"{100 * part[part.level == l].density.mean():.2g}" for l in levels])
-        ax.set_yticks(range(len(names)), list(names.values()))
+        ax.set_yticks(range(len(recipes)), [names[r] for r in recipes])
         ax.grid(False)
-    for ax in grid.flat[len(panels):]: ax.set_visible(False)
     _winner_legend(fig, [a for a in ARM_STYLE if a in set(table.winner) | set(table.second)])
     return fig
 
@@ -519,9 +523,10 @@ def _made_of(frame: pd.DataFrame, info: dict) -> dict:
 
 # %% ../nbs/11_plots.ipynb #a40ea4cd
 def _source_line(frame: pd.DataFrame, info: dict) -> str:
-    "Study, scale and number of seeds, so that a figure that is copied elsewhere still says what it shows."
+    "Study, scale, number of seeds and a source that all rows share, so that a figure that is copied elsewhere still says what it shows."
     n = frame["seed"].nunique() if "seed" in frame else len(info.get("seeds", []))
-    return f"study {info['study']} ({info['scale'].split(':')[0]})" + (f", {n} seed{'s' * (n != 1)}" if n else "")
+    sources = {*frame["source"].fillna("")} - {""} if "source" in frame else ()
+    return f"study {info['study']} ({info['scale'].split(':')[0]})" + (f", {n} seed{'s' * (n != 1)}" if n else "") + (f", source: {_words(*sources)}" if len(sources) == 1 else "")
 
 
 def _stacked(fig, line: str) -> Image.Image:
