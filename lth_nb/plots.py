@@ -367,7 +367,7 @@ def plot_gain_by_part(
     "A grid of masks by weights a panel; blue is better than training a dense network from scratch."
     if gains.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
     reach = max(1.0, gains.gain.abs().max())
-    fig, panels = _in_rows(gains, "mask", [*MASKS], columns, width=3.3, height=0.55, more=2.6)
+    fig, panels = _in_rows(gains.dropna(subset="gain"), "mask", [*MASKS], columns, width=3.3, height=0.55, more=2.6)
     for ax, title, part, masks in panels:
         table = part.pivot(index="mask", columns="weights", values="gain").reindex(index=masks, columns=WEIGHTS)
         image = ax.imshow(table, aspect="auto", cmap="RdBu", vmin=-reach, vmax=reach)
