@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .core import Paths
+from .results import seeds_in_words
 from .statistics import choose_level, detectable_effect, equivalence, holm, non_inferiority, paired_difference
 
 # %% ../nbs/10_claims.ipynb #f43b976a
@@ -597,12 +598,12 @@ def study_banner(
 ) -> str:                 # one paragraph of Markdown
     "Which study, at which scale, how much of it, and which effects its seeds can show."
     n, sets = frame["seed"].nunique(), frame["target"][frame["arm"] != "imp"].nunique()
-    power = f"; a paired test sees effects above d = {detectable_effect(n):.1f} (80% power)" if n > 1 else "; one seed shows no effect"
+    power = f"; a paired test of {n} sees effects above d = {detectable_effect(n):.1f} (80% power)" if n > 1 else "; one seed shows no effect"
     images = [k for name, of in info.get("train_images", {}).items() if name in {*frame["target"]} for k in of.values()]
     trained = f" with {min(images):,}{f' to {max(images):,}' * (min(images) < max(images))} training images" if images else ""
     part = f"; {info['runs_missing']} of its {info['runs']} runs are still to come" if info.get("runs_missing") and "runs" in info else ""
     return (f"**Study `{info['study']}`** ({info['scale'].rstrip('.')}): {len(frame):,} networks, {', '.join(sorted(frame['model'].unique()))}, {sets} target{'s' * (sets != 1)}{trained}, "
-            f"{n} seed{'s' * (n != 1)}{power}{part}.")
+            f"{seeds_in_words(frame)}{power}{part}.")
 
 # %% ../nbs/10_claims.ipynb #a5af2261
 def compact(

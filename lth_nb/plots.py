@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from .core import Paths, write_atomically
-from .results import KEY, SCHEMA, table_hash
+from .results import KEY, SCHEMA, seeds_in_words, table_hash
 from .statistics import paired_difference, summarise
 
 # %% ../nbs/11_plots.ipynb #e844b9b4
@@ -507,10 +507,8 @@ def caption(
     "What is shown, how many seeds and networks, what the band is, which study."
     if frame.empty: raise ValueError("there are no rows to describe")
     frame = _networks(frame)
-    seeds = frame.groupby([c for c in KEY if c not in ("seed", "level")], dropna=False).seed.nunique()
-    n = " to ".join(map(str, sorted({seeds.min(), seeds.max()}))) + (" seeds" if seeds.max() > 1 else " seed")
     studies = f"Study {', '.join(sorted(frame.study.unique()))}" + (f": {info['scale'].rstrip('.')}." if info else ".")
-    return f"{what.rstrip('.')}. Mean over {n}" + (f"; {band}" if band and seeds.max() > 1 else "") + f"; {len(frame)} networks. {studies}"
+    return f"{what.rstrip('.')}. Mean over {seeds_in_words(frame)}" + (f"; {band}" if band and frame["seed"].nunique() > 1 else "") + f"; {len(frame)} networks. {studies}"
 
 # %% ../nbs/11_plots.ipynb #2b6006c8
 def _made_of(frame: pd.DataFrame, info: dict) -> dict:
@@ -524,9 +522,10 @@ def _made_of(frame: pd.DataFrame, info: dict) -> dict:
 # %% ../nbs/11_plots.ipynb #a40ea4cd
 def _source_line(frame: pd.DataFrame, info: dict) -> str:
     "Study, scale, number of seeds and a source that all rows share, so that a figure that is copied elsewhere still says what it shows."
-    n = frame["seed"].nunique() if "seed" in frame else len(info.get("seeds", []))
+    n = len(info.get("seeds", []))
+    seeds = seeds_in_words(frame) if "seed" in frame else f"{n} seed{'s' * (n != 1)}" if n else ""
     sources = {*frame["source"].fillna("")} - {""} if "source" in frame else ()
-    return f"study {info['study']} ({info['scale'].split(':')[0]})" + (f", {n} seed{'s' * (n != 1)}" if n else "") + (f", source: {_words(*sources)}" if len(sources) == 1 else "")
+    return f"study {info['study']} ({info['scale'].split(':')[0]})" + f", {seeds}" * bool(seeds) + (f", source: {_words(*sources)}" if len(sources) == 1 else "")
 
 
 def _stacked(fig, line: str) -> Image.Image:
