@@ -400,9 +400,9 @@ def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, tell=N
     raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; delete it and the runs that used it, or bring the old images back")
 
 
-def _stamp() -> dict:
-    "The columns that say where a row was made."
-    made = provenance()
+def _stamp(made: dict | None = None) -> dict:
+    "The columns that say where a row was made: here, or where its tickets were found."
+    made = made or provenance()
     return {k: made[k] for k in ("device", "torch", "commit")}
 
 # %% ../nbs/12_study.ipynb #c2a23777
@@ -417,7 +417,7 @@ def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) ->
     rows, total = [], sum(p.numel() for p in net.parameters())
     for line in h["levels"]:
         mask = tickets.mask(line["level"])
-        rows.append({**keys, **line, **hashes, **_stamp(), "dead_layers": len(line["dead_layers"]), "params": total - sum(int((~m).sum()) for m in mask.values()),
+        rows.append({**keys, **line, **hashes, **_stamp(h["provenance"]), "dead_layers": len(line["dead_layers"]), "params": total - sum(int((~m).sum()) for m in mask.values()),
             "flops": float(count_flops(net, h["image_size"], h["channels"], mask))})
     return rows
 
