@@ -533,7 +533,7 @@ def in_panels(
     keys, ticketed, scratch = [*columns], rows[rows["source"] != ""], rows[rows["source"] == ""]
     if "source" in keys: scratch = scratch.drop(columns="source").merge(ticketed[keys].drop_duplicates())
     rows = pd.concat([ticketed, scratch], ignore_index=True)
-    words = dict(fraction=lambda r: f"{r['fraction']:.0%} of its data", source=lambda r: "own" if r["source"] == r["target"] else f"from {r['source']}")
+    words = dict(fraction=lambda r: f"{r['fraction']:.0%} of its data", head=lambda r: {"mlp": "two-layer"}.get(r["head"], r["head"]) + " head", source=lambda r: "own" if r["source"] == r["target"] else f"from {r['source']}")
     named = [c for c in keys if c == "target" or rows[c].nunique() > 1]
     on = [", ".join(words.get(c, lambda r: str(r[c]))(r) for c in named) for r in rows[list({*keys, "source", "target"})].to_dict("records")]
     return rows.assign(on=pd.Series(on, index=rows.index, dtype=str), source=rows["source"].where(rows["arm"] != "scratch", ""))

@@ -7,7 +7,7 @@ __all__ = ['BLACK', 'ORANGE', 'SKY', 'GREEN', 'BLUE', 'RED', 'PURPLE', 'GREY', '
            'MASKS', 'WEIGHTS', 'VERDICT_STYLE', 'STD_BAND', 'INTERVAL', 'VERDICTS', 'use_style', 'Look', 'looks',
            'plot_accuracy_by_sparsity', 'plot_panels', 'transfer_matrix', 'plot_transfer_matrix', 'seed_differences',
            'plot_pairs', 'plot_decomposition', 'gain_by_part', 'plot_gain_by_part', 'winners', 'plot_winners',
-           'plot_verdicts', 'plot_rewinding', 'caption', 'save_figure']
+           'plot_verdicts', 'plot_rewinding', 'caption', 'save_figure', 'show_figure']
 
 # %% ../nbs/11_plots.ipynb #8b966dd0
 import hashlib, io, json, re, textwrap
@@ -68,8 +68,10 @@ SOURCE_STYLE = {  # 'own': the target itself
     "own": Look("the target's own", BLUE, "o"), "cifar10": Look("CIFAR-10", GREEN, "s"), "cifar100": Look("CIFAR-100", ORANGE, "^"),
     "fashion_mnist": Look("Fashion-MNIST", RED, "D"), "tiny_imagenet20": Look("Tiny ImageNet (20)", PURPLE, "v"),
     "svhn": Look("SVHN", SKY, "P"), "mnist": Look("MNIST", GREY, "X"), "mnist_5k": Look("MNIST (5,000)", GREEN, "X", "--"),
-    "digits": Look("digits", ORANGE, "h", "--"), "kmnist": Look("KMNIST", PURPLE, "P", "--"), "blood_cells": Look("blood cells", RED, "s", "--"),
+    "digits": Look("digits", ORANGE, "h", "--"), "kmnist": Look("KMNIST", PURPLE, "P", "--"), "blood_cells": Look("blood cells", PURPLE, "s", "--"), "cartoon_subject": Look("cartoon subject", SKY, "h", "--"),
+    "found on all": Look("found on all", BLUE, "p"), "found on 75%": Look("found on 75%", GREEN, "<"), "found on 50%": Look("found on 50%", ORANGE, ">"), "found on 25%": Look("found on 25%", RED, "*"),
 }
+_BUDGETS = [(0, (1.2, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (1.2, 3.2)), (0, (10, 2.5))]  # of a dense network under other recipes
 _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, marker in
            ((RED, "D"), (GREEN, "s"), (PURPLE, "v"), (ORANGE, "^"), (SKY, "P"), (GREY, "X"), (BLACK, "h"))]
 
@@ -85,7 +87,7 @@ def looks(
     names: list[str],      # all that a figure, or a set of figures, shows; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
     "How each name is drawn; names without a row of their own get looks that no other name in the list has."
-    table = ARM_STYLE if by == "arm" else SOURCE_STYLE
+    table, longer = ARM_STYLE if by == "arm" else SOURCE_STYLE, lambda recipe: re.sub(r"^.*-x(\d+)$", r"\1x the steps", recipe)
     def place(name): return (list(table).index(name.split(", ")[0]) if name.split(", ")[0] in table else len(table), name)
     found, dots = {}, {}
     for name in sorted(set(names), key=place):
@@ -96,7 +98,7 @@ def looks(
         elif not recipe: found[name] = table[arm]
         else:
             dots[arm] = dots.get(arm, 0) + 1
-            found[name] = table[arm]._replace(label=f"{table[arm].label.split(' (')[0]}, {recipe}", line=(0, (1.2, 1.2 * dots[arm])))
+            found[name] = table[arm]._replace(label=f"{table[arm].label.split(' (')[0]}, {longer(recipe)}", line=_BUDGETS[(dots[arm] - 1) % len(_BUDGETS)])
     return found
 
 # %% ../nbs/11_plots.ipynb #5540d474
@@ -281,21 +283,31 @@ def _forest(ax, labels: list[str], xlabel: str):
 
 def _estimate(ax, y: float, mean: float, low: float, high: float, look: Look, dots=()) -> None:
     "One estimate with its interval, and what it is the mean of as dots below."
-    if np.isfinite([low, high]).all(): ax.plot([low, high], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt")
-    ax.plot(mean, y, marker=look.marker, color=look.color, linestyle="", markersize=8)
+    if np.isfinite([low, high]).all(): ax.plot([low, high], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt", **(dict(marker="|", markersize=9, markeredgewidth=1.6) if len(dots) else {}))
+    ax.plot(mean, y, marker=look.marker, color=look.color, linestyle="", markersize=6 if len(dots) else 8)
     ax.plot(dots, np.full(len(dots), y + 0.28), color=GREY, marker="o", markersize=4.5, linestyle="", alpha=0.8)
 
 # %% ../nbs/11_plots.ipynb #b1119fc9
+def _contrast_words(name: str) -> str:
+    "A contrast such as 'ticket - finetuned, own data' in the words of the legends."
+    arms, *more = name.split(", ", 1)
+    label = lambda arm: ARM_STYLE[arm].label.replace("(mask + ", "(") if arm in ARM_STYLE else arm
+    return ", ".join([" − ".join(map(label, arms.split(" - "))), *more])
+
+
 @use_style()
 def plot_pairs(
     pairs: pd.DataFrame,   # one row a contrast, cell and seed; `difference` is a fraction
     by: str = "target",    # column with one row of the figure a value
+    margin: float | None = None,  # of a claim of "no worse", a fraction: a line at minus the margin; `None`: no line
     ax=None,               # matplotlib Axes; `None`: a figure of its own
 ):                         # matplotlib Axes
     "Mean and interval over seeds as a diamond with a bar, every seed as a dot below."
     if pairs.empty: raise ValueError("there are no pairs to draw; the study lacks one side of them")
     table = seed_differences(pairs, [by])
-    ax = _forest(ax, [_words(x) for x in table[by]], "difference in test accuracy (points)\ngrey dots: seeds")
+    said = "" if margin is None else f"\ndashed: margin of {100 * margin:g} point{'s' * (margin != 0.01)}"
+    ax = _forest(ax, [_contrast_words(x) if by == "contrast" else _words(x) for x in table[by]], "difference in test accuracy (points)\ngrey dots: seeds" + said)
+    if margin is not None: ax.axvline(-100 * margin, color=BLACK, linewidth=1, linestyle="--")
     for y, row in enumerate(table.itertuples()): _estimate(ax, y, row.mean, row.low, row.high, Look("", BLUE, "D"), row.seeds)
     return ax
 
@@ -319,7 +331,7 @@ def plot_decomposition(
         found = [c for name in contrasts for c in whole.index if c.split(",")[0] == name]
         rows += [(part, color, True)] * bool(found) + [(c, color, False) for c in found]
     if not rows: raise ValueError(f"none of these contrasts belongs to a part: {', '.join(whole.index)}")
-    ax = _forest(ax, [name for name, _, _ in rows], "difference in test accuracy (points)\ngrey dots: targets")
+    ax = _forest(ax, [name if heading else _contrast_words(name) for name, _, heading in rows], "difference in test accuracy (points)\ngrey dots: targets")
     for y, (name, color, heading) in enumerate(rows):
         if heading: ax.get_yticklabels()[y].set(fontweight="bold", color=color)
         else: _estimate(ax, y, *whole.loc[name, ["mean", "low", "high"]], Look("", color, "D"), targets["mean"][targets.contrast == name])
@@ -338,8 +350,11 @@ def gain_by_part(
     frame: pd.DataFrame,               # rows that agree in recipe, freeze, head and ticket recipe; `on` as made by `in_panels`
     densities: tuple = (0.0, 0.2),     # of the levels that are averaged
 ) -> pd.DataFrame:                     # one row a panel and arm: mask, weights, gain over scratch in points, seeds
-    "Mean gain over scratch of every combination of mask and weights, paired by seed."
-    sparse = frame[(frame.level == 0) | frame.density.round(3).between(*densities)]
+    "Mean gain over scratch of every combination of mask and weights, paired by seed, over the levels at which a panel has all its masks and weights."
+    frame = frame[frame.arm.isin([arm for arms in MASKS.values() for arm in arms])]
+    masked = frame[(frame.level > 0) & frame.density.round(3).between(*densities)]
+    levels = {on: set.intersection(*(set(arm.level) for _, arm in part.groupby("arm"))) for on, part in masked.groupby("on")}
+    sparse = pd.concat([frame[frame.level == 0], masked[[level in levels[on] for on, level in zip(masked.on, masked.level)]]])
     means = sparse.groupby(["on", "seed", "arm"]).test_accuracy.mean().unstack()
     if "scratch" not in means: raise ValueError("there is no scratch among the rows; the gain is over scratch")
     gains = 100 * means.sub(means.scratch, axis=0)
@@ -405,13 +420,14 @@ def plot_winners(
     "A coloured cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
     if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
-    fig, panels = _in_rows(table[table.recipe.isin(names)], "recipe", [*names], columns, width=4.0, height=0.5, more=1.4)
+    fig, panels = _in_rows(table[table.recipe.isin(names)], "recipe", [*names], columns, width=4.0, height=0.55, more=1.4)
     for ax, title, part, recipes in panels:
         levels = sorted(part.level.unique())
         for row in part.itertuples():
             x, y = levels.index(row.level), recipes.index(row.recipe)
             ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color, alpha=1.0 if row.surely else 0.35, linewidth=0))
-            ax.text(x, y, f"+{row.lead:.1f}", ha="center", va="center", color="white" if row.surely and row.winner != "original" else "black")
+            sign = {"ticket": r"$\theta_k$", "finetuned": r"$\theta_i$", "original": r"$\theta_0$", "reinit": "fresh"}.get(row.winner, row.winner)
+            ax.text(x, y, f"{sign}\n+{row.lead:.1f}", ha="center", va="center", fontsize=11, linespacing=0.95, color="white" if row.surely and row.winner != "original" else "black")
         ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(recipes) - 0.5, -0.5), title=title, xlabel="weights remaining (%)")
         ax.set_xticks(range(len(levels)), [f"{100 * part[part.level == l].density.mean():.2g}" for l in levels])
         ax.set_yticks(range(len(recipes)), [names[r] for r in recipes])
@@ -422,8 +438,8 @@ def plot_winners(
 
 def _winner_legend(fig, arms: list[str]) -> None:
     "One patch an arm below the axes."
-    patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms]
-    legend = fig.legend(patches, [f"{ARM_STYLE[a].label} ahead" for a in arms], loc="outside lower center", ncols=1 if fig.get_figwidth() < 6 else 2)
+    patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms] + [plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=0.35)]
+    legend = fig.legend(patches, [*(f"{ARM_STYLE[a].label} ahead" for a in arms), "pale: not for every seed"], loc="outside lower center", ncols=1 if fig.get_figwidth() < 6 else 2)
     fig.set_figheight(fig.get_figheight() + legend.get_window_extent(fig.canvas.get_renderer()).height / fig.dpi)
 
 # %% ../nbs/11_plots.ipynb #812c19a3
@@ -465,26 +481,29 @@ def plot_rewinding(
     lines: pd.DataFrame,  # of a connectivity run: measure, level, density, rewind, seed, barrier, target, test_accuracy
     stable: float = 0.02, # barrier below which training counts as stable, a fraction
 ):                        # matplotlib Figure
-    "Left the barrier of every pair of copies and their mean, right what tickets rewound to each step transfer, mean and one standard deviation."
-    panels = [m for m in ("barrier", "transfer") if (lines.measure == m).any()]
+    "Left the barrier of every pair of copies and their mean, then a panel a target: what tickets rewound to each step transfer, mean and one standard deviation."
+    barriers, transfers = (lines[lines.measure == m] for m in ("barrier", "transfer"))
+    panels = [("barrier", "", barriers)] * bool(len(barriers)) + [("transfer", target, part) for target, part in transfers.groupby("target")] * bool(len(transfers))
     if not panels: raise ValueError("there are no lines to draw; run nbs/runs/connectivity.ipynb first")
-    fig, grid = plt.subplots(1, len(panels), squeeze=False, figsize=(4.4 * len(panels) + 0.4, 3.5))
-    for ax, measure in zip(grid[0], panels):
+    columns, height = min(2, len(panels)), -(-len(panels) // 2)
+    fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(4.2 * columns + 0.4, 3.4 * height))
+    for ax in grid.flat[len(panels):]: ax.set_visible(False)
+    for ax, (measure, target, shown) in zip(grid.flat, panels):
         by, value = ("level", "barrier") if measure == "barrier" else ("target", "test_accuracy")
-        for look, (name, part) in zip(_OTHERS, lines[lines.measure == measure].groupby(by)):
+        for look, (name, part) in zip(_OTHERS, shown.groupby(by)):
             mean = part.groupby("rewind")[value].agg(["mean", "std"]).fillna(0) * 100
-            label = _words(name) if by == "target" else "dense" if not name else f"ticket's mask, {part.density.mean():.1%} left"
+            label = None if target else "dense" if not name else f"ticket's mask, {part.density.mean():.1%} left"
             ax.plot(mean.index, mean["mean"], color=look.color, marker=look.marker, linestyle="-", label=label)
             if measure == "barrier": ax.plot(part.rewind, 100 * part[value], ".", color=look.color, alpha=0.5, markersize=4)
             else: ax.fill_between(mean.index, mean["mean"] - mean["std"], mean["mean"] + mean["std"], color=look.color, alpha=0.15, linewidth=0)
         if measure == "barrier": ax.axhline(100 * stable, color=GREY, linestyle="--", linewidth=1.2, label=f"stable below {100 * stable:g} points")
         ax.set_xscale("symlog", linthresh=10)
-        steps = sorted(lines.rewind.unique())
-        ax.set_xticks(steps, [f"{s:g}" for s in steps])
+        steps = sorted(shown.rewind.unique())
+        ax.set_xticks(steps, [f"{s:g}" for s in steps], fontsize=11)
         ax.minorticks_off()
         ax.set_xlim(steps[0] - 1.5, 1.3 * steps[-1] + 1.5)
-        ax.set(xlabel="rewound to step", ylabel="error barrier (points)" if measure == "barrier" else "test accuracy after transfer (%)")
-        ax.legend()
+        ax.set(xlabel="rewound to step", ylabel="error barrier (points)" if measure == "barrier" else "test accuracy (%)", title=f"on {_words(target)}" if target else "stability")
+        if not target: ax.legend(fontsize=10)
     return fig
 
 # %% ../nbs/11_plots.ipynb #06a196f4
@@ -561,3 +580,13 @@ def save_figure(
     with write_atomically(folder/f"{name}.png", "wb") as f: f.write(image.getvalue())
     with write_atomically(folder/f"{name}.json") as f: f.write(json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return folder/f"{name}.png"
+
+# %% ../nbs/11_plots.ipynb #c61c7363
+def show_figure(
+    path: str | Path,  # as returned by `save_figure`
+) -> None:
+    "Display a saved figure in a notebook, with its caption below it."
+    from IPython.display import Image as Picture, Markdown, display  # a machine that only trains may lack it
+    path = Path(path)
+    text = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
+    display(Picture(str(path), retina=True, alt=text), Markdown(f"*{text}*"))

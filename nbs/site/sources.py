@@ -94,8 +94,8 @@ class Site:
         return re.sub(r'href="([^"#]+\.ipynb)(#[^"]*)?"', link, text)
 
     def outputs(self, page, cell):
-        "Outputs fit for a page: no progress bars, no widgets, images at the size they were drawn for."
-        kept, width = [], None
+        "Outputs fit for a page: no progress bars, no widgets; and how images are shown: at the width they were drawn for, with their alternative text."
+        kept, image = [], {}
         for out in cell["outputs"]:
             out = {k: v for k, v in out.items() if k != "transient"}
             if out["output_type"] == "stream":
@@ -106,11 +106,12 @@ class Site:
                 if "application/vnd.jupyter.widget-view+json" in data: continue
                 if "text/html" in data: data["text/html"] = self.html(page, "".join(data["text/html"]))
                 if "text/markdown" in data: data["text/markdown"] = self.markdown(page, "".join(data["text/markdown"]))
-                size = out.get("metadata", {}).get("image/png", {})
-                width = size.get("width", width)
+                about = out.get("metadata", {}).get("image/png", {})
+                image |= {"width": f"{about['width']}px"} if "width" in about else {}
+                image |= {"alt": about["alt"]} if "alt" in about else {}
                 out.update(data=data, metadata={})
             kept.append(out)
-        return kept, width
+        return kept, image
 
     def page(self, page):
         "The page as a notebook for myst-nb, as JSON."
@@ -127,7 +128,7 @@ class Site:
             if {"hide", "default_exp"} & set(directives) or "remove-cell" in tags or not source: continue
             names = self.exported(cell) if page.section == "api" else {}
             for name, node in names.items(): add(api.entry(name, node, source, self.module(page), min(level, 2) + 1))
-            outputs, width = self.outputs(page, cell)
+            outputs, image = self.outputs(page, cell)
             if directives.get("output") == "asis":
                 for out in outputs: add("".join(out.get("data", {}).get("text/markdown", out.get("text", ""))))
                 continue
@@ -141,7 +142,7 @@ class Site:
                 if only_imports(source): shown.add("hide-input"); prompt = "Imports"
                 elif page.section == "api" and re.search(r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", source, re.M): shown.add("hide-input"); prompt = "Tests"
             elif directives.get("code-fold") == "true": shown.add("hide-input")
-            mystnb = dict(**(dict(image=dict(width=f"{width}px")) if width else {}), **(dict(code_prompt_show=prompt, code_prompt_hide=prompt) if prompt else {}))
+            mystnb = dict(**(dict(image=image) if image else {}), **(dict(code_prompt_show=prompt, code_prompt_hide=prompt) if prompt else {}))
             made.append(dict(cell_type="code", execution_count=None, metadata=dict(tags=sorted(shown), **(dict(mystnb=mystnb) if mystnb else {})),
                              source=source, outputs=outputs))
         made.append(dict(cell_type="markdown", metadata={}, source=self.footer(page)))
