@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'MORCOS', 'MEHTA', 'QUESTIONS', 'CLAIMS', 'PAIR',
            'CELL', 'READ', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
-           'verdict_cells', 'verdict_contrasts', 'verdicts', 'claim_text', 'claim_pairs', 'in_panels', 'claim_rows',
-           'bound_words', 'other_words', 'claim_cards', 'study_banner', 'compact', 'lacking', 'verdict_in_words',
-           'verdict_badge', 'found_table', 'claims_in_lines']
+           'verdict_cells', 'verdict_contrasts', 'verdicts', 'without_one_target', 'claim_text', 'claim_pairs',
+           'in_panels', 'claim_rows', 'bound_words', 'other_words', 'beside_words', 'claim_cards', 'study_banner',
+           'compact', 'whole_table', 'lacking', 'verdict_in_words', 'verdict_badge', 'in_brief', 'found_table',
+           'claims_in_lines']
 
 # %% ../nbs/10_claims.ipynb #5920fcdb
 import textwrap
@@ -132,7 +133,7 @@ _by = lambda found, trained: side("ticket", "any", ticket_recipe=found, recipe=t
 MORCOS = (
     Claim("M1", _M, "abstract", "within the natural images domain, winning ticket initializations generalized across a variety of datasets, including Fashion MNIST, SVHN, CIFAR-10/100, ImageNet, and Places365, often achieving performance close to that of winning tickets generated on the same dataset",
         "re-implementation, VGG19 on CIFAR-10, 98.2% pruned: own 92.88, from CIFAR-100 90.32, dense 92.58",
-        (Contrast("foreign - own tickets", _FOREIGN, _OWN, "chosen", "non_inferior"),), note="Tested on every target, not on natural images alone.", short="tickets from elsewhere come close to the target's own"),
+        (Contrast("foreign - own tickets", _FOREIGN, _OWN, "chosen", "non_inferior"),), note="Tested on every target of the study, natural or not; where none is, this asks for more than the words say.", short="tickets from elsewhere come close to the target's own"),
     Claim("M2", _M, "abstract", "winning tickets generated using larger datasets consistently transferred better than those generated using smaller datasets",
         "re-implementation, VGG19 on CIFAR-10, 98.2% pruned: from CIFAR-100 90.32, own 92.88",
         (Contrast("found on all - on a quarter of the source", _FOREIGN, side("ticket", source_share=0.25)),
@@ -470,6 +471,12 @@ def verdict_contrasts(
 def _two(contrast: str) -> tuple[str, str]: return contrast.split(",")[0].partition(" - ")[::2]  # the names of its sides
 
 
+def _ahead(contrast: str, verdict: str) -> str:
+    "Which side of an open contrast is ahead, in words, with what follows its names."
+    a, b = _two(contrast)[:: 1 if verdict == "a > b" else -1]
+    return f"{a} ahead of {b}" + "".join(contrast.partition(",")[1:])
+
+
 _WEAKEST_FIRST = ["contradicted", "inconclusive", "not measured", "reproduced"]
 
 
@@ -498,12 +505,36 @@ def verdicts(
         against = int(of.isin(["contradicted", "b > a"]).sum())
         turned = mine.assign(verdict=mine["other_verdict"], p_holm=mine["other_p_holm"]) if mine["other_levels"].nunique() == 1 and mine["other_levels"].all() else None
         if turned is not None and one["verdict"] != "not measured": two = mine.loc[_deciding(turned).name]  # what would decide under the other rule for levels
-        decided = [f"{a} ahead of {b}" for r in mine.itertuples() if ">" in r.verdict for a, b in [_two(r.contrast)[:: 1 if r.verdict == "a > b" else -1]]]
+        decided = [_ahead(r.contrast, r.verdict) for r in mine.itertuples() if ">" in r.verdict]
+        beside = contrasts[(contrasts["id"] == id) & ~contrasts["primary"].astype(bool) & (contrasts["verdict"] != "not measured")]["verdict"]
         rows.append(dict(id=id, claim=", ".join(filter(None, (claim.paper, claim.where))), words=claim.words, paper_numbers=claim.numbers, contrast=one["contrast"], kind=one["kind"],
             margin=claim.margin, short=claim.short, **one[["n", "difference", "low", "high", "t_low", "t_high", "effect_size", "p", "p_holm", "verdict", "best_of_test"]], missing=lacking,
             levels=one["levels"], other_contrast=two["contrast"], other_verdict="" if turned is None or one["verdict"] == "not measured" else two["other_verdict"], **two[["other_levels", "other_difference", "other_p_holm"]],
-            decided="; ".join(decided), comparisons=int((mine["verdict"] != "not measured").sum()), comparisons_asked=len(mine), targets=one["targets"], cells=len(of), cells_for=int(of.isin(["reproduced", "a > b"]).sum()), cells_against=against, scale=info.get("scale", "")))
+            decided="; ".join(decided), comparisons=int((mine["verdict"] != "not measured").sum()), comparisons_asked=len(mine), targets=one["targets"], cells=len(of), cells_for=int(of.isin(["reproduced", "a > b"]).sum()), cells_against=against, beside=len(beside), beside_same=int((beside == one["verdict"]).sum()), scale=info.get("scale", "")))
     return pd.DataFrame(rows)
+
+# %% ../nbs/10_claims.ipynb #7ad9e04e
+def without_one_target(
+    frame: pd.DataFrame,    # rows of one study
+    info: dict,             # the study's information
+    claims: dict = CLAIMS,  # id -> Claim
+) -> pd.DataFrame:          # id, contrast, verdict, without (the target), then contrast_then, difference_then in points, p_then and verdict_then
+    "The verdicts, and the comparisons of open questions, that would be others if one target were left out; none for fewer than three targets."
+    def judged(rows):
+        "Key -> deciding contrast of a claim, or each contrast of an open question."
+        table, found = verdict_contrasts(rows, info, claims), {}
+        for id, mine in table[table["primary"].astype(bool)].groupby("id", sort=False):
+            found |= {(id, c.contrast): c for _, c in mine.iterrows()} if (mine["kind"] == "open").any() else {(id, ""): _deciding(mine)}
+        return found
+    frame = frame[frame["arm"] != "imp"]
+    targets, whole, changed = sorted(frame["target"].unique()), judged(frame), []
+    for target in targets if len(targets) > 2 else ():
+        for key, now in judged(frame[frame["target"] != target]).items():
+            was = whole[key]
+            if "not measured" in (was["verdict"], now["verdict"]) or was["verdict"] == now["verdict"]: continue
+            changed.append(dict(id=key[0], contrast=was["contrast"], verdict=was["verdict"], without=target, contrast_then=now["contrast"], difference_then=now["difference"], p_then=now["p_holm"], verdict_then=now["verdict"]))
+    order = {id: i for i, id in enumerate(claims)}
+    return pd.DataFrame(changed, columns=["id", "contrast", "verdict", "without", "contrast_then", "difference_then", "p_then", "verdict_then"]).sort_values("id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
 
 # %% ../nbs/10_claims.ipynb #6ed638e4
 def claim_text(
@@ -512,11 +543,11 @@ def claim_text(
     "The claim, where it stands, the numbers to cite, and what would count for and against it."
     points = f"{100 * claim.margin:g} percentage point{'s' if claim.margin != 0.01 else ''}"
     bound = dict(greater="above 0", non_inferior=f"above minus {points}", equivalent=f"within {points} either way", open="on one side of 0")
-    lines = [f"- {c.name}: {bound[c.kind]} ({'; '.join(filter(None, (_level_words(c.level), c.on and f'{c.on} targets', '' if c.primary else 'shown beside the verdict')))})" for c in claim.contrasts]
+    lines = [f"- {c.name}: {bound[c.kind]} ({'; '.join(filter(None, ('dense networks' if _is_dense(c) else _level_words(c.level), c.on and f'{c.on} targets', '' if c.primary else 'shown beside the verdict')))})" for c in claim.contrasts]
     where = ", ".join(filter(None, (claim.paper, claim.where))) + ("" if claim.quoted else ", in our words" if claim.paper != "this study" else "")
     return "\n".join([f"**{claim.id}**", "", f"> {claim.words}", ">", f"> {where}", "", f"Numbers to cite: {claim.numbers}." + (f" {claim.note}" if claim.note else ""), "",
         "Where the mean difference in test accuracy, paired by seed, has to lie:", "", *lines, "",
-        f"It is not reproduced if the 95% bootstrap interval reaches the bound or the Holm-adjusted p is {ALPHA} or more (inconclusive), or if the interval lies beyond the bound (contradicted)." if claim.contrasts[0].kind != "open" else
+        f"It is not reproduced if the 95% bootstrap interval reaches the bound or the Holm-adjusted p is {ALPHA} or more (inconclusive), or if the interval lies beyond the bound and that p is below {ALPHA} (contradicted). Of several comparisons the least favourable decides: contradicted before inconclusive before reproduced." if claim.contrasts[0].kind != "open" else
         f"An open question has no side to reproduce: one side is ahead if the 95% bootstrap interval lies on its side of 0 and the Holm-adjusted p is below {ALPHA}; otherwise it stays inconclusive."])
 
 
@@ -554,8 +585,7 @@ def claim_rows(
 def _sentence(row) -> str:
     "One verdict with its numbers."
     if row.verdict == "not measured": return f"not measured{f' ({row.missing})' if row.missing else ''}"
-    a, b = _two(row.contrast)
-    word = {"a > b": f"{a} ahead of {b}", "b > a": f"{b} ahead of {a}"}.get(row.verdict, row.verdict)
+    word = _ahead(row.contrast, row.verdict) if ">" in row.verdict else row.verdict
     text = f"**{word}**, {row.contrast} ({row.levels}): {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}] (t interval [{row.t_low:.1f}, {row.t_high:.1f}]), d = {row.effect_size:.1f}, n = {row.n} seeds, {row.targets} target{'s' * (row.targets != 1)}, p = {row.p_holm:.2g}"
     return text + bound_words(row) + other_words(row)
 
@@ -577,6 +607,11 @@ def other_words(
     return "; " + "; ".join(filter(None, (other, best) if row.other_levels == "chosen" else (best, other)))
 
 # %% ../nbs/10_claims.ipynb #687092f0
+def beside_words(row) -> str:
+    "How many of the comparisons shown beside a verdict come out like it; empty where there are none."
+    return f" Of {row.beside} comparisons shown beside it {row.beside_same} {'comes' if row.beside_same == 1 else 'come'} out the same." if row.beside and row.kind != "open" else ""
+
+
 def claim_cards(
     table: pd.DataFrame,                     # as made by `verdicts`
     contrasts: pd.DataFrame | None = None,   # as made by `verdict_contrasts`: an open question then lists each of its contrasts
@@ -584,7 +619,7 @@ def claim_cards(
     "What to say about each claim, computed from its numbers, with the scale it was measured at."
     cards = {}
     for row in table.itertuples():
-        tally = f" In {row.cells_for} of {row.cells} cells by itself, against it in {row.cells_against}." if row.cells and row.kind != "open" else ""
+        tally = f" In {row.cells_for} of {row.cells} cells by itself, against it in {row.cells_against}.{beside_words(row)}" if row.cells and row.kind != "open" else ""
         text = f"{row.id} ({row.claim}): {_sentence(row)}.{tally} The paper: {row.paper_numbers}. {row.scale[:1].upper()}{row.scale[1:]}"
         if contrasts is not None and row.kind == "open":
             text = f"{row.id} ({row.claim}): {row.words} {row.scale[:1].upper()}{row.scale[1:]}\n" + "".join(f"\n- {_sentence(c)}" for c in contrasts[contrasts["id"] == row.id].itertuples())
@@ -601,16 +636,17 @@ def study_banner(
     power = f"; a paired test of {n} sees effects above d = {detectable_effect(n):.1f} (80% power)" if n > 1 else "; one seed shows no effect"
     images = [k for name, of in info.get("train_images", {}).items() if name in {*frame["target"]} for k in of.values()]
     trained = f" with {min(images):,}{f' to {max(images):,}' * (min(images) < max(images))} training images" if images else ""
+    minding = "".join(f" Mind {name}: {words.rstrip('.')}." for name, words in info.get("cautions", {}).items() if name in {*frame["target"], *frame["source"]})
     part = f"; {info['runs_missing']} of its {info['runs']} runs are still to come" if info.get("runs_missing") and "runs" in info else ""
     return (f"**Study `{info['study']}`** ({info['scale'].rstrip('.')}): {len(frame):,} networks, {', '.join(sorted(frame['model'].unique()))}, {sets} target{'s' * (sets != 1)}{trained}, "
-            f"{seeds_in_words(frame)}{power}{part}.")
+            f"{seeds_in_words(frame)}{power}{part}.{minding}")
 
 # %% ../nbs/10_claims.ipynb #a5af2261
 def compact(
     table: pd.DataFrame,  # as made by `verdicts`, `verdict_contrasts` or `verdict_cells`
 ) -> pd.DataFrame:        # numbers as text
     "The columns that a page shows, without those that are empty and a model that is the only one."
-    columns = ["id", "contrast", *(c for c in CELL if c != "model" or table.get(c, pd.Series()).nunique() > 1), "cells", "n", "difference", "bootstrap_95", "t_95", "effect_size", "p_holm", "best_of_test", "verdict", "other_levels", "other_difference", "other_p_holm", "other_verdict"]
+    columns = ["id", "contrast", *(c for c in CELL if c != "model" or table.get(c, pd.Series()).nunique() > 1), "verdict", "difference", "p_holm", "n", "cells", "bootstrap_95", "t_95", "effect_size", "best_of_test", "other_levels", "other_difference", "other_p_holm", "other_verdict"]
     between = lambda low, high: ["" if np.isnan(l) else f"[{l:+.2f}, {h:+.2f}]" for l, h in zip(table[low], table[high])]
     table = table.assign(bootstrap_95=between("low", "high"), t_95=between("t_low", "t_high"))
     digits = dict(difference="{:+.2f}", best_of_test="{:+.2f}", effect_size="{:.1f}", p_holm="{:.2g}", other_difference="{:+.2f}", other_p_holm="{:.2g}")
@@ -618,12 +654,20 @@ def compact(
     return shown.loc[:, (shown != "").any()] if len(shown) else shown
 
 
+def whole_table(
+    table: pd.DataFrame,  # as made by `compact`
+) -> str:  # HTML
+    "A table with all its rows, in a box that scrolls where they are many."
+    return f'<div style="max-height: 34em; overflow: auto">{table.to_html(index=False, border=0)}</div>'
+
+
 def lacking(
     table: pd.DataFrame,  # as made by `verdicts` or `verdict_contrasts`
-) -> str:                 # Markdown
-    "A short table of the rows that the study lacks."
-    rows = [f"| {row.contrast} | {row.missing.replace('; ', '<br>')} |" for row in table.itertuples() if row.missing]
-    return "\n".join(["| contrast | what the study lacks |", "|---|---|", *rows]) if rows else "The study has all rows of these contrasts."
+) -> str:                 # HTML
+    "What the study lacks of its comparisons, folded."
+    rows = [f"<tr><td>{row.contrast}</td><td>{row.missing.replace('; ', '<br>')}</td></tr>" for row in table.itertuples() if row.missing]
+    if not rows: return "The study has all rows of these contrasts."
+    return f"<details><summary>What the study lacks for {len(rows)} of these contrasts, which are measured on what it has</summary><table><tr><th>contrast</th><th>lacking</th></tr>{''.join(rows)}</table></details>"
 
 # %% ../nbs/10_claims.ipynb #c5bde340
 def verdict_in_words(
@@ -633,8 +677,8 @@ def verdict_in_words(
     if row.kind != "open" or row.verdict == "not measured": return row.verdict
     rest = f", {row.comparisons_asked - row.comparisons} not measured" if row.comparisons < row.comparisons_asked else ""
     if not row.decided: return (f"inconclusive in all {row.comparisons} comparisons" if row.comparisons > 1 else "inconclusive") + rest
-    first, *more = row.decided.split("; ")
-    return first + (f" and {len(more)} more" if more else "") + f"; {1 + len(more)} of {row.comparisons} comparisons decided" + rest
+    first, more = row.decided.split("; ")[:3], row.decided.split("; ")[3:]
+    return f"{len(first) + len(more)} of {row.comparisons} comparisons decided: {'; '.join(first)}" + (f"; and {len(more)} more" if more else "") + rest
 
 
 def verdict_badge(
@@ -645,24 +689,41 @@ def verdict_badge(
     return f'<span class="verdict verdict-{"ahead" if row.decided else row.verdict.replace(" ", "-")}">{word}</span>'
 
 # %% ../nbs/10_claims.ipynb #1d7315fa
-def _found(row) -> str:
-    "A verdict with its difference in points, interval, p and how many targets it rests on, for a cell of a table."
+def _found(row, without: tuple = ()) -> str:
+    "A verdict with its difference in points, interval, p and how many targets it rests on, for a cell of a table; `without`: targets it hangs on."
     word = verdict_in_words(row)
     if row.verdict == "not measured": return word
     if row.kind == "open": return word
     p = f"p {'< 0.001' if row.p_holm < 0.001 else f'= {row.p_holm:.2g}'}{bound_words(row)}"
     other = f"; {row.other_verdict} {'at levels chosen on validation data' if row.other_levels == 'chosen' else 'over sparse levels'}" if row.other_verdict not in ("", "not measured", row.verdict) else ""
     which = f", {row.contrast}" if sum(c.primary for c in CLAIMS[row.id].contrasts) > 1 else ""
-    return f"**{word}** {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}], {p}, {row.targets} target{'s' * (row.targets != 1)}{which}{other}"
+    return f"**{word}** {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}], {p}, {row.targets} target{'s' * (row.targets != 1)}{which}{other}" + f"; not without {' or '.join(without)}" * bool(without)
 
 
+def _hanging(frame: pd.DataFrame, info: dict, claims: dict = CLAIMS) -> dict[str, tuple]:
+    "Claim -> the targets without which its verdict, reproduced or contradicted, would be another."
+    changed = without_one_target(frame, info, claims)
+    return {id: tuple(of["without"]) for id, of in changed[changed["verdict"].isin(["reproduced", "contradicted"])].groupby("id")}
+
+
+def in_brief(
+    frame: pd.DataFrame,  # rows of one study
+    info: dict,           # the study's information
+    ids: list[str],       # of claims
+) -> str:                 # Markdown
+    "What the study says of some claims, a line each."
+    claims = {id: CLAIMS[id] for id in ids}
+    table, hang = verdicts(frame, info, claims), _hanging(frame, info, claims)
+    return "\n".join(f"- {row.id}, {row.short.rstrip('?')}: {_found(row, hang.get(row.id, ()))}.{beside_words(row) if row.verdict != 'not measured' else ''}" for row in table.itertuples())
+
+# %% ../nbs/10_claims.ipynb #4114e068
 def found_table(
     studies: list[tuple[pd.DataFrame, dict]],  # rows and information of each study, one column each
 ) -> str:                                      # Markdown
     "What studies found, claim by claim, in one table, as the README shows it."
-    tables = [verdicts(frame, info) for frame, info in studies]
+    tables, hang = [verdicts(frame, info) for frame, info in studies], [_hanging(frame, info) for frame, info in studies]
     names = [f"study `{info['study']}`" for _, info in studies]
-    lines = [f"| {claim.id} | {claim.short} | " + " | ".join(_found(row) for row in rows) + " |" for claim, *rows in zip(CLAIMS.values(), *(t.itertuples() for t in tables))]
+    lines = [f"| {claim.id} | {claim.short} | " + " | ".join(_found(row, of.get(row.id, ())) for row, of in zip(rows, hang)) + " |" for claim, *rows in zip(CLAIMS.values(), *(t.itertuples() for t in tables))]
     return "\n".join([*(study_banner(frame, info) + "\n" for frame, info in studies), "| | claim | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names), *lines])
 
 # %% ../nbs/10_claims.ipynb #8db3b417

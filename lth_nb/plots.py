@@ -490,7 +490,7 @@ def plot_rewinding(
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
     for ax, (measure, target, shown) in zip(grid.flat, panels):
         by, value = ("level", "barrier") if measure == "barrier" else ("target", "test_accuracy")
-        for look, (name, part) in zip(_OTHERS, shown.groupby(by)):
+        for look, (name, part) in zip(_OTHERS[measure == "transfer":], shown.groupby(by)):  # tickets as the left panel draws them
             mean = part.groupby("rewind")[value].agg(["mean", "std"]).fillna(0) * 100
             label = None if target else "dense" if not name else f"ticket's mask, {part.density.mean():.1%} left"
             ax.plot(mean.index, mean["mean"], color=look.color, marker=look.marker, linestyle="-", label=label)

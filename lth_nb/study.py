@@ -83,6 +83,7 @@ class Study(BaseModel):
     keep_final: bool = True             # keep theta_i of every level in the ticket files
     may_diverge: Names = ()             # recipes under which a transferred network may diverge and then counts as it stands; else it stops its run
     roles: dict[str, list] = {}         # which sets are natural, pathology, art, larger, smaller; which pairs are related
+    cautions: dict[str, str] = {}       # data set -> what to mind when reading results on it, in a few words; shown above them
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU where there is one
     images_per_second: dict[str, Annotated[float, Field(gt=0)]] = {}  # training throughput stated for a model, for plans and pieces; plans measure the others
     file: str = ""                      # where it was read from
@@ -91,8 +92,7 @@ class Study(BaseModel):
 
     def data_of(self, name: str, seed: int) -> dict:  # settings of `load_dataset` and `content_hash`
         "How a run with this seed reads a data set."
-        cut = dict(split_seed=seed, resplit=True) if name in self.resplit else {}
-        return dict(image_size=self.size_of(name), channels=self.channels, **cut)
+        return dict(image_size=self.size_of(name), channels=self.channels) | (dict(split_seed=seed, resplit=True) if name in self.resplit else {})
 
     def size_of(self, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of a data set's images
 
@@ -138,7 +138,7 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
             for v in getattr(holder, key):
                 if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
-    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, **{f"roles.{r}": {n for entry in of for n in ([entry] if isinstance(entry, str) else entry)} for r, of in study.roles.items()},
+    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, cautions=study.cautions, **{f"roles.{r}": {n for entry in of for n in ([entry] if isinstance(entry, str) else entry)} for r, of in study.roles.items()},
         **{f"transfers[{i}].{key}": getattr(b, key) for i, b in enumerate(study.transfers) for key in ("targets", "sources")})
     wrong += [f"{key} = {v!r}: unknown data set; {known_names(paths)}; NAME.a and NAME.b are halves" for key, names in named.items() for v in sorted(names) if not _is_known(v, key, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
@@ -677,7 +677,7 @@ def _images_of(study: Study, rows: pd.DataFrame, before: dict, paths: Paths) -> 
 def study_info(study: Study) -> dict:
     "What the judging notebooks need to know about a study beside its rows."
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models), seeds=list(study.seeds), image_size=study.image_size,
-        **{k: v for k, v in dict(image_sizes=study.image_sizes, resplit=list(study.resplit)).items() if v}, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
+        **{k: v for k, v in dict(image_sizes=study.image_sizes, resplit=list(study.resplit), cautions=study.cautions).items() if v}, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
 
 # %% ../nbs/12_study.ipynb #a5c4cb7e
 def missing_data(
