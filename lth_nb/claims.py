@@ -518,7 +518,7 @@ def without_one_target(
     frame: pd.DataFrame,    # rows of one study
     info: dict,             # the study's information
     claims: dict = CLAIMS,  # id -> Claim
-) -> pd.DataFrame:          # id, contrast, verdict, without (the target), then contrast_then, difference_then in points, p_then and verdict_then
+) -> pd.DataFrame:          # id, contrast, verdict, without (the target), then contrast_then, difference_then in points, p_then, verdict_then, and that in words
     "The verdicts, and the comparisons of open questions, that would be others if one target were left out; none for fewer than three targets."
     def judged(rows):
         "Key -> deciding contrast of a claim, or each contrast of an open question."
@@ -532,9 +532,10 @@ def without_one_target(
         for key, now in judged(frame[frame["target"] != target]).items():
             was = whole[key]
             if "not measured" in (was["verdict"], now["verdict"]) or was["verdict"] == now["verdict"]: continue
-            changed.append(dict(id=key[0], contrast=was["contrast"], verdict=was["verdict"], without=target, contrast_then=now["contrast"], difference_then=now["difference"], p_then=now["p_holm"], verdict_then=now["verdict"]))
+            changed.append(dict(id=key[0], contrast=was["contrast"], verdict=was["verdict"], without=target, contrast_then=now["contrast"], difference_then=now["difference"], p_then=now["p_holm"], verdict_then=now["verdict"],
+                words_then=_ahead(now["contrast"], now["verdict"]) if ">" in now["verdict"] else now["verdict"]))
     order = {id: i for i, id in enumerate(claims)}
-    return pd.DataFrame(changed, columns=["id", "contrast", "verdict", "without", "contrast_then", "difference_then", "p_then", "verdict_then"]).sort_values("id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+    return pd.DataFrame(changed, columns=["id", "contrast", "verdict", "without", "contrast_then", "difference_then", "p_then", "verdict_then", "words_then"]).sort_values("id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
 
 # %% ../nbs/10_claims.ipynb #6ed638e4
 def claim_text(
@@ -667,7 +668,7 @@ def lacking(
     "What the study lacks of its comparisons, folded."
     rows = [f"<tr><td>{row.contrast}</td><td>{row.missing.replace('; ', '<br>')}</td></tr>" for row in table.itertuples() if row.missing]
     if not rows: return "The study has all rows of these contrasts."
-    return f"<details><summary>What the study lacks for {len(rows)} of these contrasts, which are measured on what it has</summary><table><tr><th>contrast</th><th>lacking</th></tr>{''.join(rows)}</table></details>"
+    return f"<details><summary>What the study lacks for {len(rows)} of these contrasts</summary><table><tr><th>contrast</th><th>lacking</th></tr>{''.join(rows)}</table></details>"
 
 # %% ../nbs/10_claims.ipynb #c5bde340
 def verdict_in_words(

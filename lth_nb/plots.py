@@ -87,7 +87,7 @@ def looks(
     names: list[str],      # all that a figure, or a set of figures, shows; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
     "How each name is drawn; names without a row of their own get looks that no other name in the list has."
-    table, longer = ARM_STYLE if by == "arm" else SOURCE_STYLE, lambda recipe: re.sub(r"^.*-x(\d+)$", r"\1x the steps", recipe)
+    table, longer = ARM_STYLE if by == "arm" else SOURCE_STYLE, lambda recipe: re.sub(r"^base-x(\d+)$", r"\1x the steps", recipe)
     def place(name): return (list(table).index(name.split(", ")[0]) if name.split(", ")[0] in table else len(table), name)
     found, dots = {}, {}
     for name in sorted(set(names), key=place):
@@ -426,8 +426,8 @@ def plot_winners(
         for row in part.itertuples():
             x, y = levels.index(row.level), recipes.index(row.recipe)
             ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color, alpha=1.0 if row.surely else 0.35, linewidth=0))
-            sign = {"ticket": r"$\theta_k$", "finetuned": r"$\theta_i$", "original": r"$\theta_0$", "reinit": "fresh"}.get(row.winner, row.winner)
-            ax.text(x, y, f"{sign}\n+{row.lead:.1f}", ha="center", va="center", fontsize=11, linespacing=0.95, color="white" if row.surely and row.winner != "original" else "black")
+            weights = re.sub(r".*\(mask \+ (.*)\)", r"\1", ARM_STYLE[row.winner].label)
+            ax.text(x, y, f"{weights}\n+{row.lead:.1f}", ha="center", va="center", fontsize=11, linespacing=0.95, color="white" if row.surely and row.winner != "original" else "black")
         ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(recipes) - 0.5, -0.5), title=title, xlabel="weights remaining (%)")
         ax.set_xticks(range(len(levels)), [f"{100 * part[part.level == l].density.mean():.2g}" for l in levels])
         ax.set_yticks(range(len(recipes)), [names[r] for r in recipes])
@@ -483,7 +483,7 @@ def plot_rewinding(
 ):                        # matplotlib Figure
     "Left the barrier of every pair of copies and their mean, then a panel a target: what tickets rewound to each step transfer, mean and one standard deviation."
     barriers, transfers = (lines[lines.measure == m] for m in ("barrier", "transfer"))
-    panels = [("barrier", "", barriers)] * bool(len(barriers)) + [("transfer", target, part) for target, part in transfers.groupby("target")] * bool(len(transfers))
+    panels = [("barrier", "", barriers)] * bool(len(barriers)) + [("transfer", target, part) for target, part in transfers.groupby("target")]
     if not panels: raise ValueError("there are no lines to draw; run nbs/runs/connectivity.ipynb first")
     columns, height = min(2, len(panels)), -(-len(panels) // 2)
     fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(4.2 * columns + 0.4, 3.4 * height))
