@@ -71,6 +71,7 @@ class Study(BaseModel):
     scale: str                          # one sentence that every page shows beside the results
     image_size: Annotated[int, Field(ge=4)]  # pixels to which every image is brought
     resplit: Names = ()                 # data sets too small for the splits they come with: cut anew for every seed, 60 / 10 / 30
+    redraw: Names = ()                  # data sets of which every seed draws its own training images, where a fraction of them is taken
     image_sizes: dict[str, Annotated[int, Field(ge=4)]] = {}  # data sets that are brought to another size; a recipe's `upsample` and `crop_to` come after
     channels: Literal[1, 3]             # 1: grey, 3: colour; every image is brought to it
     models: Names                       # names in MODELS
@@ -90,9 +91,14 @@ class Study(BaseModel):
 
     def __hash__(self): return id(self)  # so that what follows from a study is worked out once
 
-    def data_of(self, name: str, seed: int) -> dict:  # settings of `load_dataset` and `content_hash`
+    def data_of(self, name: str, seed: int, fraction: float = 1.0) -> dict:  # settings of `load_dataset` and `content_hash`
         "How a run with this seed reads a data set."
-        return dict(image_size=self.size_of(name), channels=self.channels) | (dict(split_seed=seed, resplit=True) if name in self.resplit else {})
+        return dict(image_size=self.size_of(name), channels=self.channels) | (
+            dict(split_seed=seed, resplit=True) if name in self.resplit else dict(split_seed=seed) if self.by_seed(name, fraction) else {})
+
+    def by_seed(self, name: str, fraction: float) -> bool:
+        "Return whether every seed reads other images of a data set."
+        return name in self.resplit or name in self.redraw and fraction < 1
 
     def size_of(self, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of a data set's images
 
@@ -138,7 +144,7 @@ def _complaints(study: Study, paths: Paths) -> list[str]:
             for v in getattr(holder, key):
                 if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
         wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
-    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, cautions=study.cautions, **{f"roles.{r}": {n for entry in of for n in ([entry] if isinstance(entry, str) else entry)} for r, of in study.roles.items()},
+    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, redraw=study.redraw, cautions=study.cautions, **{f"roles.{r}": {n for entry in of for n in ([entry] if isinstance(entry, str) else entry)} for r, of in study.roles.items()},
         **{f"transfers[{i}].{key}": getattr(b, key) for i, b in enumerate(study.transfers) for key in ("targets", "sources")})
     wrong += [f"{key} = {v!r}: unknown data set; {known_names(paths)}; NAME.a and NAME.b are halves" for key, names in named.items() for v in sorted(names) if not _is_known(v, key, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
@@ -340,8 +346,16 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
     settings = [settings_of(study.recipes[r]) for r in recipes], [settings_of(study.ticket_recipes[t]) for t in found]
     models = (cell.model,) if isinstance(cell, TicketCell) else cell.models or study.models
     sets = (cell.source,) if isinstance(cell, TicketCell) else (*cell.sources, *cell.targets)
-    special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets}, resplit=[n for n in study.resplit if n in sets])
+    special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets}, resplit=[n for n in study.resplit if n in sets],
+        redraw=[n for n in study.redraw if n in _taken_in_part(cell)])
     return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=models, **{k: v for k, v in special.items() if v})
+
+
+def _taken_in_part(cell: TicketCell | Block) -> set[str]:
+    "Return the data sets of which a cell takes a fraction."
+    if isinstance(cell, TicketCell): return {cell.source} if cell.source_fraction < 1 else set()
+    of_targets = cell.targets if min(cell.fractions) < 1 else ()
+    return {*of_targets, *(cell.sources if min(cell.source_fractions) < 1 else ())}
 
 
 def _file_name(*words: str) -> str: return re.sub(r"[^\w.-]", "_", "--".join(words))
@@ -386,7 +400,7 @@ def job_file(study: Study, name: str, paths: Paths) -> Path:
 # %% ../nbs/12_study.ipynb #50f7c0dc
 def _load(study: Study, name: str, fraction: float, paths: Paths, seed: int = 0) -> Dataset:
     "A data set as a run with this seed wants it."
-    return load_dataset(name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed))
+    return load_dataset(name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed, fraction))
 
 
 def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, tell=None) -> Tickets:
@@ -512,12 +526,12 @@ def _run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd
     started = file.with_suffix(".rows.csv")
     done = {row_key(r): r for r in read_results(started).to_dict("records")} if started.is_file() else {}
     data = cache(lambda fraction, seed: _load(study, cell.targets[0], fraction, paths, seed))
-    cut = lambda seed: seed if cell.targets[0] in study.resplit else 0  # other sets are read once for all seeds
+    cut = lambda fraction, seed: seed if study.by_seed(cell.targets[0], fraction) else 0  # other sets are read once for all seeds
     tickets = lru_cache(2)(lambda seed, key: key and _get_tickets(study, TicketCell(*key, cell.seeds), seed, paths, lambda line: after()))
     rows = []
     for n in tqdm(networks_of(study, cell), desc=f"{(cell.sources or ('scratch',))[0]} -> {cell.targets[0]}", unit="network", mininterval=1):
         keys = dict(study=study.study, **asdict(n))
-        hashes = _hashes(study, n, images := data(n.fraction, cut(n.seed)), *(pair := [tickets(n.seed, key) for key in _tickets_for(n)]))
+        hashes = _hashes(study, n, images := data(n.fraction, cut(n.fraction, n.seed)), *(pair := [tickets(n.seed, key) for key in _tickets_for(n)]))
         row = done.get(row_key(keys))
         if row is None or any(row[k] != v for k, v in hashes.items()):
             if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # data, recipe or tickets have changed since
@@ -656,7 +670,8 @@ def publish(
     elif lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
     table, rows = paths.results/f"{study.study}.csv", merge_rows([cell_file(study, c, paths) for c in cells])
     for keys, column in ((["target", "fraction"], "data_hash"), (["source", "source_fraction"], "source_hash")):
-        cut = rows["seed"].where(rows[keys[0]].isin(study.resplit), -1)  # these differ from seed to seed
+        anew = [study.by_seed(name, fraction) for name, fraction in zip(rows[keys[0]], rows[keys[1]])]
+        cut = rows["seed"].where(anew, -1)  # these differ from seed to seed
         versions = rows[rows[keys[0]] != ""].groupby([*keys, cut])[column].nunique()
         if (versions > 1).any(): raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); delete the runs under {paths.runs/study.study} that used the old one")
     if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
@@ -677,7 +692,7 @@ def _images_of(study: Study, rows: pd.DataFrame, before: dict, paths: Paths) -> 
 def study_info(study: Study) -> dict:
     "What the judging notebooks need to know about a study beside its rows."
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models), seeds=list(study.seeds), image_size=study.image_size,
-        **{k: v for k, v in dict(image_sizes=study.image_sizes, resplit=list(study.resplit), cautions=study.cautions).items() if v}, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
+        **{k: v for k, v in dict(image_sizes=study.image_sizes, resplit=list(study.resplit), redraw=list(study.redraw), cautions=study.cautions).items() if v}, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
 
 # %% ../nbs/12_study.ipynb #a5c4cb7e
 def missing_data(
@@ -701,10 +716,10 @@ def stale_files(
 ) -> dict[Path, list[str]]:  # rows of a finished run, or tickets -> data sets that have changed since
     "What was made from other images than those that are here now."
     paths = paths or Paths()
-    now = cache(lambda name, fraction, seed: content_hash(name, fraction=fraction, paths=paths, **study.data_of(name, seed)))
-    cut = lambda name, seed: seed if name in study.resplit else 0
+    now = cache(lambda name, fraction, seed: content_hash(name, fraction=fraction, paths=paths, **study.data_of(name, seed, fraction)))
+    cut = lambda name, fraction, seed: seed if study.by_seed(name, fraction) else 0
     used = {f: uses for cell in (*ticket_cells(study), *transfer_cells(study)) for f, uses in _data_used(study, cell, paths).items()}
-    changed = {f: sorted({name for name, fraction, seed, was in uses if was and (found := now(name, fraction, cut(name, seed))) and not found.startswith(was)}) for f, uses in used.items()}
+    changed = {f: sorted({name for name, fraction, seed, was in uses if was and (found := now(name, fraction, cut(name, fraction, seed))) and not found.startswith(was)}) for f, uses in used.items()}
     return {f: names for f, names in changed.items() if names}
 
 
@@ -770,8 +785,10 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
     if differing := [k for k in ("image_size", "image_sizes", "channels", "resplit") if info.get(k, {}) != now.get(k, {})]:
         raise ValueError(f"{source}: made with another {' and '.join(differing)} than {study.file}; its rows cannot stand for this study's")
+    drawn = {*info.get("redraw", [])} ^ {*now.get("redraw", [])}  # once for all seeds in one of the two studies, for each in the other
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
-    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same]
+    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same and not drawn & {
+        n for n, fraction in ((r["source"], r["source_fraction"]), (r["target"], r["fraction"])) if fraction < 1}]
 
 # %% ../nbs/12_study.ipynb #7f07914e
 def restore(
