@@ -783,12 +783,12 @@ def _key_of_search(study: Study, cell: TicketCell) -> set[tuple]:
 def _rows_that_count(study: Study, source: Path) -> list[dict]:
     "The rows of a published table whose images and tickets were made as the study would make them."
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
-    if differing := [k for k in ("image_size", "image_sizes", "channels", "resplit") if info.get(k, {}) != now.get(k, {})]:
+    if differing := [k for k in ("image_size", "image_sizes", "channels") if info.get(k, {}) != now.get(k, {})]:
         raise ValueError(f"{source}: made with another {' and '.join(differing)} than {study.file}; its rows cannot stand for this study's")
-    drawn = {*info.get("redraw", [])} ^ {*now.get("redraw", [])}  # once for all seeds in one of the two studies, for each in the other
+    cut_anew, redrawn = ({*info.get(k, [])} ^ {*now.get(k, [])} for k in ("resplit", "redraw"))  # in one of the two studies only
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
-    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same and not drawn & {
-        n for n, fraction in ((r["source"], r["source_fraction"]), (r["target"], r["fraction"])) if fraction < 1}]
+    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same and not any(
+        n in cut_anew or n in redrawn and f < 1 for n, f in ((r["source"], r["source_fraction"]), (r["target"], r["fraction"])))]
 
 # %% ../nbs/12_study.ipynb #7f07914e
 def restore(
