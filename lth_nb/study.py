@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from itertools import combinations, product
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pandas as pd
@@ -27,11 +28,11 @@ from filelock import FileLock
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from .connectivity import error_path, trained_copies, weights_at
+from .connectivity import BATCHNORM, error_path, trained_copies, weights_at
 from .core import Paths, device, digest, provenance, write_atomically
 from .data import DATASETS, Dataset, check_files, content_hash, count_images, find_dataset, half_of, is_here, known_names, load_dataset
 from .models import HEADS, MODELS, build_model, count_flops
-from .parameters import as_list, read_parameter, refuse_unknown_parameters
+from .parameters import PARAMETERS, as_list, read_parameter, refuse_unknown_parameters
 from .results import ROLES, append_row, diverged, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
 from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets, ticket_header
 from .training import Recipe, count_steps, settings_of, steps_per_epoch, train
@@ -326,7 +327,7 @@ def study_file(
     what = "a folder, not a file" if Path(text).is_dir() else f"no file {files[0]}"
     raise FileNotFoundError(f"study {text!r}: {what}; the studies are {there}; another one is given as the path of its YAML file")
 
-
+# %% ../nbs/12_study.ipynb #22491951
 def load_study(
     name: str | Path,            # a name in nbs/studies, or the path of a YAML file
     paths: Paths | None = None,  # the project's folders
@@ -536,13 +537,29 @@ def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) ->
     return rows
 
 # %% ../nbs/12_study.ipynb #630c97d1
-def _narrowed(study: Study | str, paths: Paths, **block) -> tuple[Study, Paths]:
-    "The study with this one grid in place of its own, checked, all seeds in one run."
+def _blamed(complaint: str, names: dict[str, str], single: set[str]) -> str:
+    "Return a complaint about the only grid of a narrowed study as one about the parameter that its key came from."
+    found = re.match(r"transfers\[0\](?:\.(\w+))?(\[\d+\])?(.*)", complaint, re.S)
+    if not found: return complaint
+    key, index, rest = found.groups()
+    if key is None: return f"parameters {' and '.join(dict.fromkeys((names['sources'], names['targets'])))}{rest}"
+    name = names.get(key, key)
+    return f"parameter {name}{'' if name in single else index or ''}{rest}"
+
+
+def _narrowed(study: Study | str, paths: Paths, names: dict[str, str], **block) -> Study:
+    "Return the study with one grid in place of its own, all seeds in one run; errors name the parameter (`names`: key -> parameter)."
     study = study if isinstance(study, Study) else load_study(study, paths)
     block = {k: v for k, v in block.items() if v not in ((), [], "")}
-    return parse_study({**study.model_dump(exclude={"transfers", "file"}), "transfers": [block], "seeds_per_run": 10**6}, study.file, paths)
+    content = {**study.model_dump(exclude={"transfers", "file"}), "transfers": [block], "seeds_per_run": 10**6}
+    narrowed, wrong = _checked(content, study.file, paths)
+    if not wrong: return narrowed
+    single = {"source", "target", "source_fraction", "ticket_recipe", "recipe", "model", "targets"}
+    said = [_blamed(w, dict(sources="source", targets="target") | names, single) for w in wrong]
+    about = "" if all(s.startswith("parameter") for s in said) else f"{study.file}: "
+    raise ValueError(about + "; ".join(_gathered(said)))
 
-
+# %% ../nbs/12_study.ipynb #ea97313e
 def run_tickets(
     study: Study | str,             # a study or its name: recipes, image size, model
     source: str,                    # data set on which tickets are found
@@ -555,9 +572,18 @@ def run_tickets(
 ) -> pd.DataFrame:                  # one row a trained network
     "Find tickets on one source for every seed; write ticket files and rows."
     paths = paths or Paths()
-    if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths)
-    study = _narrowed(study, paths, sources=source, targets=source, arms="ticket", source_fractions=source_fraction, ticket_recipes=ticket_recipe, models=model, seeds=seeds)
-    return _run_search(study, TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds)), paths)
+    source, model, ticket_recipe = (read_parameter(k, v) for k, v in
+        dict(source=source, model=model, ticket_recipe=ticket_recipe).items())
+    source_fraction, seeds = read_parameter("source_fraction", source_fraction), read_parameter("seeds", seeds)
+    changes = read_parameter("changes", changes)
+    if source in ("", "own"):
+        raise ValueError(f"parameter source = {source!r}: give the name of the data set on which tickets are to be found")
+    if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths, "changes")
+    names = dict(targets="source", source_fractions="source_fraction", ticket_recipes="ticket_recipe", models="model")
+    study = _narrowed(study, paths, names, sources=[source], targets=[source], arms=["ticket"],
+        source_fractions=[source_fraction], ticket_recipes=[ticket_recipe], models=[model] if model else [], seeds=seeds)
+    cell = TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds))
+    return _run_search(study, cell, paths)
 
 # %% ../nbs/12_study.ipynb #73f141ae
 def _run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None) -> pd.DataFrame:
@@ -590,31 +616,63 @@ def run_transfers(
 ) -> pd.DataFrame:                   # one row a trained network
     "Transfer one source's tickets to one target; tickets that are not there yet are found first."
     paths = paths or Paths()
-    if changes: study, recipes = _changed(study, recipes, changes, paths)
-    if ticket_changes: study, ticket_recipes = _changed_search(study, ticket_recipes, ticket_changes, paths)
-    study = _narrowed(study, paths, sources=source, targets=target, arms=arms, levels=levels, seeds=seeds, fractions=fractions, source_fractions=source_fractions,
-        recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)
+    given = {k: read_parameter(k, v) for k, v in dict(arms=arms, levels=levels, seeds=seeds, fractions=fractions,
+        source_fractions=source_fractions, recipes=recipes, ticket_recipes=ticket_recipes, models=models,
+        freeze=freeze, heads=heads).items()}
+    source, target = read_parameter("source", source), read_parameter("target", target)
+    changes, ticket_changes = read_parameter("changes", changes), read_parameter("ticket_changes", ticket_changes)
+    if not target: raise ValueError("parameter target is empty: give the data set to train on")
+    if changes: study, given["recipes"] = _changed(study, given["recipes"] or ["base"], changes, paths)
+    if ticket_changes:
+        study, given["ticket_recipes"] = _changed_search(study, given["ticket_recipes"] or ["base"], ticket_changes, paths)
+    study = _narrowed(study, paths, {}, sources=[source] if source else [], targets=[target], **given)
     return pd.concat([_run_cell(study, cell, paths) for cell in transfer_cells(study)], ignore_index=True)
 
 # %% ../nbs/12_study.ipynb #83ddba01
-def _changed(study: Study | str, recipes, changes: dict, paths: Paths) -> tuple[Study, list[str]]:
-    "The study with changed copies of the recipes, named by what differs."
-    study = study if isinstance(study, Study) else load_study(study, paths)
-    named = {r: " ".join([r, *(f"{k}={v}" for k, v in changes.items())]) for r in as_list(recipes)}
-    content = study.model_dump(exclude={"file"})
-    content["recipes"].update({new: {**content["recipes"].get(old, {}), **changes} for old, new in named.items() if old in study.recipes})
-    return parse_study(content, study.file, paths), [named[r] if r in study.recipes else r for r in named]
+def _new_name(name: str, changes: dict) -> str:
+    "Return the name of a changed recipe: the old one and what differs, in characters that a name may have."
+    plain = lambda v: "+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v)
+    text = " ".join([name, *(f"{k}={plain(v)}" for k, v in changes.items())])
+    return re.sub(r" {2,}", " ", re.sub(r"[^\w.+= -]+", "_", text)).strip()
 
-def _changed_search(study: Study | str, ticket_recipes, changes: dict, paths: Paths) -> tuple[Study, list[str]]:
-    "The study with changed copies of the ticket recipes, named by what differs; fields that a ticket recipe has not are its training's."
+
+def _with_changes(study: Study, content: dict, paths: Paths, parameter: str, changes: dict) -> Study:
+    "Return the checked study; what is wrong with changed recipes is said of the parameter that changed them."
+    changed, wrong = _checked(content, study.file, paths)
+    if not wrong: return changed
+    fields = "|".join(map(re.escape, changes))
+    ours = [m for w in wrong if (m := re.match(rf"(?:ticket_)?recipes\..* .*?\.({fields})((?:\[\d+\])?(?: = |: ).*)", w, re.S))]
+    if not ours: raise ValueError(f"parameter {parameter} = {changes!r}: " + "; ".join(_gathered(wrong)))
+    raise ValueError("; ".join(_gathered([f"parameter {parameter}: {m[1]}{m[2]}" for m in ours])))
+
+
+def _changed(study: Study | str, recipes: list[str], changes: dict, paths: Paths) -> tuple[Study, list[str]]:
+    "Return the study with changed copies of the recipes, and their names, which say what differs."
+    study = study if isinstance(study, Study) else load_study(study, paths)
+    named = {r: _new_name(r, changes) for r in recipes}
+    content = study.model_dump(exclude={"file"})
+    content["recipes"] |= {new: {**content["recipes"][old], **changes} for old, new in named.items() if old in study.recipes}
+    changed = _with_changes(study, content, paths, "changes", changes)
+    return changed, [named[r] if r in study.recipes else r for r in named]
+
+# %% ../nbs/12_study.ipynb #7e74605a
+def _changed_search(study: Study | str, ticket_recipes: list[str], changes: dict, paths: Paths,
+                    parameter: str = "ticket_changes") -> tuple[Study, list[str]]:
+    "Return the study with changed copies of the ticket recipes, and their names; fields that a ticket recipe has not are its training's."
     study = study if isinstance(study, Study) else load_study(study, paths)
     content = study.model_dump(exclude={"file"})
+    fields = {**TicketRecipe.__dataclass_fields__, **Recipe.__dataclass_fields__}
+    if odd := [k for k in changes if k not in fields]:
+        raise ValueError(f"parameter {parameter}: {odd[0]} = {changes[odd[0]]!r}: unknown key; the keys are {', '.join(fields)}")
     own = {k: v for k, v in changes.items() if k in TicketRecipe.__dataclass_fields__}
-    named = {t: " ".join([t, *(f"{k}={v}" for k, v in changes.items())]) for t in as_list(ticket_recipes)}
+    more = {k: v for k, v in changes.items() if k not in own}
+    named = {t: _new_name(t, changes) for t in ticket_recipes}
     for old, new in named.items():
-        entry = content["ticket_recipes"].get(old, {})
-        if entry: content["ticket_recipes"][new] = {**entry, **own, "training": {**entry["training"], **{k: v for k, v in changes.items() if k not in own}}}
-    return parse_study(content, study.file, paths), [named[t] if t in study.ticket_recipes else t for t in named]
+        if old not in study.ticket_recipes: continue
+        entry = {**content["ticket_recipes"][old], **own}
+        content["ticket_recipes"][new] = {**entry, "training": {**entry["training"], **more}}
+    changed = _with_changes(study, content, paths, parameter, changes)
+    return changed, [named[t] if t in study.ticket_recipes else t for t in named]
 
 # %% ../nbs/12_study.ipynb #33c3e2e4
 def _run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.DataFrame:
@@ -705,6 +763,42 @@ def _connectivity_lines(study: Study, base: dict, rewinds: tuple[int, ...], leve
             else: lines = _rewound(keys, _load(study, keys["target"], keys["fraction"], paths, base["seed"]), study.recipes[recipe], tickets, theta)
             yield [{**line, "density": tickets[keys["level"]].density, **_stamp(), "scale": study.scale} for line in lines]
 
+# %% ../nbs/12_study.ipynb #9868ce3a
+def _check_connectivity(p: SimpleNamespace) -> None:
+    "Raise a `ValueError` that names the first of the parameters of a connectivity run that cannot be used."
+    for name in ("source", "recipe", "ticket_recipe"):
+        if not getattr(p, name): raise ValueError(f"parameter {name} is empty: {PARAMETERS[name].words}")
+    if not p.rewinds: raise ValueError(f"parameter rewinds is empty: {PARAMETERS['rewinds'].words}")
+    if not p.levels: raise ValueError("parameter levels is empty: give levels, 0 for the dense network")
+    p.rewinds = [f"{k}it" if k.isdigit() else k for k in p.rewinds]
+    for k in p.rewinds:
+        try: count_steps(k, 1)
+        except ValueError: raise ValueError(f"parameter rewinds = {k!r}: {PARAMETERS['rewinds'].words}") from None
+    if p.batchnorm not in BATCHNORM: raise ValueError(f"parameter batchnorm = {p.batchnorm!r}: use {' or '.join(BATCHNORM)}")
+    try: p.targets = {name: read_parameter("source_fraction", share) for name, share in p.targets.items()}
+    except ValueError:
+        raise ValueError(f"parameter targets = {p.targets!r}: each share is above 0 and at most 1") from None
+
+# %% ../nbs/12_study.ipynb #1694b5b6
+def _connect(study: Study, p: SimpleNamespace, paths: Paths) -> pd.DataFrame:
+    "Train what is missing of a connectivity run; lines are kept as they come."
+    found = study.ticket_recipes[p.ticket_recipe].training
+    an_epoch = steps_per_epoch(len(_load(study, p.source, 1.0, paths).train_labels), found.batch_size)
+    steps = tuple(count_steps(k, an_epoch) for k in p.rewinds)
+    base = dict(study=study.study, source=p.source, source_fraction=1.0, model=p.model or study.models[0],
+        ticket_recipe=p.ticket_recipe, points=p.points, images=p.images, batchnorm=p.batchnorm)
+    file, published = connectivity_table(paths, study.study), connectivity_table(paths)
+    if published.is_file() and not file.is_file():
+        mine = _read_lines(published).query("study == @study.study")
+        if len(mine): _merge_lines(file, mine.to_dict("records"))
+    for seed in tqdm(study.transfers[0].seeds or study.seeds, desc=f"connectivity on {p.source}", unit="seed", mininterval=1):
+        keys = _read_lines(file)[[*LINE]].itertuples(index=False) if file.is_file() else ()
+        known = {tuple(map(str, r)) for r in keys}
+        for lines in _connectivity_lines(study, {**base, "seed": seed}, steps, p.levels, p.orders, p.targets, p.recipe, known, paths):
+            _merge_lines(file, lines)
+    if file.is_file(): _merge_lines(published, _read_lines(file).to_dict("records"))
+    return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=[*LINE])
+
 # %% ../nbs/12_study.ipynb #d3a60d0c
 def run_connectivity(
     study: Study | str,             # a study or its name: recipes, image size, model
@@ -723,18 +817,15 @@ def run_connectivity(
     paths: Paths | None = None,
 ) -> pd.DataFrame:                  # one line a pair of copies or a transfer
     "Barriers between copies trained from every rewind point, and what tickets rewound to it transfer."
-    paths, targets = paths or Paths(), targets or {}
-    study = _narrowed(study, paths, sources=source, targets=[source, *targets], arms="ticket", levels=[l for l in levels if l], ticket_recipes=ticket_recipe, recipes=recipe, models=model, seeds=seeds)
-    found = study.ticket_recipes[ticket_recipe].training
-    steps = [count_steps(k, steps_per_epoch(len(_load(study, source, 1.0, paths).train_labels), found.batch_size)) for k in rewinds]
-    base = dict(study=study.study, source=source, source_fraction=1.0, model=model or study.models[0], ticket_recipe=ticket_recipe, points=points, images=images, batchnorm=batchnorm)
-    file, published = connectivity_table(paths, study.study), connectivity_table(paths)
-    if published.is_file() and not file.is_file() and len(mine := _read_lines(published).query("study == @study.study")): _merge_lines(file, mine.to_dict("records"))
-    for seed in tqdm(study.transfers[0].seeds or study.seeds, desc=f"connectivity on {source}", unit="seed", mininterval=1):
-        known = {tuple(map(str, r)) for r in _read_lines(file)[[*LINE]].itertuples(index=False)} if file.is_file() else set()
-        for lines in _connectivity_lines(study, {**base, "seed": seed}, tuple(steps), levels, orders, targets, recipe, known, paths): _merge_lines(file, lines)
-    _merge_lines(published, _read_lines(file).to_dict("records"))
-    return pd.read_csv(file)
+    paths, names = paths or Paths(), dict(targets="targets", recipes="recipe", ticket_recipes="ticket_recipe", models="model")
+    given = dict(source=source, rewinds=rewinds, levels=levels, seeds=seeds, orders=orders, targets=targets, points=points,
+        images=images, batchnorm=batchnorm, recipe=recipe, ticket_recipe=ticket_recipe, model=model)
+    p = SimpleNamespace(**{k: read_parameter(k, v) for k, v in given.items()})
+    _check_connectivity(p)
+    study = _narrowed(study, paths, names, sources=[p.source], targets=list(dict.fromkeys([p.source, *p.targets])),
+        arms=["ticket"], levels=[l for l in p.levels if l], ticket_recipes=[p.ticket_recipe], recipes=[p.recipe],
+        models=[p.model] if p.model else [], seeds=p.seeds)
+    return _connect(study, p, paths)
 
 # %% ../nbs/12_study.ipynb #6499a133
 def publish(
