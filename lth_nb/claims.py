@@ -6,9 +6,9 @@
 __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SABATELLI', 'MORCOS', 'MEHTA', 'QUESTIONS', 'CLAIMS', 'PAIR',
            'CELL', 'READ', 'ALPHA', 'MEANS', 'paper_table', 'side', 'Contrast', 'Claim', 'contrast_pairs', 'verdict',
            'verdict_cells', 'verdict_contrasts', 'verdicts', 'without_one_target', 'claim_text', 'claim_pairs',
-           'in_panels', 'claim_rows', 'bound_words', 'other_words', 'beside_words', 'claim_cards', 'study_banner',
-           'compact', 'whole_table', 'lacking', 'verdict_in_words', 'verdict_badge', 'in_brief', 'found_table',
-           'claims_in_lines']
+           'in_panels', 'claim_rows', 't_words', 'bound_words', 'other_words', 'beside_words', 'claim_cards',
+           'study_banner', 'compact', 'whole_table', 'lacking', 'verdict_in_words', 'verdict_badge', 'in_brief',
+           'found_table', 'claims_in_lines']
 
 # %% ../nbs/10_claims.ipynb #5920fcdb
 import textwrap
@@ -585,10 +585,19 @@ def claim_rows(
 # %% ../nbs/10_claims.ipynb #bf9d96fe
 def _sentence(row) -> str:
     "One verdict with its numbers."
-    if row.verdict == "not measured": return f"not measured{f' ({row.missing})' if row.missing else ''}"
+    why = row.missing or ("one seed cannot be compared" if row.n == 1 else "")
+    if row.verdict == "not measured": return f"not measured{f' ({why})' if why else ''}"
     word = _ahead(row.contrast, row.verdict) if ">" in row.verdict else row.verdict
-    text = f"**{word}**, {row.contrast} ({row.levels}): {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}] (t interval [{row.t_low:.1f}, {row.t_high:.1f}]), d = {row.effect_size:.1f}, n = {row.n} seeds, {row.targets} target{'s' * (row.targets != 1)}, p = {row.p_holm:.2g}"
+    text = f"**{word}**, {row.contrast} ({row.levels}): {row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}]{t_words(row)}"
+    if not np.isnan(row.effect_size): text += f", d = {row.effect_size:.1f}"
+    text += f", n = {row.n} seeds, {row.targets} target{'s' * (row.targets != 1)}, p = {row.p_holm:.2g}"
+    if row.n == 2: return f"{text}; two seeds can never decide{other_words(row)}"
     return text + bound_words(row) + other_words(row)
+
+
+def t_words(row, form: str = ".1f") -> str:
+    "Student's interval in brackets; empty where there are too few seeds for one, or no spread."
+    return "" if np.isnan(row.t_low) else f" (t interval [{row.t_low:{form}}, {row.t_high:{form}}])"
 
 
 def bound_words(row) -> str:
@@ -634,7 +643,8 @@ def study_banner(
 ) -> str:                 # one paragraph of Markdown
     "Which study, at which scale, how much of it, and which effects its seeds can show."
     n, sets = frame["seed"].nunique(), frame["target"][frame["arm"] != "imp"].nunique()
-    power = f"; a paired test of {n} sees effects above d = {detectable_effect(n):.1f} (80% power)" if n > 1 else "; one seed shows no effect"
+    few = {0: "without a seed no claim can be decided", 1: "one seed can never decide a claim", 2: "two seeds can never decide a claim"}
+    power = f"; {few[n]}" if n in few else f"; a paired test of {n} sees effects above d = {detectable_effect(n):.1f} (80% power)"
     images = [k for name, of in info.get("train_images", {}).items() if name in {*frame["target"]} for k in of.values()]
     trained = f" with {min(images):,}{f' to {max(images):,}' * (min(images) < max(images))} training images" if images else ""
     minding = "".join(f" Mind {name}: {words.rstrip('.')}." for name, words in info.get("cautions", {}).items() if name in {*frame["target"], *frame["source"]})
