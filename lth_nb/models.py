@@ -22,7 +22,6 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .architecture import describe_architecture
 from .core import generator_for, seed_for
 
 # %% ../nbs/02_models.ipynb #fdd4b099
@@ -220,6 +219,13 @@ class Network(nn.Module):
         "Names of the weights that the builder gives itself: they are the same for every seed."
         return self._loaded
 
+    @property
+    def fresh(self) -> bool:
+        "Whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
+        sizes = {n: w.numel() for n, w in self.named_parameters()}
+        weights = [f"{n}.weight" for n, m in self.backbone.named_modules(prefix="backbone") if _weighted(m)]
+        return 2 * sum(sizes[n] for n in self.loaded) <= sum(sizes.get(n, 0) for n in weights)
+
     def forward(self,
         x: torch.Tensor,  # images, float (B, C, H, W), normalized
     ) -> torch.Tensor:    # class scores (logits), float (B, classes)
@@ -359,8 +365,8 @@ def _check_output(name: str, backbone: nn.Module, num_features: int, channels: i
 
 
 def _tensor_lines(module: nn.Module) -> list[str]:
-    "Describe parameters and buffers."
-    return [line for line in describe_architecture(module) if not line.startswith("module ")]
+    "Describe the parameters and buffers that a ticket holds."
+    return [f"{n}: {tuple(v.shape)} {v.dtype}" for n, v in module.state_dict().items()]
 
 # %% ../nbs/02_models.ipynb #f90b5291
 _CHECKED = {}  # what `_check_builder` found, by row and size of the images
@@ -427,8 +433,9 @@ def build_model(
     made = _construct(name, row, channels, image_size, seed, stream)
     loaded = _check_builder(name, row, made, channels, image_size, seed, stream)
     if loaded and not keep:
-        raise ValueError(f"model {name!r}: its builder loads weights or sets a seed ({', '.join(loaded[:3])}), which "
-            f"init={init!r} would discard. Register it with Architecture(..., init='keep') to start from them.")
+        raise ValueError(f"model {name!r}: its builder loads weights, fixes them or sets a seed "
+            f"({len(loaded)} tensors, such as {loaded[0]}), and init={init!r} would discard them. Register it with "
+            "Architecture(..., init='keep') to start from them, or let it give none.")
     if not keep:
         with _stream(seed, "init", name): _initialize(made[0], init)
     network = Network(name, *made, init)
