@@ -9,8 +9,10 @@ import sys
 import pytest
 from conftest import ROOT
 
-FLOORS = dict(core=0, parameters=0, gpus=1, scaling=6, data=1, models=1, masking=1, slots=1, results=1, pruning=2, training=2, statistics=2, tickets=3, claims=3, plots=3, pages=3, transfer=4, connectivity=4, compact=4, study=5, benchmark=6, cli=7)
-JUDGES = ("core", "results", "statistics", "claims", "plots")
+FLOORS = dict(core=0, parameters=0, effects=0, architecture=1, gpus=1, papers=1, data=1, models=2, masking=1, slots=2, results=1, pruning=3,
+    training=3, statistics=2, tickets=4, claims=3, plots=3, pages=3, over_targets=4, transfer=5, connectivity=5, compact=5, study=6, benchmark=7,
+    scaling=7, cli=8)
+JUDGES = ("core", "results", "statistics", "effects", "papers", "claims", "over_targets", "plots")
 NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts)
 MODULES = sorted(p for p in (ROOT/"lth_nb").glob("*.py") if not p.stem.startswith("_"))
 
