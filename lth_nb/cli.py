@@ -410,10 +410,12 @@ def ticket_latency(files: Annotated[list[Path], typer.Argument(metavar="FILE..."
 @results_app.command("publish")
 def results_publish(study: StudyName, partial: Annotated[bool, typer.Option("--partial", help="publish what is there of an unfinished study")] = False):
     "Join the rows of a study into data/results/STUDY.csv, and renew what the README says of it."
+    from lth_nb.over_targets import judge
     from lth_nb.study import load_study, publish
     with _plain_errors():
         table = publish(load_study(study), partial=partial)
         typer.echo(f"wrote {table}")
+        judge(table)
         if _renew_readme(table): typer.echo("renewed README.md")
 
 
