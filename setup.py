@@ -12,7 +12,7 @@ settings = parser["DEFAULT"]
 words = lambda key: settings.get(key, "").split()
 data, run, slurm, export = (words(f"{extra}_requirements") for extra in ("data", "run", "slurm", "export"))
 
-SHIPPED = ["nbs/Snakefile", "nbs/runs/*.ipynb", "nbs/papers/*.ipynb", "nbs/studies/*.yaml", "nbs/profiles/*/config.yaml", "data/papers/*.csv"]
+SHIPPED = ["nbs/Snakefile", "nbs/runs/*.ipynb", "nbs/papers/*.ipynb", "nbs/studies/*.yaml", "nbs/profiles/*/config.yaml", "data/papers/*.csv", "data/papers/*.yaml"]
 
 
 class build_with_notebooks(build_py):

@@ -242,7 +242,7 @@ def ceilings(
 
 # %% ../nbs/16_benchmark.ipynb #a20ac1ed
 def training_flops(work: Workload) -> float:
-    "Operations of one image in one training step."
+    "Count the floating-point operations of one image in one training step, 2 per multiply-accumulate."
     from torch.utils.flop_counter import FlopCounterMode
     net, _ = work.network()
     with FlopCounterMode(display=False) as count: net(torch.zeros(2, work.channels, work.image_size, work.image_size)).sum().backward()
@@ -368,7 +368,7 @@ def spread(values) -> float:  # 0: all the same
 
 def summarise_turns(
     turns: pd.DataFrame,     # from `compete`
-    flops: float = 0.0,      # operations of one image in one training step
+    flops: float = 0.0,      # floating-point operations of one image in one training step, 2 per multiply-accumulate
     limits: dict | None = None,  # from `ceilings`
     what: str = "convolution",   # the ceiling to compare with
 ) -> list[dict]:             # a line a contestant: median and range, ratios within rounds

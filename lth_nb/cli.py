@@ -402,7 +402,7 @@ def ticket_export(file: TicketFile,
         export_ticket(tickets, level, out, raw=not floats)
     typer.echo(f"wrote {out}, {out.stat().st_size:,} bytes")
 
-
+# %% ../nbs/13_cli.ipynb #ca19c57b
 @ticket_app.command("latency")
 def ticket_latency(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files")],
     level: Annotated[list[int] | None, typer.Option(help="a level, may be repeated; all if not given")] = None,

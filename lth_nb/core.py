@@ -17,16 +17,38 @@ from pathlib import Path
 
 import numpy as np
 
+# %% ../nbs/00_core.ipynb #7ae827d4
+def _library_of(folder: Path) -> tuple[Path, str] | None:
+    "Return the file that makes a folder a project, and the library it is the project of ('': it does not say)."
+    for name, pattern in (("settings.ini", r"^\s*lib_name\s*[=:]\s*(\S+)"), ("pyproject.toml", r"^\s*\[tool\.nbdev\]")):
+        file = folder/name
+        if not file.is_file(): continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        found = re.search(pattern, text, re.M)
+        if name == "settings.ini": return file, found[1] if found else ""
+        if found: return file, next(iter(re.findall(r"^\s*name\s*=\s*[\"']([^\"']+)", text, re.M)), "another library")
+    return None
+
+
+def _find_root(
+    here: Path,  # the working directory
+) -> Path:
+    "Return the nearest parent with a settings.ini, else `here`. Raises `ValueError` in another library's project."
+    for folder in (here, *here.parents):
+        if not (found := _library_of(folder)): continue
+        file, library = found
+        if library.replace("-", "_") in ("", "lth_nb") or (folder/"nbs"/"Snakefile").is_file(): return folder
+        raise ValueError(f"{file}: this is the project of {library}, into which lth_nb writes nothing; "
+            "set LTH_HOME to the folder where data, runs and results are to go, or work outside this project")
+    return here
+
 # %% ../nbs/00_core.ipynb #6bbf6f61
 class Paths:
     "The folders of a project."
     def __init__(self,
-        root: str | Path | None = None,  # `None`: `LTH_HOME`, else the nearest parent with settings.ini, else here
+        root: str | Path | None = None,  # project folder; `None`: `LTH_HOME`, else what `_find_root` finds
     ):
-        here = Path.cwd()
-        parent = next((p for p in (here, *here.parents) if (p/"settings.ini").is_file()), here)
-        home = root or os.environ.get("LTH_HOME") or parent
-        self.root = Path(home).expanduser().resolve()
+        self.root = Path(root or os.environ.get("LTH_HOME") or _find_root(Path.cwd())).expanduser().resolve()
         self.data, self.figures = self.root/"data", self.root/"figures"
         for name in ("raw", "cache", "tickets", "runs", "results"): setattr(self, name, self.data/name)
         self.nbs = self._own_or_shipped("nbs/Snakefile").parent
@@ -204,7 +226,7 @@ def commit(
         command = ["git", "-C", root or str(Paths().root), *words]
         return subprocess.run(command, capture_output=True, text=True)
     try: head = git("rev-parse", "--short=12", "HEAD")
-    except FileNotFoundError: return ""
+    except (FileNotFoundError, ValueError): return ""  # no git, or the project of another library
     if head.returncode: return ""
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "lth_nb", "nbs").stdout.strip()
     return head.stdout.strip() + ("+" if changed else "")

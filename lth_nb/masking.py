@@ -51,10 +51,14 @@ def check_mask(
     mask: Mask,        # parameter name -> bool tensor
 ) -> Mask:             # the same mask
     "Raise a `ValueError` that lists every way in which `mask` does not fit `model`."
-    weights, wrong = dict(model.named_parameters()), []
+    every, wrong = dict(model.named_parameters(remove_duplicate=False)), []
+    first = {id(p): name for name, p in model.named_parameters()}  # a weight under two names is masked under its first
     for name, m in mask.items():
-        if name not in weights: wrong.append(f"{name}: the model has no such parameter")
-        elif m.shape != weights[name].shape: wrong.append(f"{name}: mask {tuple(m.shape)}, parameter {tuple(weights[name].shape)}")
+        weight = every.get(name)
+        if weight is None: wrong.append(f"{name}: the model has no such parameter")
+        elif first[id(weight)] != name:
+            wrong.append(f"{name}: the same parameter as {first[id(weight)]}, the name to mask it under")
+        elif m.shape != weight.shape: wrong.append(f"{name}: mask {tuple(m.shape)}, parameter {tuple(weight.shape)}")
         elif m.dtype != torch.bool: wrong.append(f"{name}: dtype {m.dtype}, a mask is torch.bool")
     if wrong: raise ValueError("the mask does not fit the model: " + "; ".join(wrong))
     return mask
@@ -82,11 +86,13 @@ def shuffle_mask(
     across: str = "layer",  # 'layer': entries stay in their tensor; 'network': over all tensors
 ) -> Mask:                  # the same number of kept weights
     "The mask with its kept places drawn anew."
-    if across not in ("layer", "network"): raise ValueError(f"shuffle_mask: across={across!r}; use 'layer' or 'network'")
+    if across not in ("layer", "network"):
+        raise ValueError(f"shuffle_mask: across={across!r}; use 'layer' or 'network'")
     if across == "layer":
         return {n: _shuffled(m.flatten(), generator_for(seed, "shuffle", n)).view(m.shape) for n, m in mask.items()}
     names = sorted(mask)  # ticket files give their tensors in an order of their own, another one in every process
-    parts = _shuffled(torch.cat([mask[n].flatten() for n in names]), generator_for(seed, "shuffle")).split([mask[n].numel() for n in names])
+    every = torch.cat([mask[n].flatten() for n in names])
+    parts = _shuffled(every, generator_for(seed, "shuffle")).split([mask[n].numel() for n in names])
     return {n: part.view(mask[n].shape) for n, part in zip(names, parts)}
 
 # %% ../nbs/03_masking.ipynb #105215c5
@@ -110,7 +116,8 @@ def mask_overlap(
     b: Mask,               # the same names and shapes
 ) -> dict[str, float]:     # tensor name -> intersection over union in [0, 1]; 'all' over every tensor
     "How much two masks agree, tensor by tensor and in all (two empty tensors agree fully)."
-    if a.keys() != b.keys(): raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}")
+    if a.keys() != b.keys():
+        raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}")
     both = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}
     both["all"] = tuple(map(sum, zip(*both.values())))
     return {n: i / u if u else 1.0 for n, (i, u) in both.items()}

@@ -7,17 +7,22 @@ __all__ = ['MODELS', 'INITIALISATIONS', 'HEADS', 'lenet', 'plain', 'Residual', '
            'replace_head', 'build_model', 'prunable', 'count_flops']
 
 # %% ../nbs/02_models.ipynb #824a48a9
+import inspect, random
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Callable
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from .core import seed_for
+from .core import generator_for, seed_for
 
 # %% ../nbs/02_models.ipynb #fdd4b099
 def lenet(
@@ -26,9 +31,11 @@ def lenet(
     widths: tuple[int, ...] = (300, 100),  # units of each hidden layer
 ) -> tuple[nn.Sequential, int]:            # backbone and its number of features
     "Fully connected layers with ReLU on the flattened image (LeCun et al. 1998; Frankle & Carbin 2019, Fig. 2)."
-    layers, inputs = OrderedDict(flatten=nn.Flatten()), channels * image_size**2
+    layers = OrderedDict(flatten=nn.Flatten())
+    inputs = channels * image_size**2
     for i, width in enumerate(widths, 1):
-        layers |= {f"linear{i}": nn.Linear(inputs, width), f"relu{i}": nn.ReLU(inplace=True)}
+        layers[f"linear{i}"] = nn.Linear(inputs, width)
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
         inputs = width
     return nn.Sequential(layers), inputs
 
@@ -36,16 +43,19 @@ def lenet(
 def plain(
     channels: int,      # channels of the images
     image_size: int,    # unused: global average pooling takes any size
-    plan: tuple[int | str, ...],     # a number: 3x3 convolution to that many channels, BatchNorm, ReLU; 'M': 2x2 max pool
-) -> tuple[nn.Sequential, int]:      # backbone and its number of features
+    plan: tuple[int | str, ...],  # a number: 3x3 convolution to that many channels, BatchNorm, ReLU; 'M': 2x2 max pool
+) -> tuple[nn.Sequential, int]:   # backbone and its number of features
     "A chain of convolutions that ends in global average pooling (Simonyan & Zisserman 2015, with BatchNorm)."
     layers, i = OrderedDict(), 0
     for step in plan:
-        if step == "M": layers[f"pool{i}"] = nn.MaxPool2d(2)
-        else:
-            i += 1
-            layers |= {f"conv{i}": nn.Conv2d(channels, step, 3, padding=1), f"norm{i}": nn.BatchNorm2d(step), f"relu{i}": nn.ReLU(inplace=True)}
-            channels = step
+        if step == "M":
+            layers[f"pool{i}"] = nn.MaxPool2d(2)
+            continue
+        i += 1
+        layers[f"conv{i}"] = nn.Conv2d(channels, step, 3, padding=1)
+        layers[f"norm{i}"] = nn.BatchNorm2d(step)
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        channels = step
     return nn.Sequential(layers | _pooling()), channels
 
 
@@ -56,13 +66,14 @@ def _pooling() -> dict[str, nn.Module]:
 # %% ../nbs/02_models.ipynb #ac61576e
 def _chain(
     channels: int,      # input channels
-    plan: list[tuple],  # one (kernel size, output channels, stride) a convolution
+    plan: list[tuple],  # one (kernel size, output channels, stride) per convolution
 ) -> OrderedDict:
     "Convolutions without bias, each with its BatchNorm, ReLU between them."
     layers = OrderedDict()
     for i, (kernel, width, stride) in enumerate(plan, 1):
         if i > 1: layers[f"relu{i-1}"] = nn.ReLU(inplace=True)
-        layers |= {f"conv{i}": nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False), f"norm{i}": nn.BatchNorm2d(width)}
+        layers[f"conv{i}"] = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
+        layers[f"norm{i}"] = nn.BatchNorm2d(width)
         channels = width
     return layers
 
@@ -74,10 +85,13 @@ class Residual(nn.Module):
         out = width * 4 if bottleneck else width
         plan = [(1, width, 1), (3, width, stride), (1, out, 1)] if bottleneck else [(3, width, stride), (3, out, 1)]
         self.path = nn.Sequential(_chain(channels, plan))
-        self.shortcut = nn.Sequential(_chain(channels, [(1, out, stride)])) if stride > 1 or channels != out else nn.Identity()
+        same = stride == 1 and channels == out
+        self.shortcut = nn.Identity() if same else nn.Sequential(_chain(channels, [(1, out, stride)]))
         self.out_channels = out
 
-    def forward(self, x): return F.relu(self.path(x) + self.shortcut(x), inplace=True)
+    def forward(self, x):
+        "The sum of both ways, with ReLU."
+        return F.relu(self.path(x) + self.shortcut(x), inplace=True)
 
 # %% ../nbs/02_models.ipynb #7017d798
 def residual(
@@ -96,7 +110,8 @@ def residual(
     for stage, count in enumerate(blocks, 1):
         chain = []
         for i in range(count):
-            chain.append(Residual(channels, width * 2**(stage-1), 2 if stage > 1 and i == 0 else 1, bottleneck))
+            stride = 2 if stage > 1 and i == 0 else 1
+            chain.append(Residual(channels, width * 2**(stage-1), stride, bottleneck))
             channels = chain[-1].out_channels
         layers[f"stage{stage}"] = nn.Sequential(*chain)
     return nn.Sequential(layers | _pooling()), channels
@@ -106,144 +121,418 @@ def residual(
 class Architecture:
     "One row of `MODELS`."
     build: Callable   # (channels, image_size) -> backbone and its number of features
-    halvings: int     # how often the image is halved before the global pooling: at least 2**halvings pixels are needed
+    halvings: int     # how often the image is halved before the global pooling: 2**halvings pixels are needed
     origin: str       # where the network is from
+    init: str = ""    # 'keep': the builder's own values always stay (it loads trained weights); '': by argument
+
+    def __post_init__(self):
+        if not callable(self.build) or isinstance(self.build, nn.Module):
+            raise TypeError(f"Architecture: build is a {type(self.build).__name__}; "
+                "give a function (channels, image_size) that returns a new backbone and its number of features.")
+        if self.init not in ("", "keep"): raise ValueError(f"Architecture: init={self.init!r}; use 'keep' or ''.")
 
     def __call__(self, channels: int, image_size: int): return self.build(channels, image_size)
 
+# %% ../nbs/02_models.ipynb #8fc49961
 _HE, _LTH = "He et al. 2016", "Frankle & Carbin 2019"
+_IMAGENET = partial(residual, width=64, stem=(7, 2), pool=True)
+_VGG19 = (64, 64, "M", 128, 128, "M", *[256]*4, "M", *[512]*4, "M", *[512]*4)
 MODELS = {
     "lenet_300_100": Architecture(lenet, 0, _LTH),
     "cnn_small": Architecture(partial(plain, plan=(8, "M", 16, "M", 32)), 2, "for quick runs at 8 to 28 pixels"),
     "resnet8": Architecture(partial(residual, blocks=(1, 1, 1), width=16, stem=(3, 2)), 3, "for CPU runs at 32 pixels"),
     "resnet20": Architecture(partial(residual, blocks=(3, 3, 3), width=16, stem=(3, 1)), 2, f"{_HE}, section 4.2"),
-    "resnet18": Architecture(partial(residual, blocks=(2, 2, 2, 2), width=64, stem=(7, 2), pool=True), 5, f"{_HE}, Table 1"),
+    "resnet18": Architecture(partial(_IMAGENET, blocks=(2, 2, 2, 2)), 5, f"{_HE}, Table 1"),
     "resnet18_cifar": Architecture(partial(residual, blocks=(2, 2, 2, 2), width=64, stem=(3, 1)), 3, "Mehta 2019"),
-    "resnet50": Architecture(partial(residual, blocks=(3, 4, 6, 3), width=64, stem=(7, 2), pool=True, bottleneck=True), 5, f"{_HE}, Table 1"),
-    "vgg19": Architecture(partial(plain, plan=(64, 64, "M", 128, 128, "M", *[256]*4, "M", *[512]*4, "M", *[512]*4)), 4, "Morcos et al. 2019"),
+    "resnet50": Architecture(partial(_IMAGENET, blocks=(3, 4, 6, 3), bottleneck=True), 5, f"{_HE}, Table 1"),
+    "vgg19": Architecture(partial(plain, plan=_VGG19), 4, "Morcos et al. 2019"),
 }
 
 # %% ../nbs/02_models.ipynb #b4b903d3
 INITIALISATIONS = {
     "kaiming": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),
     "xavier": nn.init.xavier_normal_,
-    "pytorch": None,  # each layer's own `reset_parameters`
+    "pytorch": None,  # as the constructors of the layers do it
+    "keep": None,     # as the builder gives them: it may load trained weights
 }
 
-
+# %% ../nbs/02_models.ipynb #206f6244
 @contextmanager
 def _stream(seed: int, *names):
-    "Within it torch draws from the stream `seed_for(seed, *names)` on the CPU; the global generator is restored."
+    "Draw from the stream `seed_for(seed, *names)` within it, with torch on the CPU, numpy and `random`; restore all."
+    number, python, numpy = seed_for(seed, *names), random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_for(seed, *names))
-        yield
+        torch.default_generator.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        try: yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
-
-def _filled(module: nn.Module, init: str) -> nn.Module:
-    "`module`, made on 'meta', with memory on the CPU and fresh values."
-    for layer in module.to_empty(device="cpu").modules():
-        if _weighted(layer) and INITIALISATIONS[init]:
-            INITIALISATIONS[init](layer.weight)
-            if layer.bias is not None: nn.init.zeros_(layer.bias)
-        elif hasattr(layer, "reset_parameters"): layer.reset_parameters()
-    return module
-
-
+# %% ../nbs/02_models.ipynb #f5902c65
 def _weighted(layer: nn.Module) -> bool:
     "Whether `layer` is a convolution or a linear layer, the two kinds that are pruned."
     return isinstance(layer, (nn.Conv2d, nn.Linear))
 
+# %% ../nbs/02_models.ipynb #4cb5c343
+def _initialize(module: nn.Module, init: str) -> nn.Module:
+    "Draw the weights of convolutions and linear layers anew and set their biases to zero."
+    draw = INITIALISATIONS[init]
+    for layer in module.modules() if draw else ():
+        if not _weighted(layer) or layer._parameters.get("weight") is None: continue  # a computed weight has no values
+        draw(layer.weight)
+        if layer.bias is not None: nn.init.zeros_(layer.bias)
+    return module
+
+# %% ../nbs/02_models.ipynb #3258e5e4
+@contextmanager
+def _plain_torch():
+    "Let torch make float32 tensors on the CPU within it, with NaN where memory would be left as it was."
+    memory, dtype, mode = torch.utils.deterministic, torch.get_default_dtype(), torch.get_deterministic_debug_mode()
+    fill = memory.fill_uninitialized_memory
+    torch.set_default_dtype(torch.float32)
+    torch.set_deterministic_debug_mode("warn")
+    memory.fill_uninitialized_memory = True
+    try:
+        with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad(): yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_deterministic_debug_mode(mode)
+        memory.fill_uninitialized_memory = fill
+
 # %% ../nbs/02_models.ipynb #51cd5f81
 class Network(nn.Module):
     "A backbone and a head; `build_model` makes it."
-    def __init__(self, name: str, backbone: nn.Module, num_features: int, init: str):
+    def __init__(self,
+        name: str,             # of the model, for tables and messages
+        backbone: nn.Module,   # images (B, C, H, W) -> features (B, num_features)
+        num_features: int,     # of the backbone
+        init: str,             # of new heads, a key of `INITIALISATIONS`
+    ):
         super().__init__()
-        self.name, self.backbone, self.num_features, self.init, self.head = name, backbone, num_features, init, nn.Identity()
+        self.name, self.backbone, self.num_features, self.init = name, backbone, num_features, init
+        self.head, self._loaded = nn.Identity(), ()
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        "Names of the weights that the builder gives itself: they are the same for every seed."
+        return self._loaded
+
+    @property
+    def fresh(self) -> bool:
+        "Whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
+        sizes = {n: w.numel() for n, w in self.named_parameters()}
+        weights = [f"{n}.weight" for n, m in self.backbone.named_modules(prefix="backbone") if _weighted(m)]
+        return 2 * sum(sizes[n] for n in self.loaded) <= sum(sizes.get(n, 0) for n in weights)
 
     def forward(self,
-        x: torch.Tensor,  # images, float (B, C, H, W), normalised
+        x: torch.Tensor,  # images, float (B, C, H, W), normalized
     ) -> torch.Tensor:    # class scores (logits), float (B, classes)
         "Class scores of a batch of images."
         return self.head(self.backbone(x))
 
+# %% ../nbs/02_models.ipynb #02b63d85
+def _mlp(features: int, classes: int) -> nn.Sequential:
+    "A head of two linear layers."
+    hidden = min(features, 256)
+    layers = OrderedDict(linear1=nn.Linear(features, hidden), relu1=nn.ReLU(inplace=True))
+    return nn.Sequential(layers | dict(linear2=nn.Linear(hidden, classes)))
 
-HEADS = {
-    "linear": lambda features, classes: nn.Linear(features, classes),
-    "mlp": lambda features, classes: nn.Sequential(OrderedDict(linear1=nn.Linear(features, min(features, 256)),
-        relu1=nn.ReLU(inplace=True), linear2=nn.Linear(min(features, 256), classes))),
-}
+# %% ../nbs/02_models.ipynb #5d5bccdb
+HEADS = {"linear": nn.Linear, "mlp": _mlp}  # (features, classes) -> head
 
 # %% ../nbs/02_models.ipynb #799a9f01
 def _known(kind: str, name: str, allowed) -> str:
     "`name` if it is one of `allowed`, else a clear error."
-    if name not in allowed: raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(map(str, allowed))}")
+    names = ", ".join(map(str, allowed))
+    if not isinstance(name, str): raise TypeError(f"{kind} is a {type(name).__name__}, not a name: use one of {names}")
+    if name not in allowed: raise ValueError(f"unknown {kind} {name!r}: use one of {names}")
     return name
+
+
+def _whole(name: str, value: int, least: int, why: str) -> None:
+    "Raise an error unless `value` is a whole number, at least `least`."
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} is {value!r}: give a whole number")
+    if value < least: raise ValueError(f"{name} is {value}: {why}")
 
 
 def replace_head(
     model: Network,        # changed in place
     num_classes: int,      # classes of the new data set, at least 2
-    head: str = "linear",  # 'linear', or 'mlp': two layers, the hidden one as wide as the features, at most 256 (Mehta 2019 tries both)
+    head: str = "linear",  # 'linear', or 'mlp': two layers, the hidden one as wide as the features, up to 256 (Mehta)
     seed: int = 0,         # the same seed gives the same head on any network with as many features
 ) -> Network:
-    "`model` with a new random head where the old one was."
-    if num_classes < 2: raise ValueError(f"num_classes is {num_classes}: a classifier needs at least 2")
-    with torch.device("meta"): new = HEADS[_known("head", head, HEADS)](model.num_features, num_classes)
-    with _stream(seed, "head"): _filled(new, model.init)
-    model.head = new.to(next(model.backbone.parameters()))
+    "Give `model` a new random head."
+    _whole("num_classes", num_classes, 2, "a classifier needs at least 2")
+    make = HEADS[_known("head", head, HEADS)]
+    with _plain_torch(), _stream(seed, "head"): new = make(model.num_features, num_classes)
+    with _stream(seed, "head"): _initialize(new, model.init)
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    model.head = new if like is None else new.to(like)
     return model
+
+# %% ../nbs/02_models.ipynb #03adbcab
+def _check_tensors(name: str, backbone: nn.Module) -> None:
+    "Raise a `ValueError` if a parameter or buffer has no values, or not such as training needs."
+    def refuse(what, cure): raise ValueError(f"model {name!r}: {what}. {cure}")
+
+    kept = set(backbone.state_dict(keep_vars=True)) if not any(map(is_lazy, backbone.parameters())) else set()
+    for part, named in (("parameter", backbone.named_parameters()), ("buffer", backbone.named_buffers())):
+        for n, t in named:
+            what = f"{part} {n!r}"
+            if is_lazy(t): refuse(f"{what} has no shape before the first batch",
+                "Use layers with all sizes given, such as nn.Linear instead of nn.LazyLinear")
+            if t.device.type != "cpu": refuse(f"{what} is on the device '{t.device}'",
+                "Build the network on the CPU, with values; it is moved afterwards")
+            if part == "parameter" and (t.is_complex() or t.is_floating_point() and t.dtype != torch.float32):
+                refuse(f"{what} is {str(t.dtype).removeprefix('torch.')}", "Build it in float32")
+            finite = torch.isfinite(t).all() or n not in kept and part == "buffer" and not torch.isnan(t).any()
+            if not finite: refuse(f"{what} has values that are NaN or infinite, or none at all",
+                "Give it values in the constructor (torch.empty has none), or register_buffer(..., persistent=False)"
+                if part == "buffer" else "Give it values in the constructor (torch.empty has none)")
+    if pair := _overlap(backbone): refuse(f"{pair[0]!r} and {pair[1]!r} share memory and are two tensors",
+        "Assign the same Parameter to both names to tie them, or clone one")
+
+# %% ../nbs/02_models.ipynb #18dc264c
+def _overlap(module: nn.Module) -> tuple[str, str] | None:
+    "The names of a parameter and another parameter or buffer that share memory, if any do."
+    found, parameters = [], {id(p) for p in module.parameters()}
+    for n, t in (*module.named_parameters(), *module.named_buffers()):
+        if not t.numel(): continue
+        reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride()))
+        found.append((t.data_ptr(), t.data_ptr() + (reach + 1) * t.element_size(), n, id(t) in parameters))
+    end, name, trained = 0, "", False  # of the tensor that reaches furthest
+    for start, stop, n, parameter in sorted(found):
+        if start < end and (trained or parameter): return name, n
+        if stop > end: end, name, trained = stop, n, parameter
+
+# %% ../nbs/02_models.ipynb #cbd96f54
+def _construct(
+    name: str,          # of the model, for messages
+    row: Architecture,
+    channels: int,
+    image_size: int,
+    seed: int,
+    stream: str,        # what the random numbers are for
+) -> tuple[nn.Module, int]:
+    "Call a builder under our seed and check what it returns."
+    try: inspect.signature(row.build).bind(channels, image_size)
+    except TypeError as e:
+        raise TypeError(f"model {name!r}: its builder must take (channels, image_size), but {e}. Change its "
+            "parameters, or fix the others with functools.partial.") from e
+    except ValueError: pass  # a builder in C tells no signature
+    with _plain_torch(), _stream(seed, stream, name):
+        try: made = row(channels, image_size)
+        except Exception as e:
+            raise ValueError(f"model {name!r}: its builder fails for {channels} channels and {image_size} pixels "
+                f"({type(e).__name__}: {e}). Change the builder, or use a size that it takes.") from e
+    if not isinstance(made, (tuple, list)) or len(made) != 2 or not isinstance(made[0], nn.Module):
+        raise TypeError(f"model {name!r}: its builder returns {_kinds(made)}. Return the backbone, a torch.nn.Module, "
+            "and its number of features: `return backbone, features`.")
+    _whole(f"model {name!r}: the number of features", made[1], 1, "a backbone has at least 1")
+    _check_tensors(name, made[0])
+    return made[0].train(), int(made[1])
+
+# %% ../nbs/02_models.ipynb #c66cfe0c
+def _kinds(made) -> str:
+    "Name the type of what a builder returned."
+    if not isinstance(made, (tuple, list)): return f"a {type(made).__name__} alone"
+    return f"({', '.join(type(part).__name__ for part in made)})"
+
+# %% ../nbs/02_models.ipynb #bb0f69cf
+def _check_output(name: str, backbone: nn.Module, num_features: int, channels: int, image_size: int) -> None:
+    "Run two random images through a backbone, training and evaluating, and check its features."
+    images = torch.randn(2, channels, image_size, image_size, generator=generator_for(0, "check"))
+    size = f"{channels} x {image_size} x {image_size}"
+    before = _tensor_lines(backbone)
+    for training in (True, False):
+        what = f"model {name!r} {'in training' if training else 'in evaluation'} mode"
+        try:
+            with _plain_torch(), torch.no_grad(), _stream(0, "check"): made = backbone.train(training)(images)
+        except Exception as e:
+            raise ValueError(f"{what}: two images of {size} do not go through ({type(e).__name__}: {e}). "
+                "Use a larger image_size if the network halves the image too often, or change the builder.") from e
+        if not isinstance(made, torch.Tensor) or made.shape != (2, num_features) or not made.is_floating_point():
+            got = tuple(made.shape) if isinstance(made, torch.Tensor) else f"a {type(made).__name__}"
+            raise ValueError(f"{what}: the backbone gives {got} for two images of {size}, not float "
+                f"(2, {num_features}). Return one row of features per image, and their number.")
+        if not torch.isfinite(made).all():
+            raise ValueError(f"{what}: the features of random images are NaN or infinite. Change the builder.")
+    if new := sorted({*_tensor_lines(backbone)} ^ {*before}):
+        raise ValueError(f"model {name!r}: its first batch changes {new[0]}. Make all tensors in the constructor.")
+
+
+def _tensor_lines(module: nn.Module) -> list[str]:
+    "Describe the parameters and buffers that a ticket holds."
+    return [f"{n}: {tuple(v.shape)} {v.dtype}" for n, v in module.state_dict().items()]
+
+# %% ../nbs/02_models.ipynb #f90b5291
+_CHECKED = {}  # what `_check_builder` found, by row and size of the images
+
+# %% ../nbs/02_models.ipynb #b0fe0c66
+def _check_builder(
+    name: str,
+    row: Architecture,
+    made: tuple,           # what `_construct` returned for `stream` and `seed`
+    channels: int,
+    image_size: int,
+    seed: int,
+    stream: str,
+) -> tuple[str, ...]:      # weights of convolutions and linear layers that the builder gives itself
+    "Build twice more, once per process and size: with the same seed, which must change nothing, and with another."
+    key = id(row), channels, image_size
+    if key in _CHECKED: return _CHECKED[key][1]
+    backbone, num_features = made
+    twin, other = (_construct(name, row, channels, image_size, s, stream)[0] for s in (seed, seed + 1))
+    ours, theirs = (dict([*net.named_parameters(), *net.named_buffers()]) for net in (backbone, twin))
+    if {id(p) for p in backbone.parameters()} & {id(p) for p in twin.parameters()} or twin is backbone:
+        raise ValueError(f"model {name!r}: its builder returns the same network each time. Make it within the builder.")
+    differ = [n for n in sorted(ours.keys() | theirs.keys()) if not _same(ours.get(n), theirs.get(n))]
+    if differ:
+        raise ValueError(f"model {name!r}: two networks of one seed differ in {', '.join(differ[:4])}. Let the builder "
+            "draw random numbers from the global generator of torch, numpy or Python.")
+    _check_output(name, twin, num_features, channels, image_size)
+    loaded = _given(backbone, other)
+    _CHECKED[key] = row, loaded  # the row lives as long as its key
+    return loaded
+
+# %% ../nbs/02_models.ipynb #6f847bd5
+def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+    "Whether two tensors have the same dtype, shape and values."
+    return a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b)
+
+# %% ../nbs/02_models.ipynb #82d57f39
+def _given(backbone: nn.Module, other: nn.Module) -> tuple[str, ...]:
+    "Weights that are the same in a network of another seed and not one constant."
+    found = []
+    for (name, layer), twin in zip(backbone.named_modules(), other.modules()):
+        weight = layer._parameters.get("weight") if _weighted(layer) else None
+        if weight is None or type(layer) is not type(twin) or not _same(weight, twin.weight): continue
+        if (weight != weight.flatten()[0]).any(): found.append(f"backbone.{name}.weight")
+    return tuple(found)
 
 # %% ../nbs/02_models.ipynb #f03edc31
 def build_model(
     name: str,              # a key of `MODELS`
     num_classes: int,       # at least 2
     image_size: int,        # height and width of the images, pixels
-    channels: int = 3,      # 1 (grey) or 3 (colour), any other number too
-    init: str = "kaiming",  # 'kaiming', 'xavier' or 'pytorch'
+    channels: int = 3,      # 1 (grey) or 3 (color), any other number too
+    init: str = "kaiming",  # 'kaiming', 'xavier', 'pytorch', or 'keep' for the values that the builder gives
     seed: int = 0,          # decides backbone and head, each from its own stream
     head: str = "linear",   # 'linear' or 'mlp'
 ) -> Network:               # on the CPU, float32, in training mode
-    "A freshly initialised network, the same for the same arguments."
-    row = MODELS[_known("model", name, MODELS)]
+    "Return a freshly initialized network, the same for the same arguments."
+    row = _row(name)
     _known("init", init, INITIALISATIONS)
-    if channels < 1: raise ValueError(f"channels is {channels}: an image has at least 1")
-    if image_size < 2**row.halvings:
-        fits = [other for other, r in MODELS.items() if 2**r.halvings <= image_size]
-        raise ValueError(f"{name} halves the image {row.halvings} times and needs {2**row.halvings} pixels or more, not {image_size}: "
-            f"load the data set with a larger image_size, or use one of {', '.join(fits) or 'none'}")
-    with torch.device("meta"): backbone, num_features = row(channels, image_size)
-    with _stream(seed, "init", name): _filled(backbone, init)
-    return replace_head(Network(name, backbone, num_features, init), num_classes, head, seed)
+    _whole("channels", channels, 1, "an image has at least 1")
+    _check_size(name, row, image_size)
+    keep = "keep" in (init, row.init)
+    stream = "constructor" if INITIALISATIONS[init] and not keep else "init"
+    made = _construct(name, row, channels, image_size, seed, stream)
+    loaded = _check_builder(name, row, made, channels, image_size, seed, stream)
+    if loaded and not keep:
+        raise ValueError(f"model {name!r}: its builder loads weights, fixes them or sets a seed "
+            f"({len(loaded)} tensors, such as {loaded[0]}), and init={init!r} would discard them. Register it with "
+            "Architecture(..., init='keep') to start from them, or let it give none.")
+    if not keep:
+        with _stream(seed, "init", name): _initialize(made[0], init)
+    network = Network(name, *made, init)
+    network._loaded = loaded
+    return replace_head(network, num_classes, head, seed)
+
+# %% ../nbs/02_models.ipynb #a7460d19
+def _row(name: str) -> Architecture:
+    "The row of a model, or a clear error."
+    if isinstance(name, nn.Module):
+        raise TypeError(f"model is a {type(name).__name__}, not a name: add a row for its builder, "
+            "MODELS['mine'] = Architecture(builder, halvings, origin), and pass 'mine'.")
+    row = MODELS[_known("model", name, MODELS)]
+    if isinstance(row, Architecture): return row
+    raise TypeError(f"MODELS[{name!r}] is a {type(row).__name__}: register Architecture(builder, halvings, origin), "
+        "whose builder takes (channels, image_size) and returns a backbone and its number of features.")
+
+# %% ../nbs/02_models.ipynb #2d9f57f6
+def _check_size(name: str, row: Architecture, image_size: int) -> None:
+    "Raise an error if images are too small for a network."
+    _whole("image_size", image_size, 1, "an image has at least 1 pixel")
+    if image_size >= 2**row.halvings: return
+    fits = [other for other, r in MODELS.items() if isinstance(r, Architecture) and 2**r.halvings <= image_size]
+    raise ValueError(f"{name} halves the image {row.halvings} times and needs {2**row.halvings} pixels or more, "
+        f"not {image_size}: load the data set with a larger image_size, or use one of {', '.join(fits) or 'none'}")
 
 # %% ../nbs/02_models.ipynb #19b7a417
 def prunable(
-    model: Network,
+    model: nn.Module,    # made by `build_model`, or any network
     head: bool = False,  # the head's weights too
-) -> dict[str, nn.Parameter]:  # name in `model.state_dict()` -> weight
-    "The weights that pruning may remove, from input to output."
-    return {f"{name}.weight": layer.weight for name, layer in model.named_modules()
-            if _weighted(layer) and (head or not name.startswith("head"))}
-
-# %% ../nbs/02_models.ipynb #85293aff
-@cache
-def _layer_flops(name: str, head: str, num_classes: int, image_size: int, channels: int) -> dict[str, int]:
-    "Weight name -> operations of its layer on one image, from the output sizes of a throw-away copy of the network."
-    model, found = build_model(name, num_classes, image_size, channels, head=head).eval(), {}
-    def note(layer_name, layer, out): found[f"{layer_name}.weight"] = 2 * layer.weight.numel() * (out.numel() // layer.weight.shape[0])
-    for layer_name, layer in model.named_modules():
-        if _weighted(layer): layer.register_forward_hook(lambda layer, _, out, layer_name=layer_name: note(layer_name, layer, out))
-    with torch.no_grad(): model(torch.zeros(1, channels, image_size, image_size))
+) -> dict[str, nn.Parameter]:  # name in `model.state_dict()` -> weight; a weight under two names has the first
+    "Return the weights that pruning may remove, from input to output."
+    found = {}
+    for name, layer in model.named_modules():
+        if not _weighted(layer) or not head and f"{name}.".startswith("head."): continue
+        weight = layer._parameters.get("weight")
+        if weight is None:
+            raise ValueError(f"layer {name!r} computes its weight from other parameters (weight_norm, spectral_norm or "
+                "the like), so that no mask can keep it at zero. Prune a network without this reparametrization.")
+        if not any(weight is w for w in found.values()): found[f"{name}.weight"] = weight
     return found
 
+# %% ../nbs/02_models.ipynb #85293aff
+class _Operations(TorchDispatchMode):
+    "Count operations within it, for each named weight; '' has those that read none of these weights."
+    def __init__(self, weights: dict[str, torch.Tensor]):
+        super().__init__()
+        self.found = {}
+        self.places = [(w.data_ptr(), w.data_ptr() + w.numel() * w.element_size(), n) for n, w in weights.items()]
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        "Nothing is compiled here, and importing torch._dynamo to say so would cost each run a second."
+        return False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            name = next((n for a in args if isinstance(a, torch.Tensor) for n in self._owners(a)), "")
+            self.found[name] = self.found.get(name, 0) + formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    def _owners(self, tensor: torch.Tensor) -> list[str]:
+        "The weight that a tensor is, or is a view of a part of, if there is one."
+        place = tensor.data_ptr()
+        return [name for start, end, name in self.places if start <= place < end]
+
+# %% ../nbs/02_models.ipynb #8146f62b
+@contextmanager
+def _evaluating(model: nn.Module):
+    "Let a model evaluate within it, with attention as plain matrix products; leave it as it was."
+    training, fast = {m: m.training for m in model.modules()}, torch.backends.mha.get_fastpath_enabled()
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with plain, _stream(0, "evaluation"), torch.inference_mode(False), torch.no_grad():
+            yield model.eval()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, was in training.items(): module.training = was
+        for buffer, was in buffers: buffer.copy_(was)
+
+# %% ../nbs/02_models.ipynb #7bbb8054
 def count_flops(
-    model: Network,            # made by `build_model`
+    model: nn.Module,          # made by `build_model`, or any network; on any device
     image_size: int,           # pixels
     channels: int = 3,
     mask: dict | None = None,  # parameter name -> bool tensor; `None`: dense
-) -> float:                    # floating-point operations
-    "Operations of one forward pass of one image, without the weights that `mask` removes."
-    sizes = [layer.out_features for layer in model.head.modules() if isinstance(layer, nn.Linear)]
-    counts = _layer_flops(model.name, "linear" if len(sizes) == 1 else "mlp", sizes[-1], image_size, channels)
-    if unknown := set(mask or ()) - set(counts): raise KeyError(f"mask of unknown layers: {', '.join(sorted(unknown))}")
-    return float(sum(n * (mask[name].float().mean().item() if mask and name in mask else 1) for name, n in counts.items()))
+) -> float:                    # floating-point operations, 2 per multiply-accumulate
+    "Count the operations of one forward pass of one image, without the weights that `mask` removes."
+    weights = dict(model.named_parameters())
+    if unknown := set(mask or ()) - set(weights):
+        raise ValueError(f"mask of unknown layers: {', '.join(sorted(unknown))}; use the names of `prunable(model)`.")
+    like = next((w for w in weights.values() if w.is_floating_point()), torch.zeros(()))
+    images = torch.zeros(1, channels, image_size, image_size, device=like.device, dtype=like.dtype)
+    matrices = {n: w for n, w in weights.items() if w.dim() > 1}  # a bias costs no operation that is counted
+    with _evaluating(model), _Operations(matrices) as counter: model(images)
+    share = {n: m.float().mean().item() for n, m in (mask or {}).items()}
+    return float(sum(n * share.get(name, 1) for name, n in counter.found.items()))

@@ -354,13 +354,14 @@ def gain_by_part(
     frame = frame[frame.arm.isin([arm for arms in MASKS.values() for arm in arms])]
     masked = frame[(frame.level > 0) & frame.density.round(3).between(*densities)]
     levels = {on: set.intersection(*(set(arm.level) for _, arm in part.groupby("arm"))) for on, part in masked.groupby("on")}
-    sparse = pd.concat([frame[frame.level == 0], masked[[level in levels[on] for on, level in zip(masked.on, masked.level)]]])
+    shared = pd.Series([level in levels[on] for on, level in zip(masked.on, masked.level)], masked.index, dtype=bool)
+    sparse = pd.concat([frame[frame.level == 0], masked[shared]])
     means = sparse.groupby(["on", "seed", "arm"]).test_accuracy.mean().unstack()
     if "scratch" not in means: raise ValueError("there is no scratch among the rows; the gain is over scratch")
     gains = 100 * means.sub(means.scratch, axis=0)
     rows = [dict(on=on, mask=mask, weights=w, arm=arm, gain=part[arm].mean(), seeds=int(part[arm].notna().sum()))
             for on, part in gains.groupby("on") for mask, arms in MASKS.items() for w, arm in zip(WEIGHTS, arms) if arm in part]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["on", "mask", "weights", "arm", "gain", "seeds"])
 
 # %% ../nbs/11_plots.ipynb #ac1c139f
 def _in_rows(table: pd.DataFrame, by: str, order: list, columns: int, width: float, height: float, more: float):

@@ -33,9 +33,12 @@ def _check(scores: dict[str, Tensor], fraction: float, mask: Mask | None) -> Mas
     if not scores: raise ValueError("pruning: there are no scores; is anything prunable?")
     if not 0 <= fraction <= 1: raise ValueError(f"pruning: fraction={fraction}; a fraction lies in [0, 1]")
     mask = mask or {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()}
-    if mask.keys() != scores.keys(): raise ValueError(f"pruning: only the mask or only the scores have {', '.join(sorted(mask.keys() ^ scores.keys()))}")
+    if mask.keys() != scores.keys():
+        differ = ", ".join(sorted(mask.keys() ^ scores.keys()))
+        raise ValueError(f"pruning: only the mask or only the scores have {differ}")
     for name, s in scores.items():
-        if not torch.isfinite(s[mask[name]]).all(): raise ValueError(f"pruning: {name} has scores that are NaN or infinite; did the training diverge?")
+        if not torch.isfinite(s[mask[name]]).all():
+            raise ValueError(f"pruning: {name} has scores that are NaN or infinite; did the training diverge?")
     return mask
 
 # %% ../nbs/04_pruning.ipynb #a5d2e9e7

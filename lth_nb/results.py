@@ -91,7 +91,8 @@ _VALUES = [
     _number("seconds", "value", "Wall-clock time of training and testing.", "s", "float", varies=True),
     _number("dead_layers", "value", "Layers whose weights are all pruned.", "layers"),
     _number("params", "value", "Weights kept, with biases, normalisation and head.", "weights"),
-    _number("flops", "value", "Multiply-accumulates for one image, pruned weights not counted.", "MAC", "float", optional=True),
+    _number("flops", "value", "Floating-point operations of one forward pass of one image, 2 per multiply-accumulate, "
+        "pruned weights not counted.", "FLOP", "float", optional=True),
     _text("device", "value", "Kind of device it was trained on.", optional=True, varies=True),
     _text("torch", "value", "Version of PyTorch.", optional=True, varies=True),
     _text("commit", "value", "Commit of the code.", optional=True, varies=True),

@@ -29,34 +29,50 @@ def draw_moves(
 
 # %% ../nbs/04a_slots.ipynb #590bf618
 class Slot:
-    "The trained parameters of a network, their gradients, momentum and mask as flat vectors, and the steps that train them."
+    "The trained parameters of a network, their gradients, momentum and mask as flat vectors, and how steps train them."
     def __init__(self,
         network: nn.Module,     # its trained parameters become views into `weights`
         part: nn.Module,        # what a step runs: the network or its head
-        parameters: dict[str, nn.Parameter],  # the trained ones by name
+        parameters: dict[str, nn.Parameter],  # the trained ones by name, all of one dtype
         inputs: Callable,       # (index, moves) -> batch; its `ranges` say which moves an image takes
         labels: Tensor,         # (N,) int64, on the device
         recipe,                 # batch size, optimizer, precision: a `Recipe`
         masked: bool = True,    # whether there is room for a mask
     ):
-        self.network, self.part, self.parameters, self.inputs, self.labels, self.recipe = network, part, parameters, inputs, labels, recipe
-        like, start = next(iter(parameters.values())), 0
-        self.weights = nn.Parameter(torch.empty(sum(p.numel() for p in parameters.values()), device=like.device, dtype=like.dtype))
-        self.weights.grad, self.mask = torch.zeros_like(self.weights), torch.ones_like(self.weights.data) if masked else None
-        self.places = {}
+        self.network, self.part, self.parameters = network, part, parameters
+        self.inputs, self.labels, self.recipe = inputs, labels, recipe
+        like = _common(parameters)
+        self.weights = nn.Parameter(like.new_empty(sum(p.numel() for p in parameters.values())))
+        self.weights.grad = torch.zeros_like(self.weights)
+        self.mask = torch.ones_like(self.weights.data) if masked else None
+        self.places, start = {}, 0
         for name, p in parameters.items():
             self.places[name] = place = slice(start, start := start + p.numel())
             self._view(self.weights.data[place], p).copy_(p.data)
             p.data, p.grad = self._view(self.weights.data[place], p), self._view(self.weights.grad[place], p)
-        self.moments = [torch.zeros_like(self.weights.data) for _ in range(2 if recipe.optimizer == "adam" else recipe.momentum > 0)]
+        moments = 2 if recipe.optimizer == "adam" else int(recipe.momentum > 0)
+        self.moments = [torch.zeros_like(self.weights.data) for _ in range(moments)]
         self.count = torch.zeros((), device=like.device)
 
-    @staticmethod
-    def _view(flat, p):
-        "A piece of the flat vector shaped like `p`, convolutions with their channels last in memory."
-        if p.dim() != 4: return flat.view(p.shape)
-        o, i, h, w = p.shape
-        return flat.view(o, h, w, i).permute(0, 3, 1, 2)
+# %% ../nbs/04a_slots.ipynb #26377a99
+@patch
+def _view(self: Slot, flat: Tensor, p: nn.Parameter) -> Tensor:
+    "A piece of the flat vector shaped like `p`, convolutions with their channels last in memory."
+    if p.dim() != 4: return flat.view(p.shape)
+    o, i, h, w = p.shape
+    return flat.view(o, h, w, i).permute(0, 3, 1, 2)
+
+# %% ../nbs/04a_slots.ipynb #120ebef4
+def _common(
+    parameters: dict[str, nn.Parameter],
+) -> Tensor:  # one of them, without its gradient
+    "Raise an error unless parameters can lie in one flat vector."
+    if not parameters: raise ValueError("there is nothing to train: no parameter of the network has requires_grad")
+    kinds = {(str(p.dtype).removeprefix("torch."), str(p.device)): name for name, p in parameters.items()}
+    if len(kinds) > 1 or not all(p.is_floating_point() for p in parameters.values()):
+        found = "; ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())
+        raise ValueError(f"trained parameters need one floating-point dtype and device: {found}. Convert the network.")
+    return next(iter(parameters.values())).data
 
 # %% ../nbs/04a_slots.ipynb #7e33b94b
 @patch
@@ -66,7 +82,8 @@ def set_mask(self: Slot,
     "Which weights the steps keep at zero (they are zero already: see `apply_mask`)."
     if self.mask is None: return
     self.mask.fill_(1)
-    for name in self.parameters.keys() & (mask or {}).keys(): self._view(self.mask[self.places[name]], self.parameters[name]).copy_(mask[name])
+    for name in self.parameters.keys() & (mask or {}).keys():
+        self._view(self.mask[self.places[name]], self.parameters[name]).copy_(mask[name])
 
 
 @patch(as_prop=True)
@@ -84,13 +101,16 @@ def release(self: Slot):
 @patch
 def _update(self: Slot, lr: float | Tensor):
     "torch's own fused SGD or Adam kernel on the flat vector (importing torch.optim would cost each run a second)."
-    r, one = self.recipe, ([self.weights.data], [self.weights.grad], *([m] for m in self.moments))
+    r, decay = self.recipe, self.recipe.weight_decay
+    one = ([self.weights.data], [self.weights.grad], *([m] for m in self.moments))
     if r.optimizer == "adam":
         self.count += 1
-        torch._fused_adam_(*one, [], [self.count], lr=lr, beta1=0.9, beta2=0.999, weight_decay=r.weight_decay, eps=1e-8, amsgrad=False, maximize=False)
-    else:
-        torch._fused_sgd_(*one, *([[]] if not self.moments else []), lr=lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0,
-            weight_decay=r.weight_decay, dampening=0, maximize=False, is_first_step=False)
+        torch._fused_adam_(*one, [], [self.count], lr=lr, beta1=0.9, beta2=0.999, weight_decay=decay, eps=1e-8,
+            amsgrad=False, maximize=False)
+        return
+    if not self.moments: one = (*one, [])
+    torch._fused_sgd_(*one, lr=lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0, weight_decay=decay,
+        dampening=0, maximize=False, is_first_step=False)
 
 
 @patch
@@ -120,12 +140,21 @@ def steps(self: Slot,
     device, size = self.labels.device, self.recipe.batch_size
     total, order = torch.zeros((), device=device, dtype=torch.float64), order.to(device)
     labels = self.labels[order]
-    if device.type == "cuda": rates = torch.tensor(rates, dtype=torch.float32, device=device)  # as a graph takes them, so that both round alike
+    if device.type == "cuda":  # as a graph takes them, so that both round alike
+        rates = torch.tensor(rates, dtype=torch.float32, device=device)
     for i, lr in enumerate(rates):
         index = order[i * size:(i + 1) * size]
         moves = [m.to(device) for m in draw_moves(self.inputs.ranges, len(index), generator)]
         total += self.learn(self.inputs(index, moves), labels[i * size:(i + 1) * size], lr)
     return total
+
+# %% ../nbs/04a_slots.ipynb #5b9f3b94
+@torch.no_grad()
+def _copy_state(source: nn.Module, target: nn.Module):
+    "Copy parameters and buffers between two networks of one architecture, in place, so that addresses stay."
+    target.load_state_dict(source.state_dict())
+    for ours, theirs in zip(target.buffers(), source.buffers()):  # those, too, that are in no state_dict
+        if ours.shape == theirs.shape: ours.copy_(theirs)  # else what a network notes for itself while it runs
 
 # %% ../nbs/04a_slots.ipynb #64ecb1b1
 class ReplayedSlot(Slot):
@@ -136,8 +165,10 @@ class ReplayedSlot(Slot):
         new = partial(torch.zeros, device=device)
         self.order, self.span = new(images, dtype=torch.int64), torch.arange(min(size, images), device=device)
         self.moves = new(len(self.inputs.ranges), images, dtype=torch.int64)
-        self.rates = new(images // size + 1, dtype=torch.float32 if device.type == "cuda" else torch.float64)  # CUDA's kernels read float32
-        self.place, self.done, self.lr = new(1, dtype=torch.int64), new(1, dtype=torch.int64), torch.zeros_like(self.rates[:1])
+        rounded = torch.float32 if device.type == "cuda" else torch.float64  # CUDA's kernels read float32
+        self.rates = new(images // size + 1, dtype=rounded)
+        self.place, self.done = new(1, dtype=torch.int64), new(1, dtype=torch.int64)
+        self.lr = torch.zeros_like(self.rates[:1])
         self.total, self.replays, self.pool = new((), dtype=torch.float64), {}, None
 
     def load(self,
@@ -145,13 +176,13 @@ class ReplayedSlot(Slot):
         mask: dict[str, Tensor] | None,  # parameter name -> bool; its pruned weights are zero in `model`
     ):
         "Begin a training: this network's weights and buffers, this mask, no momentum."
-        self.network.load_state_dict(model.state_dict())  # copies, so that addresses stay
+        _copy_state(model, self.network)
         self.set_mask(mask)
         for m in (*self.moments, self.count): m.zero_()
 
     def store(self, model: nn.Module):
         "Copy the trained state to `model`."
-        model.load_state_dict(self.network.state_dict())
+        _copy_state(self.network, model)
 
 # %% ../nbs/04a_slots.ipynb #5844c361
 @patch
@@ -176,7 +207,9 @@ def steps(self: ReplayedSlot,
     sizes = [len(part) for part in order.split(self.recipe.batch_size)[:len(rates)]]
     self._put(self.order, order)
     self._put(self.rates, torch.tensor(rates, dtype=self.rates.dtype))
-    if len(self.moves) and sizes: self._put(self.moves, torch.cat([torch.stack(draw_moves(self.inputs.ranges, n, generator)) for n in sizes], dim=1))
+    if len(self.moves) and sizes:
+        moves = [torch.stack(draw_moves(self.inputs.ranges, n, generator)) for n in sizes]
+        self._put(self.moves, torch.cat(moves, dim=1))
     for counter in (self.place, self.done, self.total): counter.zero_()
     for size in sizes:
         if size not in self.replays: self.replays[size] = self._recorded(size)
@@ -203,17 +236,23 @@ def _recorded(self: ReplayedSlot, size: int) -> Callable:
     before = [t.clone() for t in changed]
     def trials():
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for _ in range(_TRIALS): self.place.zero_(); self.done.zero_(); step()
+            for _ in range(_TRIALS):
+                self.place.zero_()
+                self.done.zero_()
+                step()
     if device.type == "cuda":
         with _RECORDING: replay = self._captured(step, trials)
-    else: trials(); replay = step
+    else:
+        trials()
+        replay = step
     for t, old in zip(changed, before): t.copy_(old)
     return replay
 
-
+# %% ../nbs/04a_slots.ipynb #03022799
 @patch
 def _captured(self: ReplayedSlot, step: Callable, trials: Callable) -> Callable:
-    "Record `step` as a CUDA graph on a stream of its own; all graphs of a slot share one pool of memory, since none is replayed while another is."
+    "Record `step` as a CUDA graph on a stream of its own; all graphs of a slot share one pool of memory."
+    # none is replayed while another is
     here, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(here)
     with torch.cuda.stream(side): trials()
@@ -248,18 +287,19 @@ def forget_slots():
 
 # %% ../nbs/04a_slots.ipynb #df20c768
 def side_by_side(
-    jobs: list[Callable],  # () -> anything; networks are to be built before, since fresh weights come from one generator
+    jobs: list[Callable],  # () -> anything; build the networks before, since fresh weights come from one generator
     device="cpu",          # what they run on
 ) -> list:                 # what each gave, in the order of the jobs
     "Run jobs at once, each in a thread and, on a GPU, on a stream of its own."
+    # dropout in several networks at once draws from one generator, in no fixed order
     device = torch.device(device)
-    if device.type != "cuda" or len(jobs) < 2: around = lambda: nullcontext()
-    else:
-        torch.cuda.synchronize(device)  # what the jobs were given is there
-        around = lambda: torch.cuda.stream(torch.cuda.Stream(device))
+    apart = device.type == "cuda" and len(jobs) > 1
+    if apart: torch.cuda.synchronize(device)  # what the jobs were given is there
+
     def alone(job):
-        with around():
+        with torch.cuda.stream(torch.cuda.Stream(device)) if apart else nullcontext():
             gave = job()
             if device.type == "cuda": torch.cuda.current_stream(device).synchronize()
         return gave
+
     with ThreadPoolExecutor(max(1, len(jobs))) as pool: return list(pool.map(alone, jobs))

@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'NAN', 'LINE', 'USED', 'ASSUMED_IMAGES', 'Block', 'Study', 'parse_study',
-           'load_study', 'TicketCell', 'Planned', 'networks_of', 'transfer_cells', 'tickets_of', 'ticket_cells',
-           'cell_name', 'cell_file', 'ticket_file', 'transfer_jobs', 'job_file', 'run_tickets', 'run_transfers',
-           'connectivity_table', 'run_connectivity', 'refuse_unknown_parameters', 'publish', 'study_info',
+           'read_yaml', 'study_file', 'load_study', 'TicketCell', 'Planned', 'networks_of', 'transfer_cells',
+           'tickets_of', 'ticket_cells', 'cell_name', 'cell_file', 'ticket_file', 'transfer_jobs', 'job_file',
+           'run_tickets', 'run_transfers', 'connectivity_table', 'run_connectivity', 'publish', 'study_info',
            'missing_data', 'stale_files', 'check_data', 'status', 'restore', 'OutOfTime', 'run_piece',
            'measured_throughput', 'plan']
 
 # %% ../nbs/12_study.ipynb #390f8216
-import ast, csv, io, json, re, time
+import csv, io, json, re, time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from itertools import combinations, product
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pandas as pd
@@ -27,24 +28,27 @@ from filelock import FileLock
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from .connectivity import error_path, trained_copies, weights_at
+from .connectivity import BATCHNORM, error_path, trained_copies, weights_at
 from .core import Paths, device, digest, provenance, write_atomically
 from .data import DATASETS, Dataset, check_files, content_hash, count_images, find_dataset, half_of, is_here, known_names, load_dataset
 from .models import HEADS, MODELS, build_model, count_flops
+from .parameters import PARAMETERS, as_list, read_parameter, refuse_unknown_parameters
 from .results import ROLES, append_row, diverged, merge_rows, read_results, read_study_info, row_key, write_results, write_rows
 from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets, ticket_header
 from .training import Recipe, count_steps, settings_of, steps_per_epoch, train
 from .transfer import ARMS, transfer
 
 # %% ../nbs/12_study.ipynb #4800f833
-def _as_list(value):
-    "A single value as a list of one."
-    return value if isinstance(value, (list, tuple)) else [value]
+def _no_truth(value):
+    "Return the value; YAML's yes and no are no numbers."
+    if isinstance(value, bool): raise ValueError("give a number")
+    return value
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
-Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(_as_list)]
-Whole = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_list)]
+
+Fraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_no_truth)]
+Names = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+Fractions = Annotated[tuple[Fraction, ...], BeforeValidator(as_list)]
+Whole = Annotated[tuple[Annotated[int, Field(ge=0), BeforeValidator(_no_truth)], ...], BeforeValidator(as_list)]
 
 
 class Block(BaseModel):
@@ -71,6 +75,7 @@ class Study(BaseModel):
     scale: str                          # one sentence that every page shows beside the results
     image_size: Annotated[int, Field(ge=4)]  # pixels to which every image is brought
     resplit: Names = ()                 # data sets too small for the splits they come with: cut anew for every seed, 60 / 10 / 30
+    redraw: Names = ()                  # data sets of which every seed draws its own training images, where a fraction of them is taken
     image_sizes: dict[str, Annotated[int, Field(ge=4)]] = {}  # data sets that are brought to another size; a recipe's `upsample` and `crop_to` come after
     channels: Literal[1, 3]             # 1: grey, 3: colour; every image is brought to it
     models: Names                       # names in MODELS
@@ -83,6 +88,7 @@ class Study(BaseModel):
     keep_final: bool = True             # keep theta_i of every level in the ticket files
     may_diverge: Names = ()             # recipes under which a transferred network may diverge and then counts as it stands; else it stops its run
     roles: dict[str, list] = {}         # which sets are natural, pathology, art, larger, smaller; which pairs are related
+    left_out: dict[str, str] = {}       # targets that verdicts over targets leave out, each with its reason
     cautions: dict[str, str] = {}       # data set -> what to mind when reading results on it, in a few words; shown above them
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU where there is one
     images_per_second: dict[str, Annotated[float, Field(gt=0)]] = {}  # training throughput stated for a model, for plans and pieces; plans measure the others
@@ -90,61 +96,104 @@ class Study(BaseModel):
 
     def __hash__(self): return id(self)  # so that what follows from a study is worked out once
 
-    def data_of(self, name: str, seed: int) -> dict:  # settings of `load_dataset` and `content_hash`
+    def data_of(self, name: str, seed: int, fraction: float = 1.0) -> dict:  # settings of `load_dataset` and `content_hash`
         "How a run with this seed reads a data set."
-        return dict(image_size=self.size_of(name), channels=self.channels) | (dict(split_seed=seed, resplit=True) if name in self.resplit else {})
+        return dict(image_size=self.size_of(name), channels=self.channels) | (
+            dict(split_seed=seed, resplit=True) if name in self.resplit else dict(split_seed=seed) if self.by_seed(name, fraction) else {})
+
+    def by_seed(self, name: str, fraction: float) -> bool:
+        "Return whether every seed reads other images of a data set."
+        return name in self.resplit or name in self.redraw and fraction < 1
 
     def size_of(self, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of a data set's images
 
 # %% ../nbs/12_study.ipynb #ecd48757
 def _merge_like(table: dict, where: str) -> dict:
-    "Each entry with the fields of the one it is `like` filled in."
+    "Return every entry with the fields of the one it is `like` filled in."
     def whole(name, seen=()):
-        if name not in table: raise ValueError(f"{where}.{seen[-1]}.like = {name!r}: no such entry; there are {', '.join(table)}")
+        if name not in table:
+            raise ValueError(f"{where}.{seen[-1]}.like = {name!r}: no such entry; there are {', '.join(map(str, table))}")
         if name in seen: raise ValueError(f"{where}.{name}.like: goes round in a circle ({' -> '.join((*seen, name))})")
         entry = dict(table[name] or {})
         return {**whole(entry.pop("like"), (*seen, name)), **entry} if "like" in entry else entry
     return {name: whole(name) for name in table}
 
 
+def _tables(content: dict, key: str) -> dict:
+    "Return the recipes under a key of a study file; a `ValueError` if they are no mapping of mappings."
+    table = content.get(key) or {}
+    if not isinstance(table, dict): raise ValueError(f"{key} = {table!r}: give a mapping of names to recipes, such as base: {{...}}")
+    for name, entry in table.items():
+        if not isinstance(name, str): raise ValueError(f"{key}: the name {name!r} is no text; put it in quotes")
+        if not isinstance(entry, dict) and entry is not None:
+            raise ValueError(f"{key}.{name} = {entry!r}: give a mapping, such as {{length: 10ep}}")
+    return table
+
+# %% ../nbs/12_study.ipynb #bdf9053a
 def _resolve(content: dict) -> dict:
     "Fill in `like`, and the training recipe that a ticket recipe names."
-    recipes = _merge_like(content.get("recipes") or {}, "recipes")
-    tickets = _merge_like(content.get("ticket_recipes") or {}, "ticket_recipes")
+    if odd := [k for k in content if not isinstance(k, str)]: raise ValueError(f"{odd[0]!r}: a key is a text")
+    recipes = _merge_like(_tables(content, "recipes"), "recipes")
+    tickets = _merge_like(_tables(content, "ticket_recipes"), "ticket_recipes")
     for name, t in tickets.items():
         training = t.get("training", "base")
-        if isinstance(training, str):
-            if training not in recipes: raise ValueError(f"ticket_recipes.{name}.training = {training!r}: no such recipe; there are {', '.join(recipes)}")
-            t["training"] = recipes[training]
+        if not isinstance(training, str): continue
+        if training not in recipes:
+            there = ", ".join(recipes)
+            raise ValueError(f"ticket_recipes.{name}.training = {training!r}: no such recipe; there are {there}")
+        t["training"] = recipes[training]
     return {**content, "recipes": recipes, "ticket_recipes": tickets}
 
 # %% ../nbs/12_study.ipynb #14f88f33
 def _allowed(study: Study, paths: Paths) -> dict:
-    "Which names each key of a block may hold, with a word for the error."
-    return dict(arms=("arm", ARMS), models=("model", MODELS), recipes=("recipe", study.recipes), ticket_recipes=("ticket recipe", study.ticket_recipes),
-        freeze=("freeze", ("none", "backbone")), heads=("head", HEADS))
+    "Return which names each key of a block may hold, with a word for the error."
+    return dict(arms=("arm", ARMS), models=("model", MODELS), recipes=("recipe", study.recipes),
+        ticket_recipes=("ticket recipe", study.ticket_recipes), freeze=("freeze", ("none", "backbone")),
+        heads=("head", HEADS))
 
 
-def _is_known(name, key: str, paths: Paths) -> bool: return not isinstance(name, str) or name == "own" and "transfers" in key or half_of(name, paths)[0] in DATASETS or is_here(name, paths)
+def _is_known(name, key: str, paths: Paths) -> bool:
+    "Return whether a data set of this name is known by name or here; 'own' is a source."
+    if not isinstance(name, str) or name == "own" and "transfers" in key: return True
+    return half_of(name, paths)[0] in DATASETS or is_here(name, paths)
+
+
+def _unknown_sets(study: Study, paths: Paths) -> list[str]:
+    "Return what is wrong with the names of data sets in a study."
+    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, redraw=study.redraw, left_out=study.left_out, cautions=study.cautions)
+    for role, entries in study.roles.items():
+        named[f"roles.{role}"] = {n for e in entries for n in ([e] if isinstance(e, str) else e)}
+    for i, b in enumerate(study.transfers):
+        named |= {f"transfers[{i}].targets": b.targets, f"transfers[{i}].sources": b.sources}
+    unknown = [(key, v) for key, names in named.items() for v in sorted(names, key=str) if not _is_known(v, key, paths)]
+    return [f"{key} = {v!r}: unknown data set; {known_names(paths)}; NAME.a and NAME.b are halves" for key, v in unknown]
+
+# %% ../nbs/12_study.ipynb #f4dd5aa3
+def _repeated(study: Study) -> list[str]:
+    "Return which lists of a study hold a value twice."
+    places = [("", study, ("seeds", "models"))]
+    places += [(f"transfers[{i}].", b, Block.model_fields) for i, b in enumerate(study.transfers)]
+    wrong = []
+    for where, holder, keys in places:
+        for key in keys:
+            values, one = getattr(holder, key), key.removesuffix("s") if key == "seeds" else "the value"
+            wrong += [f"{where}{key} = {list(values)}: {one} {v!r} is there twice"
+                      for v in dict.fromkeys(values) if values.count(v) > 1]
+    return wrong
 
 
 def _complaints(study: Study, paths: Paths) -> list[str]:
-    "Everything wrong with a study that its types alone do not show."
+    "Return everything wrong with a study that its types alone do not show."
     wrong, allowed = [], _allowed(study, paths)
-    bad = lambda key, value, word, names: wrong.append(f"{key} = {value!r}: unknown {word}; use one of {', '.join(names)}")
     places = [("", study, ("models",)), *((f"transfers[{i}].", b, allowed) for i, b in enumerate(study.transfers))]
-    for where, holder, keys in places:
-        for key in keys:
-            for v in getattr(holder, key):
-                if v not in allowed[key][1]: bad(where + key, v, *allowed[key])
-        wrong += [f"{where}seeds = {list(holder.seeds)}: seed {s} is there twice" for s in sorted({s for s in holder.seeds if holder.seeds.count(s) > 1})]
-    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, cautions=study.cautions, **{f"roles.{r}": {n for entry in of for n in ([entry] if isinstance(entry, str) else entry)} for r, of in study.roles.items()},
-        **{f"transfers[{i}].{key}": getattr(b, key) for i, b in enumerate(study.transfers) for key in ("targets", "sources")})
-    wrong += [f"{key} = {v!r}: unknown data set; {known_names(paths)}; NAME.a and NAME.b are halves" for key, names in named.items() for v in sorted(names) if not _is_known(v, key, paths)]
+    named = [(where + key, v, *allowed[key]) for where, holder, keys in places for key in keys for v in getattr(holder, key)]
+    named += [("may_diverge", r, "recipe", study.recipes) for r in study.may_diverge]
+    wrong += [f"{key} = {v!r}: unknown {word}; use one of {', '.join(names)}" for key, v, word, names in named if v not in names]
+    wrong += [*_repeated(study), *_unknown_sets(study, paths)]
     if not study.seeds: wrong.append("seeds is empty: give at least one")
-    for r in study.may_diverge:
-        if r not in study.recipes: bad("may_diverge", r, "recipe", study.recipes)
-    return [*wrong, *_odd_recipes(study), *(c for i, b in enumerate(study.transfers) for c in _odd_block(study, b, f"transfers[{i}]", paths))]
+    if not study.models: wrong.append("models is empty: give at least one")
+    wrong += _odd_recipes(study)
+    return wrong + [c for i, b in enumerate(study.transfers) for c in _odd_block(study, b, f"transfers[{i}]", paths)]
 
 # %% ../nbs/12_study.ipynb #98a78964
 def _odd_recipes(study: Study) -> list[str]:
@@ -160,13 +209,17 @@ def _odd_recipes(study: Study) -> list[str]:
 
 # %% ../nbs/12_study.ipynb #3f7bcf0c
 def _odd_block(study: Study, b: Block, where: str, paths: Paths) -> list[str]:
-    "What is wrong with one grid beyond its names."
+    "Return what is wrong with one grid beyond its names."
     wrong, sets = [], {*b.sources, *b.targets} - {"own"}
-    rounds, fewest = min(((study.ticket_recipes[t].rounds, t) for t in b.ticket_recipes if t in study.ticket_recipes), default=(0, ""))
-    wrong += [f"{where}.levels = {l}: out of range; sparse arms have levels 1 to {rounds}, the rounds of ticket recipe {fewest!r}" for l in b.levels if not 1 <= l <= rounds]
+    known = [t for t in b.ticket_recipes if t in study.ticket_recipes]
+    rounds, fewest = min(((study.ticket_recipes[t].rounds, t) for t in known), default=(0, ""))
+    wrong += [f"{where}.levels = {l}: out of range; sparse arms have levels 1 to {rounds}, the rounds of ticket recipe {fewest!r}"
+              for l in b.levels if known and not 1 <= l <= rounds]
     for r, m, v in product(b.recipes, b.models or study.models, sorted(sets)):
-        if r in study.recipes and m in MODELS and (side := study.recipes[r].input_size(study.size_of(v))) < 2**MODELS[m].halvings:
-            wrong.append(f"{where}.models = {m!r}: needs image_size {2**MODELS[m].halvings} or more, not {side}")
+        if r not in study.recipes or m not in MODELS: continue
+        side, least = study.recipes[r].input_size(study.size_of(v)), 2**MODELS[m].halvings
+        if side < least: wrong.append(f"{where}.models = {m!r}: needs image_size {least} or more, not {side}")
+    wrong += [f"{where}.{key} is empty: give at least one" for key in _NEEDED if not getattr(b, key)]
     needy = [a for a in b.arms if a in ARMS and a != "scratch"]
     if needy and not b.sources: wrong.append(f"{where}.sources is missing: arm {needy[0]!r} needs one")
     if "own" in b.targets: wrong.append(f"{where}.targets = 'own': that is a source; name the target")
@@ -177,9 +230,39 @@ def _odd_block(study: Study, b: Block, where: str, paths: Paths) -> list[str]:
             wrong.append(f"{where}: {one} and {other} hold the same images under other labels; they are no source and target")
     return wrong
 
+
+_NEEDED = ("targets", "arms", "fractions", "source_fractions", "recipes", "ticket_recipes", "freeze", "heads")
+
 # %% ../nbs/12_study.ipynb #f81f7fd0
-_MEANT = {"device": "use auto, cpu, cuda or, for the second GPU, cuda:1",
-          **dict.fromkeys(("length", "rewind", "warmup", "milestones"), "give epochs or optimizer steps, such as '100ep', '100it' or '2ep50it'")}
+_MEANT = {"device": "use auto, cpu, cuda or, for the second GPU, cuda:1"}
+_MEANT |= dict.fromkeys(("length", "rewind", "warmup", "milestones"),
+    "give epochs or optimizer steps, such as '100ep', '100it' or '2ep50it'")
+
+
+def _hint(detail: dict) -> str:
+    "Return what is wrong with one field, from what pydantic says of it."
+    if detail["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
+        field = next(p for p in detail["loc"][::-1] if isinstance(p, str))
+        return _MEANT.get(field, detail["msg"].removeprefix("Value error, "))
+    known = {"transfers": Block, "recipes": Recipe, "ticket_recipes": TicketRecipe}
+    owner = known.get(detail["loc"][0], Study) if len(detail["loc"]) > 1 else Study
+    if "training" in detail["loc"][2:-1]: owner = Recipe
+    names = owner.model_fields if hasattr(owner, "model_fields") else owner.__dataclass_fields__
+    return f"unknown key; the keys are {', '.join(n for n in names if n != 'file')}"
+
+
+def _fault(detail: dict) -> str:
+    "Return one of pydantic's errors as a complaint: the place, its value, what is wrong."
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in detail["loc"]).lstrip(".")
+    return f"{place}: missing" if detail["type"] == "missing" else f"{place} = {detail['input']!r}: {_hint(detail)}"
+
+# %% ../nbs/12_study.ipynb #06be5130
+def _checked(content: dict, file: str, paths: Paths | None) -> tuple[Study | None, list[str]]:
+    "Return a study and what is wrong with it; no study if its fields cannot be read."
+    try: study = Study(**{**_resolve(content), "file": file})
+    except ValidationError as e: return None, [_fault(detail) for detail in e.errors()]
+    except (ValueError, TypeError) as e: return None, [str(e)]
+    return study, _complaints(study, paths or Paths())
 
 
 def parse_study(
@@ -187,51 +270,90 @@ def parse_study(
     file: str = "the study",  # named in errors
     paths: Paths | None = None,  # where data sets are looked for
 ) -> Study:
-    "A checked study; one `ValueError` lists everything that is wrong with it."
-    try:
-        study = Study(**{**_resolve(content), "file": file})
-        wrong = _complaints(study, paths or Paths())
-    except ValidationError as e:
-        place = lambda loc: "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
-        known = {"transfers": Block, "recipes": Recipe, "ticket_recipes": TicketRecipe}
-        def hint(d):
-            if d["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
-                return _MEANT.get(next(p for p in d["loc"][::-1] if isinstance(p, str)), d["msg"])
-            owner = known.get(d["loc"][0], Study) if len(d["loc"]) > 1 else Study
-            names = owner.model_fields if hasattr(owner, "model_fields") else owner.__dataclass_fields__
-            return f"unknown key; the keys are {', '.join(n for n in names if n != 'file')}"
-        wrong = [f"{place(d['loc'])} = {d['input']!r}: {hint(d)}" if d["type"] != "missing" else f"{place(d['loc'])}: missing" for d in e.errors()]
-    except (ValueError, TypeError) as e: wrong = [str(e)]
+    "Return a checked study; one `ValueError` lists everything that is wrong with it."
+    study, wrong = _checked(content, file, paths)
     if wrong: raise ValueError(f"{file}: " + "; ".join(_gathered(wrong)))
     return study
 
 # %% ../nbs/12_study.ipynb #5c2d7e27
 def _gathered(complaints: list[str]) -> list[str]:
-    "Complaints in their order, those that say the same of several places said once."
+    "Return complaints in their order, those that say the same of several places said once."
     places = {}
-    for place, _, fault in (c.partition(": ") for c in dict.fromkeys(complaints)): places.setdefault(fault, []).append(place)
-    of = lambda several: ", ".join(several[:3]) + (f" and {len(several) - 3} more" if len(several) > 3 else "")
-    return [": ".join(filter(None, (of(several), fault))) for fault, several in places.items()]
+    for complaint in dict.fromkeys(complaints):
+        place, _, fault = complaint.partition(": ")
+        places.setdefault(fault, []).append(place)
+    said = []
+    for fault, several in places.items():
+        of = ", ".join(several[:3]) + (f" and {len(several) - 3} more" if len(several) > 3 else "")
+        said.append(": ".join(filter(None, (of, fault))))
+    return said
 
 # %% ../nbs/12_study.ipynb #862d758e
+def _repeated_keys(node, path: tuple = (), seen: tuple = ()) -> list[str]:
+    "Return every key that a mapping of a YAML file holds twice, with its path and both lines."
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen: return []
+    if isinstance(node, yaml.SequenceNode):
+        places = [(item, (*path[:-1], f"{path[-1] if path else ''}[{i}]")) for i, item in enumerate(node.value)]
+        return [w for item, where in places for w in _repeated_keys(item, where, (*seen, id(node)))]
+    first, wrong = {}, []
+    for key, value in node.value:
+        where = (*path, str(key.value))
+        named = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+        line = key.start_mark.line + 1
+        if named in first: wrong.append(f"line {line}: {'.'.join(where)} is there already on line {first[named]}; keep one of them")
+        first.setdefault(named, line)
+        wrong += _repeated_keys(value, where, (*seen, id(node)))
+    return wrong
+
+
+def read_yaml(
+    file: str | Path,  # a YAML file, UTF-8
+):                     # what it holds
+    "Read a YAML file; a key that a mapping holds twice is a `ValueError` that names it and its line."
+    try: loader = yaml.SafeLoader(Path(file).read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as e: raise ValueError(f"{file}: byte {e.start} is not UTF-8; save the file as UTF-8") from None
+    except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from None
+    try:
+        node = loader.get_single_node()
+        if wrong := _repeated_keys(node): raise ValueError(f"{file}: " + "; ".join(dict.fromkeys(wrong)))
+        return None if node is None else loader.construct_document(node)
+    except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from None
+    finally: loader.dispose()
+
+# %% ../nbs/12_study.ipynb #d53cf09b
+def study_file(
+    name: str | Path,  # a name in nbs/studies, or the path of a YAML file, with or without its suffix
+    paths: Paths,
+) -> Path:
+    "Return the file of a study; a `FileNotFoundError` names the studies that exist."
+    text = str(name)
+    is_path = text.endswith((".yaml", ".yml"))
+    files = [Path(text)] if is_path else [paths.studies/f"{text}.yaml", Path(f"{text}.yaml"), Path(f"{text}.yml")]
+    if found := next((f for f in files if f.is_file()), None): return found
+    there = ", ".join(sorted(p.stem for p in paths.studies.glob("*.yaml"))) or "none yet"
+    what = "a folder, not a file" if Path(text).is_dir() else f"no file {files[0]}"
+    raise FileNotFoundError(f"study {text!r}: {what}; the studies are {there}; another one is given as the path of its YAML file")
+
+# %% ../nbs/12_study.ipynb #22491951
 def load_study(
     name: str | Path,            # a name in nbs/studies, or the path of a YAML file
     paths: Paths | None = None,  # the project's folders
+    _seen: tuple = (),           # files that are `like` this one
 ) -> Study:
     "Read and check a study file."
     paths = paths or Paths()
-    file = Path(name) if str(name).endswith((".yaml", ".yml")) else paths.studies/f"{name}.yaml"
-    if not file.is_file():
-        there = ", ".join(sorted(p.stem for p in paths.studies.glob("*.yaml"))) or "none yet"
-        raise FileNotFoundError(f"study {str(name)!r}: no file {file}; the studies are {there}")
-    try: content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from e
-    if not isinstance(content, dict): raise ValueError(f"{file}: a study is a mapping with the keys {', '.join(k for k in Study.model_fields if k != 'file')}")
+    file = study_file(name, paths)
+    if file.resolve() in _seen: raise ValueError(f"{file}: like: goes round in a circle")
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: a study is a mapping with the keys {', '.join(k for k in Study.model_fields if k != 'file')}")
     if "like" in content:  # another study's, but for the keys given here
-        content = {**load_study(content.pop("like"), paths).model_dump(exclude={"file"}), **content}
+        other = load_study(content.pop("like"), paths, (*_seen, file.resolve()))
+        content = {**other.model_dump(exclude={"file"}), **content}
     study = parse_study(content, str(file), paths)
     if study.study == file.stem: return study
-    raise ValueError(f"{file}: study = {study.study!r} would take the place of another study's table: write study: {file.stem}, or rename the file to {study.study}{file.suffix}")
+    raise ValueError(f"{file}: study = {study.study!r} would take the place of another study's table: "
+        f"write study: {file.stem}, or rename the file to {study.study}{file.suffix}")
 
 # %% ../nbs/12_study.ipynb #93bf8ed5
 @dataclass(frozen=True)
@@ -340,8 +462,16 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
     settings = [settings_of(study.recipes[r]) for r in recipes], [settings_of(study.ticket_recipes[t]) for t in found]
     models = (cell.model,) if isinstance(cell, TicketCell) else cell.models or study.models
     sets = (cell.source,) if isinstance(cell, TicketCell) else (*cell.sources, *cell.targets)
-    special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets}, resplit=[n for n in study.resplit if n in sets])
+    special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets}, resplit=[n for n in study.resplit if n in sets],
+        redraw=[n for n in study.redraw if n in _taken_in_part(cell)])
     return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=models, **{k: v for k, v in special.items() if v})
+
+
+def _taken_in_part(cell: TicketCell | Block) -> set[str]:
+    "Return the data sets of which a cell takes a fraction."
+    if isinstance(cell, TicketCell): return {cell.source} if cell.source_fraction < 1 else set()
+    of_targets = cell.targets if min(cell.fractions) < 1 else ()
+    return {*of_targets, *(cell.sources if min(cell.source_fractions) < 1 else ())}
 
 
 def _file_name(*words: str) -> str: return re.sub(r"[^\w.-]", "_", "--".join(words))
@@ -386,7 +516,7 @@ def job_file(study: Study, name: str, paths: Paths) -> Path:
 # %% ../nbs/12_study.ipynb #50f7c0dc
 def _load(study: Study, name: str, fraction: float, paths: Paths, seed: int = 0) -> Dataset:
     "A data set as a run with this seed wants it."
-    return load_dataset(name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed))
+    return load_dataset(name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed, fraction))
 
 
 def _get_tickets(study: Study, cell: TicketCell, seed: int, paths: Paths, tell=None) -> Tickets:
@@ -422,13 +552,29 @@ def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) ->
     return rows
 
 # %% ../nbs/12_study.ipynb #630c97d1
-def _narrowed(study: Study | str, paths: Paths, **block) -> tuple[Study, Paths]:
-    "The study with this one grid in place of its own, checked, all seeds in one run."
+def _blamed(complaint: str, names: dict[str, str], single: set[str]) -> str:
+    "Return a complaint about the only grid of a narrowed study as one about the parameter that its key came from."
+    found = re.match(r"transfers\[0\](?:\.(\w+))?(\[\d+\])?(.*)", complaint, re.S)
+    if not found: return complaint
+    key, index, rest = found.groups()
+    if key is None: return f"parameters {' and '.join(dict.fromkeys((names['sources'], names['targets'])))}{rest}"
+    name = names.get(key, key)
+    return f"parameter {name}{'' if name in single else index or ''}{rest}"
+
+
+def _narrowed(study: Study | str, paths: Paths, names: dict[str, str], **block) -> Study:
+    "Return the study with one grid in place of its own, all seeds in one run; errors name the parameter (`names`: key -> parameter)."
     study = study if isinstance(study, Study) else load_study(study, paths)
     block = {k: v for k, v in block.items() if v not in ((), [], "")}
-    return parse_study({**study.model_dump(exclude={"transfers", "file"}), "transfers": [block], "seeds_per_run": 10**6}, study.file, paths)
+    content = {**study.model_dump(exclude={"transfers", "file"}), "transfers": [block], "seeds_per_run": 10**6}
+    narrowed, wrong = _checked(content, study.file, paths)
+    if not wrong: return narrowed
+    single = {"source", "target", "source_fraction", "ticket_recipe", "recipe", "model", "targets"}
+    said = [_blamed(w, dict(sources="source", targets="target") | names, single) for w in wrong]
+    about = "" if all(s.startswith("parameter") for s in said) else f"{study.file}: "
+    raise ValueError(about + "; ".join(_gathered(said)))
 
-
+# %% ../nbs/12_study.ipynb #ea97313e
 def run_tickets(
     study: Study | str,             # a study or its name: recipes, image size, model
     source: str,                    # data set on which tickets are found
@@ -441,9 +587,18 @@ def run_tickets(
 ) -> pd.DataFrame:                  # one row a trained network
     "Find tickets on one source for every seed; write ticket files and rows."
     paths = paths or Paths()
-    if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths)
-    study = _narrowed(study, paths, sources=source, targets=source, arms="ticket", source_fractions=source_fraction, ticket_recipes=ticket_recipe, models=model, seeds=seeds)
-    return _run_search(study, TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds)), paths)
+    source, model, ticket_recipe = (read_parameter(k, v) for k, v in
+        dict(source=source, model=model, ticket_recipe=ticket_recipe).items())
+    source_fraction, seeds = read_parameter("source_fraction", source_fraction), read_parameter("seeds", seeds)
+    changes = read_parameter("changes", changes)
+    if source in ("", "own"):
+        raise ValueError(f"parameter source = {source!r}: give the name of the data set on which tickets are to be found")
+    if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths, "changes")
+    names = dict(targets="source", source_fractions="source_fraction", ticket_recipes="ticket_recipe", models="model")
+    study = _narrowed(study, paths, names, sources=[source], targets=[source], arms=["ticket"],
+        source_fractions=[source_fraction], ticket_recipes=[ticket_recipe], models=[model] if model else [], seeds=seeds)
+    cell = TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds))
+    return _run_search(study, cell, paths)
 
 # %% ../nbs/12_study.ipynb #73f141ae
 def _run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None) -> pd.DataFrame:
@@ -476,31 +631,63 @@ def run_transfers(
 ) -> pd.DataFrame:                   # one row a trained network
     "Transfer one source's tickets to one target; tickets that are not there yet are found first."
     paths = paths or Paths()
-    if changes: study, recipes = _changed(study, recipes, changes, paths)
-    if ticket_changes: study, ticket_recipes = _changed_search(study, ticket_recipes, ticket_changes, paths)
-    study = _narrowed(study, paths, sources=source, targets=target, arms=arms, levels=levels, seeds=seeds, fractions=fractions, source_fractions=source_fractions,
-        recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)
+    given = {k: read_parameter(k, v) for k, v in dict(arms=arms, levels=levels, seeds=seeds, fractions=fractions,
+        source_fractions=source_fractions, recipes=recipes, ticket_recipes=ticket_recipes, models=models,
+        freeze=freeze, heads=heads).items()}
+    source, target = read_parameter("source", source), read_parameter("target", target)
+    changes, ticket_changes = read_parameter("changes", changes), read_parameter("ticket_changes", ticket_changes)
+    if not target: raise ValueError("parameter target is empty: give the data set to train on")
+    if changes: study, given["recipes"] = _changed(study, given["recipes"] or ["base"], changes, paths)
+    if ticket_changes:
+        study, given["ticket_recipes"] = _changed_search(study, given["ticket_recipes"] or ["base"], ticket_changes, paths)
+    study = _narrowed(study, paths, {}, sources=[source] if source else [], targets=[target], **given)
     return pd.concat([_run_cell(study, cell, paths) for cell in transfer_cells(study)], ignore_index=True)
 
 # %% ../nbs/12_study.ipynb #83ddba01
-def _changed(study: Study | str, recipes, changes: dict, paths: Paths) -> tuple[Study, list[str]]:
-    "The study with changed copies of the recipes, named by what differs."
-    study = study if isinstance(study, Study) else load_study(study, paths)
-    named = {r: " ".join([r, *(f"{k}={v}" for k, v in changes.items())]) for r in _as_list(recipes)}
-    content = study.model_dump(exclude={"file"})
-    content["recipes"].update({new: {**content["recipes"].get(old, {}), **changes} for old, new in named.items() if old in study.recipes})
-    return parse_study(content, study.file, paths), [named[r] if r in study.recipes else r for r in named]
+def _new_name(name: str, changes: dict) -> str:
+    "Return the name of a changed recipe: the old one and what differs, in characters that a name may have."
+    plain = lambda v: "+".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v)
+    text = " ".join([name, *(f"{k}={plain(v)}" for k, v in changes.items())])
+    return re.sub(r" {2,}", " ", re.sub(r"[^\w.+= -]+", "_", text)).strip()
 
-def _changed_search(study: Study | str, ticket_recipes, changes: dict, paths: Paths) -> tuple[Study, list[str]]:
-    "The study with changed copies of the ticket recipes, named by what differs; fields that a ticket recipe has not are its training's."
+
+def _with_changes(study: Study, content: dict, paths: Paths, parameter: str, changes: dict) -> Study:
+    "Return the checked study; what is wrong with changed recipes is said of the parameter that changed them."
+    changed, wrong = _checked(content, study.file, paths)
+    if not wrong: return changed
+    fields = "|".join(map(re.escape, changes))
+    ours = [m for w in wrong if (m := re.match(rf"(?:ticket_)?recipes\..* .*?\.({fields})((?:\[\d+\])?(?: = |: ).*)", w, re.S))]
+    if not ours: raise ValueError(f"parameter {parameter} = {changes!r}: " + "; ".join(_gathered(wrong)))
+    raise ValueError("; ".join(_gathered([f"parameter {parameter}: {m[1]}{m[2]}" for m in ours])))
+
+
+def _changed(study: Study | str, recipes: list[str], changes: dict, paths: Paths) -> tuple[Study, list[str]]:
+    "Return the study with changed copies of the recipes, and their names, which say what differs."
+    study = study if isinstance(study, Study) else load_study(study, paths)
+    named = {r: _new_name(r, changes) for r in recipes}
+    content = study.model_dump(exclude={"file"})
+    content["recipes"] |= {new: {**content["recipes"][old], **changes} for old, new in named.items() if old in study.recipes}
+    changed = _with_changes(study, content, paths, "changes", changes)
+    return changed, [named[r] if r in study.recipes else r for r in named]
+
+# %% ../nbs/12_study.ipynb #7e74605a
+def _changed_search(study: Study | str, ticket_recipes: list[str], changes: dict, paths: Paths,
+                    parameter: str = "ticket_changes") -> tuple[Study, list[str]]:
+    "Return the study with changed copies of the ticket recipes, and their names; fields that a ticket recipe has not are its training's."
     study = study if isinstance(study, Study) else load_study(study, paths)
     content = study.model_dump(exclude={"file"})
+    fields = {**TicketRecipe.__dataclass_fields__, **Recipe.__dataclass_fields__}
+    if odd := [k for k in changes if k not in fields]:
+        raise ValueError(f"parameter {parameter}: {odd[0]} = {changes[odd[0]]!r}: unknown key; the keys are {', '.join(fields)}")
     own = {k: v for k, v in changes.items() if k in TicketRecipe.__dataclass_fields__}
-    named = {t: " ".join([t, *(f"{k}={v}" for k, v in changes.items())]) for t in _as_list(ticket_recipes)}
+    more = {k: v for k, v in changes.items() if k not in own}
+    named = {t: _new_name(t, changes) for t in ticket_recipes}
     for old, new in named.items():
-        entry = content["ticket_recipes"].get(old, {})
-        if entry: content["ticket_recipes"][new] = {**entry, **own, "training": {**entry["training"], **{k: v for k, v in changes.items() if k not in own}}}
-    return parse_study(content, study.file, paths), [named[t] if t in study.ticket_recipes else t for t in named]
+        if old not in study.ticket_recipes: continue
+        entry = {**content["ticket_recipes"][old], **own}
+        content["ticket_recipes"][new] = {**entry, "training": {**entry["training"], **more}}
+    changed = _with_changes(study, content, paths, parameter, changes)
+    return changed, [named[t] if t in study.ticket_recipes else t for t in named]
 
 # %% ../nbs/12_study.ipynb #33c3e2e4
 def _run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.DataFrame:
@@ -512,12 +699,12 @@ def _run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd
     started = file.with_suffix(".rows.csv")
     done = {row_key(r): r for r in read_results(started).to_dict("records")} if started.is_file() else {}
     data = cache(lambda fraction, seed: _load(study, cell.targets[0], fraction, paths, seed))
-    cut = lambda seed: seed if cell.targets[0] in study.resplit else 0  # other sets are read once for all seeds
+    cut = lambda fraction, seed: seed if study.by_seed(cell.targets[0], fraction) else 0  # other sets are read once for all seeds
     tickets = lru_cache(2)(lambda seed, key: key and _get_tickets(study, TicketCell(*key, cell.seeds), seed, paths, lambda line: after()))
     rows = []
     for n in tqdm(networks_of(study, cell), desc=f"{(cell.sources or ('scratch',))[0]} -> {cell.targets[0]}", unit="network", mininterval=1):
         keys = dict(study=study.study, **asdict(n))
-        hashes = _hashes(study, n, images := data(n.fraction, cut(n.seed)), *(pair := [tickets(n.seed, key) for key in _tickets_for(n)]))
+        hashes = _hashes(study, n, images := data(n.fraction, cut(n.fraction, n.seed)), *(pair := [tickets(n.seed, key) for key in _tickets_for(n)]))
         row = done.get(row_key(keys))
         if row is None or any(row[k] != v for k, v in hashes.items()):
             if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # data, recipe or tickets have changed since
@@ -591,6 +778,42 @@ def _connectivity_lines(study: Study, base: dict, rewinds: tuple[int, ...], leve
             else: lines = _rewound(keys, _load(study, keys["target"], keys["fraction"], paths, base["seed"]), study.recipes[recipe], tickets, theta)
             yield [{**line, "density": tickets[keys["level"]].density, **_stamp(), "scale": study.scale} for line in lines]
 
+# %% ../nbs/12_study.ipynb #9868ce3a
+def _check_connectivity(p: SimpleNamespace) -> None:
+    "Raise a `ValueError` that names the first of the parameters of a connectivity run that cannot be used."
+    for name in ("source", "recipe", "ticket_recipe"):
+        if not getattr(p, name): raise ValueError(f"parameter {name} is empty: {PARAMETERS[name].words}")
+    if not p.rewinds: raise ValueError(f"parameter rewinds is empty: {PARAMETERS['rewinds'].words}")
+    if not p.levels: raise ValueError("parameter levels is empty: give levels, 0 for the dense network")
+    p.rewinds = [f"{k}it" if k.isdigit() else k for k in p.rewinds]
+    for k in p.rewinds:
+        try: count_steps(k, 1)
+        except ValueError: raise ValueError(f"parameter rewinds = {k!r}: {PARAMETERS['rewinds'].words}") from None
+    if p.batchnorm not in BATCHNORM: raise ValueError(f"parameter batchnorm = {p.batchnorm!r}: use {' or '.join(BATCHNORM)}")
+    try: p.targets = {name: read_parameter("source_fraction", share) for name, share in p.targets.items()}
+    except ValueError:
+        raise ValueError(f"parameter targets = {p.targets!r}: each share is above 0 and at most 1") from None
+
+# %% ../nbs/12_study.ipynb #1694b5b6
+def _connect(study: Study, p: SimpleNamespace, paths: Paths) -> pd.DataFrame:
+    "Train what is missing of a connectivity run; lines are kept as they come."
+    found = study.ticket_recipes[p.ticket_recipe].training
+    an_epoch = steps_per_epoch(len(_load(study, p.source, 1.0, paths).train_labels), found.batch_size)
+    steps = tuple(count_steps(k, an_epoch) for k in p.rewinds)
+    base = dict(study=study.study, source=p.source, source_fraction=1.0, model=p.model or study.models[0],
+        ticket_recipe=p.ticket_recipe, points=p.points, images=p.images, batchnorm=p.batchnorm)
+    file, published = connectivity_table(paths, study.study), connectivity_table(paths)
+    if published.is_file() and not file.is_file():
+        mine = _read_lines(published).query("study == @study.study")
+        if len(mine): _merge_lines(file, mine.to_dict("records"))
+    for seed in tqdm(study.transfers[0].seeds or study.seeds, desc=f"connectivity on {p.source}", unit="seed", mininterval=1):
+        keys = _read_lines(file)[[*LINE]].itertuples(index=False) if file.is_file() else ()
+        known = {tuple(map(str, r)) for r in keys}
+        for lines in _connectivity_lines(study, {**base, "seed": seed}, steps, p.levels, p.orders, p.targets, p.recipe, known, paths):
+            _merge_lines(file, lines)
+    if file.is_file(): _merge_lines(published, _read_lines(file).to_dict("records"))
+    return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=[*LINE])
+
 # %% ../nbs/12_study.ipynb #d3a60d0c
 def run_connectivity(
     study: Study | str,             # a study or its name: recipes, image size, model
@@ -609,34 +832,15 @@ def run_connectivity(
     paths: Paths | None = None,
 ) -> pd.DataFrame:                  # one line a pair of copies or a transfer
     "Barriers between copies trained from every rewind point, and what tickets rewound to it transfer."
-    paths, targets = paths or Paths(), targets or {}
-    study = _narrowed(study, paths, sources=source, targets=[source, *targets], arms="ticket", levels=[l for l in levels if l], ticket_recipes=ticket_recipe, recipes=recipe, models=model, seeds=seeds)
-    found = study.ticket_recipes[ticket_recipe].training
-    steps = [count_steps(k, steps_per_epoch(len(_load(study, source, 1.0, paths).train_labels), found.batch_size)) for k in rewinds]
-    base = dict(study=study.study, source=source, source_fraction=1.0, model=model or study.models[0], ticket_recipe=ticket_recipe, points=points, images=images, batchnorm=batchnorm)
-    file, published = connectivity_table(paths, study.study), connectivity_table(paths)
-    if published.is_file() and not file.is_file() and len(mine := _read_lines(published).query("study == @study.study")): _merge_lines(file, mine.to_dict("records"))
-    for seed in tqdm(study.transfers[0].seeds or study.seeds, desc=f"connectivity on {source}", unit="seed", mininterval=1):
-        known = {tuple(map(str, r)) for r in _read_lines(file)[[*LINE]].itertuples(index=False)} if file.is_file() else set()
-        for lines in _connectivity_lines(study, {**base, "seed": seed}, tuple(steps), levels, orders, targets, recipe, known, paths): _merge_lines(file, lines)
-    _merge_lines(published, _read_lines(file).to_dict("records"))
-    return pd.read_csv(file)
-
-# %% ../nbs/12_study.ipynb #71594a21
-def _assigned(source: str) -> set[str]:
-    "Names that a cell assigns."
-    return {t.id for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)}
-
-
-def refuse_unknown_parameters(
-    history: list[str],  # sources of the cells executed so far: IPython's `In`
-) -> None:
-    "Raise a `ValueError` if the cell that papermill injects sets a name that the cell before it does not declare."
-    for before, cell in zip(history, history[1:]):
-        if not cell.startswith("# Parameters\n"): continue
-        declared = _assigned(before)
-        if unknown := _assigned(cell) - declared:
-            raise ValueError(f"this notebook has no parameter {', '.join(sorted(unknown))}; its parameters are {', '.join(sorted(declared))}")
+    paths, names = paths or Paths(), dict(targets="targets", recipes="recipe", ticket_recipes="ticket_recipe", models="model")
+    given = dict(source=source, rewinds=rewinds, levels=levels, seeds=seeds, orders=orders, targets=targets, points=points,
+        images=images, batchnorm=batchnorm, recipe=recipe, ticket_recipe=ticket_recipe, model=model)
+    p = SimpleNamespace(**{k: read_parameter(k, v) for k, v in given.items()})
+    _check_connectivity(p)
+    study = _narrowed(study, paths, names, sources=[p.source], targets=list(dict.fromkeys([p.source, *p.targets])),
+        arms=["ticket"], levels=[l for l in p.levels if l], ticket_recipes=[p.ticket_recipe], recipes=[p.recipe],
+        models=[p.model] if p.model else [], seeds=p.seeds)
+    return _connect(study, p, paths)
 
 # %% ../nbs/12_study.ipynb #6499a133
 def publish(
@@ -656,7 +860,8 @@ def publish(
     elif lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
     table, rows = paths.results/f"{study.study}.csv", merge_rows([cell_file(study, c, paths) for c in cells])
     for keys, column in ((["target", "fraction"], "data_hash"), (["source", "source_fraction"], "source_hash")):
-        cut = rows["seed"].where(rows[keys[0]].isin(study.resplit), -1)  # these differ from seed to seed
+        anew = [study.by_seed(name, fraction) for name, fraction in zip(rows[keys[0]], rows[keys[1]])]
+        cut = rows["seed"].where(anew, -1)  # these differ from seed to seed
         versions = rows[rows[keys[0]] != ""].groupby([*keys, cut])[column].nunique()
         if (versions > 1).any(): raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); delete the runs under {paths.runs/study.study} that used the old one")
     if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
@@ -677,7 +882,7 @@ def _images_of(study: Study, rows: pd.DataFrame, before: dict, paths: Paths) -> 
 def study_info(study: Study) -> dict:
     "What the judging notebooks need to know about a study beside its rows."
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models), seeds=list(study.seeds), image_size=study.image_size,
-        **{k: v for k, v in dict(image_sizes=study.image_sizes, resplit=list(study.resplit), cautions=study.cautions).items() if v}, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
+        **{k: v for k, v in dict(image_sizes=study.image_sizes, resplit=list(study.resplit), redraw=list(study.redraw), left_out=study.left_out, cautions=study.cautions).items() if v}, channels=study.channels, recipes={n: settings_of(r) for n, r in study.recipes.items()}, ticket_recipes={n: settings_of(t) for n, t in study.ticket_recipes.items()})
 
 # %% ../nbs/12_study.ipynb #a5c4cb7e
 def missing_data(
@@ -701,10 +906,10 @@ def stale_files(
 ) -> dict[Path, list[str]]:  # rows of a finished run, or tickets -> data sets that have changed since
     "What was made from other images than those that are here now."
     paths = paths or Paths()
-    now = cache(lambda name, fraction, seed: content_hash(name, fraction=fraction, paths=paths, **study.data_of(name, seed)))
-    cut = lambda name, seed: seed if name in study.resplit else 0
+    now = cache(lambda name, fraction, seed: content_hash(name, fraction=fraction, paths=paths, **study.data_of(name, seed, fraction)))
+    cut = lambda name, fraction, seed: seed if study.by_seed(name, fraction) else 0
     used = {f: uses for cell in (*ticket_cells(study), *transfer_cells(study)) for f, uses in _data_used(study, cell, paths).items()}
-    changed = {f: sorted({name for name, fraction, seed, was in uses if was and (found := now(name, fraction, cut(name, seed))) and not found.startswith(was)}) for f, uses in used.items()}
+    changed = {f: sorted({name for name, fraction, seed, was in uses if was and (found := now(name, fraction, cut(name, fraction, seed))) and not found.startswith(was)}) for f, uses in used.items()}
     return {f: names for f, names in changed.items() if names}
 
 
@@ -768,10 +973,12 @@ def _key_of_search(study: Study, cell: TicketCell) -> set[tuple]:
 def _rows_that_count(study: Study, source: Path) -> list[dict]:
     "The rows of a published table whose images and tickets were made as the study would make them."
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
-    if differing := [k for k in ("image_size", "image_sizes", "channels", "resplit") if info.get(k, {}) != now.get(k, {})]:
+    if differing := [k for k in ("image_size", "image_sizes", "channels") if info.get(k, {}) != now.get(k, {})]:
         raise ValueError(f"{source}: made with another {' and '.join(differing)} than {study.file}; its rows cannot stand for this study's")
+    cut_anew, redrawn = ({*info.get(k, [])} ^ {*now.get(k, [])} for k in ("resplit", "redraw"))  # in one of the two studies only
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
-    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same]
+    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same and not any(
+        n in cut_anew or n in redrawn and f < 1 for n, f in ((r["source"], r["source_fraction"]), (r["target"], r["fraction"])))]
 
 # %% ../nbs/12_study.ipynb #7f07914e
 def restore(

@@ -7,12 +7,13 @@ __all__ = ['Length', 'count_steps', 'Recipe', 'settings_of', 'learning_rates', '
            'state_of', 'steps_per_epoch', 'train']
 
 # %% ../nbs/05_training.ipynb #dc77b817
-import re, time
+import re, threading, time
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import cos, isfinite, pi
-from typing import Annotated, Callable, Literal
+from typing import Annotated, Callable, Hashable, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
-from .core import digest, generator_for
+from .architecture import architecture_hash
+from .core import digest, generator_for, seed_for
 from .data import Dataset
 from .masking import Mask, apply_mask
 from .slots import ReplayedSlot, Slot, borrowed_slot
@@ -36,7 +38,8 @@ def count_steps(
 ) -> int:                  # optimizer steps
     "A length in optimizer steps."
     match = _LENGTH.fullmatch(str(length))
-    if not match or not length: raise ValueError(f"length {length!r}: write epochs and steps as '20ep', '1200it' or '2ep50it'")
+    if not match or not length:
+        raise ValueError(f"length {length!r}: write epochs and steps as '20ep', '1200it' or '2ep50it'")
     epochs, steps = (int(g or 0) for g in match.groups())
     return epochs * steps_per_epoch + steps
 
@@ -47,34 +50,38 @@ Length = Annotated[str, Field(pattern=r"^(\d+ep)?(\d+it)?$", min_length=3)]
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
     "How a network is trained."
-    length: Length = "20ep"                      # budget: epochs and steps, '20ep', '1200it'; with `patience` the most it may take
-    optimizer: Literal["sgd", "adam"] = "sgd"    # SGD as in all three papers; Adam for the optimizer transfer of Morcos et al.
-    lr: Annotated[float, Field(gt=0)] = 0.1      # initial learning rate (Sabatelli et al., Table 4)
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9         # of SGD (Table 4)
-    nesterov: bool = True                        # Nesterov's momentum (appendix)
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4          # L2, on every trained parameter (Morcos et al.; Sabatelli et al. use 1e-5)
-    batch_size: Annotated[int, Field(ge=1)] = 64                # images a step (Table 4)
+    length: Length = "20ep"                        # budget, such as '20ep' or '1200it'; the most, with `patience`
+    optimizer: Literal["sgd", "adam"] = "sgd"      # SGD as in all three papers; Adam for Morcos et al.'s transfer
+    lr: Annotated[float, Field(gt=0)] = 0.1        # initial learning rate (Sabatelli et al., Table 4)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD (Table 4)
+    nesterov: bool = True                          # Nesterov's momentum (appendix)
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4   # L2, all parameters (Morcos et al.; Sabatelli et al.: 1e-5)
+    batch_size: Annotated[int, Field(ge=1)] = 64   # images a step (Table 4)
     schedule: Literal["constant", "step", "cosine"] = "cosine"  # of the learning rate over the budget
-    milestones: tuple[Length, ...] = ()          # for 'step': when the rate is multiplied by gamma (Table 4: 50ep, 60ep, 75ep)
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1            # factor at each milestone (stated nowhere in Sabatelli et al.)
-    warmup: Length = "0it"                       # linear rise of the rate from 0
-    patience: Annotated[int, Field(ge=1)] | None = None         # stop after so many epochs without a lower validation loss and restore the best state
-    crop: Annotated[int, Field(ge=0)] = 0        # pixels of zero padding on each side for a random crop
-    flip: bool = False                           # random horizontal flips
-    upsample: Annotated[int, Field(ge=1)] | None = None         # side in pixels to which a batch is enlarged on the device
-    crop_to: Annotated[int, Field(ge=1)] | None = None          # side in pixels of a random crop of what is then there, the centre when testing (Sabatelli et al., appendix: 224)
-    init: Literal["kaiming", "xavier", "pytorch"] = "kaiming"   # of fresh weights; Sabatelli et al. use Xavier
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16 means autocast; fp32 is the reference
+    milestones: tuple[Length, ...] = ()            # of 'step': when gamma multiplies lr (Table 4: 50ep, 60ep, 75ep)
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1     # factor at each milestone (not stated by Sabatelli et al.)
+    warmup: Length = "0it"                         # linear rise of the rate from 0
+    patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a lower validation loss; restores the best
+    crop: Annotated[int, Field(ge=0)] = 0          # pixels of zero padding on each side for a random crop
+    flip: bool = False                             # random horizontal flips
+    upsample: Annotated[int, Field(ge=1)] | None = None  # side in pixels to which a batch is enlarged on the device
+    crop_to: Annotated[int, Field(ge=1)] | None = None   # side in pixels of a random crop (Sabatelli et al.: 224)
+    init: Literal["kaiming", "xavier", "pytorch", "keep"] = "kaiming"  # of fresh weights; Sabatelli et al. use Xavier
+    precision: Literal["fp32", "bf16"] = "fp32"    # bf16 means autocast; fp32 is the reference
 
     @property
     def hash(self) -> str: return digest(settings_of(self), 12)  # names the recipe in rows and files
 
     @property
-    def augments(self) -> bool: return bool(self.crop or self.flip or self.crop_to)  # whether two batches of the same images differ
+    def augments(self) -> bool: return bool(self.crop or self.flip or self.crop_to)  # one image, different batches
 
-    def input_size(self, image_size: int) -> int:
-        "Side in pixels of what the network sees of images with side `image_size`."
-        return self.crop_to or self.upsample or image_size
+# %% ../nbs/05_training.ipynb #d886a017
+@patch
+def input_size(self: Recipe,
+    image_size: int,  # side of the images, pixels
+) -> int:             # pixels
+    "Return the side of what the network sees of images with side `image_size`."
+    return self.crop_to or self.upsample or image_size
 
 # %% ../nbs/05_training.ipynb #21507082
 _YOUNGER = {"crop_to": None}  # fields that came after the first results, with the value that changes nothing
@@ -83,10 +90,11 @@ _YOUNGER = {"crop_to": None}  # fields that came after the first results, with t
 def settings_of(
     recipe,   # a Recipe, or a dataclass with one under `training`
 ) -> dict:    # JSON-able
-    "All fields of a recipe, by which it is named in hashes and files; younger ones only where they are used, so that older results keep their names."
+    "Return all fields of a recipe, by which hashes and files name it."
     found = asdict(recipe)
     for part in (found, found.get("training", {})):
-        for name in [n for n, default in _YOUNGER.items() if n in part and part[n] == default]: del part[name]
+        for name, default in _YOUNGER.items():  # younger fields only where used: older results keep their names
+            if name in part and part[name] == default: del part[name]
     return found
 
 # %% ../nbs/05_training.ipynb #5a53c609
@@ -98,9 +106,12 @@ def learning_rates(
     "The whole learning-rate schedule."
     warmup = count_steps(recipe.warmup, steps_per_epoch)
     marks = [count_steps(m, steps_per_epoch) for m in recipe.milestones]
-    shape = {"constant": lambda s: 1.0,
-             "step": lambda s: recipe.gamma ** sum(s >= m for m in marks),
-             "cosine": lambda s: 0.5 * (1 + cos(pi * s / steps))}[recipe.schedule]
+
+    def shape(s):
+        if recipe.schedule == "constant": return 1.0
+        if recipe.schedule == "step": return recipe.gamma ** sum(s >= m for m in marks)
+        return 0.5 * (1 + cos(pi * s / steps))
+
     return [recipe.lr * shape(s) * min(1.0, (s + 1) / (warmup + 1)) for s in range(steps)]
 
 # %% ../nbs/05_training.ipynb #799c9129
@@ -115,10 +126,13 @@ class Batches:
     ):
         self.crop, self.flip = (recipe.crop, recipe.flip) if augment else (0, False)
         self.images = F.pad(images, (0, 0, *[self.crop] * 4)) if self.crop else images
-        self.size, self.upsample, self.crop_to, self.augment = images.shape[1:3], recipe.upsample, recipe.crop_to, augment
-        if self.crop_to and self.crop_to > (side := self.upsample or min(self.size)): raise ValueError(f"crop_to is {self.crop_to}: the images have {side} pixels; bring them to a larger image_size or set `upsample`")
-        room = () if not (self.crop_to and augment) else tuple(n - self.crop_to + 1 for n in ((self.upsample,) * 2 if self.upsample else self.size))
-        self.ranges = (2,) * self.flip + (2 * self.crop + 1,) * 2 * (self.crop > 0) + room  # of the moves: a flip, rows and columns of a crop, twice
+        self.size, self.upsample, self.crop_to = images.shape[1:3], recipe.upsample, recipe.crop_to
+        self.augment, sides = augment, (self.upsample,) * 2 if self.upsample else self.size
+        if self.crop_to and self.crop_to > min(sides):
+            raise ValueError(f"crop_to is {self.crop_to}: the images have {min(sides)} pixels; "
+                "bring them to a larger image_size or set `upsample`")
+        room = tuple(n - self.crop_to + 1 for n in sides) if self.crop_to and augment else ()
+        self.ranges = (2,) * self.flip + (2 * self.crop + 1,) * 2 * (self.crop > 0) + room  # flip, rows, columns
         mean, std = (torch.tensor(v, dtype=torch.float64) for v in (data.mean, data.std))
         self.scale, self.shift = ((v).to(images.device, dtype) for v in (1 / (255 * std), -mean / std))
 
@@ -148,7 +162,10 @@ def _moved(self: Batches, index: Tensor, moves: list[Tensor]) -> Tensor:
 def _cropped(self: Batches, x: Tensor, moves: list[Tensor]) -> Tensor:
     "A square with side `crop_to` out of each image: anywhere when augmenting, else its centre."
     room = [n - self.crop_to for n in x.shape[2:]]
-    if not self.augment: return x[:, :, room[0] // 2:room[0] // 2 + self.crop_to, room[1] // 2:room[1] // 2 + self.crop_to].contiguous(memory_format=torch.channels_last)
+    if not self.augment:
+        up, left = room[0] // 2, room[1] // 2
+        cut = x[:, :, up:up + self.crop_to, left:left + self.crop_to]
+        return cut.contiguous(memory_format=torch.channels_last)
     ups, lefts = (m[:, None] + torch.arange(self.crop_to, device=x.device) for m in moves[-2:])
     every = torch.arange(len(x), device=x.device)[:, None, None]
     return x[every, :, ups[:, :, None], lefts[:, None, :]].permute(0, 3, 1, 2)
@@ -164,28 +181,34 @@ def evaluate(
 ) -> tuple[float, float]:       # mean cross-entropy in nats, accuracy in [0, 1]
     "Loss and accuracy on one split, with one synchronisation."
     images, labels = data.split(split)
-    loss, right = _measured(model, Batches(images, data, recipe, dtype=_dtype(model)), labels, recipe, batch_size).tolist()
+    batches = Batches(images, data, recipe, dtype=_dtype(model))
+    loss, right = _measured(model, batches, labels, recipe, batch_size).tolist()
     return loss, int(right) / len(images)
 
-
+# %% ../nbs/05_training.ipynb #9911394f
 def _measured(model, batches, labels, recipe, batch_size=500) -> Tensor:
     "Mean cross-entropy and number of right answers, (2,) float64, still on the device."
     was_training, loss, right = model.training, *torch.zeros(2, device=labels.device, dtype=torch.float64)
     model.eval()
     for index in torch.arange(len(labels), device=labels.device).split(batch_size):
-        with torch.autocast(labels.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"): scores = model(batches(index))
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            scores = model(batches(index))
         loss += F.cross_entropy(scores.float(), labels[index], reduction="sum")
         right += (scores.argmax(1) == labels[index]).sum()
     model.train(was_training)
     return torch.stack([loss / len(labels), right])
 
 
-def _dtype(model: nn.Module) -> torch.dtype: return next(model.parameters()).dtype
+def _dtype(model: nn.Module) -> torch.dtype:
+    "The dtype of the images that a network takes."
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 # %% ../nbs/05_training.ipynb #bb2dbdd4
 class Diverged(FloatingPointError):
     "The loss became NaN or infinite; `epoch` and `steps` say when it was seen."
-    def __init__(self, words, epoch: int, steps: int): super().__init__(words); self.epoch, self.steps = epoch, steps
+    def __init__(self, words: str, epoch: int, steps: int):
+        super().__init__(words)
+        self.epoch, self.steps = epoch, steps
 
 
 @dataclass(frozen=True)
@@ -199,7 +222,7 @@ class TrainResult:
     epochs: int            # epochs begun
     steps: int             # optimizer steps taken
     seconds: float         # wall time with evaluation
-    history: list[dict] = field(default_factory=list, repr=False)  # per epoch: epoch, train_loss, and val_loss, val_accuracy where measured
+    history: list[dict] = field(default_factory=list, repr=False)  # per epoch: train_loss, and val_loss where measured
     kept: dict[str, Tensor] | None = field(default=None, repr=False)  # the state after `keep_at` steps
 
 # %% ../nbs/05_training.ipynb #d0f5798e
@@ -214,7 +237,7 @@ def steps_per_epoch(
     images: int,      # training images
     batch_size: int,  # images a step
 ) -> int:             # optimizer steps
-    "Batches in one epoch: the last one may be smaller, but one image alone is left out (BatchNorm needs two)."
+    "Count the batches of an epoch: the last one may be smaller, but one image alone is left out (BatchNorm needs two)."
     return max(1, images // batch_size + (images % batch_size > 1))
 
 # %% ../nbs/05_training.ipynb #b1a06aa4
@@ -239,9 +262,11 @@ class _Features:
 def _new_slot(kind, network, data, recipe, freeze, masked):
     "The slot that trains `network`: what a step runs, where its inputs come from, and which parameters it trains."
     batches = Batches(data.train_images, data, recipe, augment=True, dtype=_dtype(network))
-    if freeze == "none": return kind(network, network, dict(network.named_parameters()), batches, data.train_labels, recipe, masked)
+    if freeze == "none":
+        trained = {n: p for n, p in network.named_parameters() if p.requires_grad}  # a builder may freeze some of them
+        return kind(network, network, trained, batches, data.train_labels, recipe, masked)
     if freeze != "backbone": raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
-    head = {f"head.{n}": p for n, p in network.head.named_parameters()}
+    head = {f"head.{n}": p for n, p in network.head.named_parameters() if p.requires_grad}
     network.backbone.requires_grad_(False)
     if recipe.augments: return kind(network, network, head, batches, data.train_labels, recipe, False)
     features = _Features(network.backbone, batches, len(data.train_images), recipe)
@@ -249,32 +274,55 @@ def _new_slot(kind, network, data, recipe, freeze, masked):
     return kind(network, network.head, head, features, data.train_labels, recipe, False)
 
 # %% ../nbs/05_training.ipynb #6208af35
-_NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # fields of a recipe that a slot takes as they come
+_NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # a slot takes any
 
 
-def _purpose(model, data, recipe, freeze):
+def _purpose(model, data, recipe, freeze) -> tuple:
     "What a replayed slot can be used again for: this architecture on these images with such steps."
     steps = {k: v for k, v in asdict(recipe).items() if k not in _NOT_IN_A_STEP}
-    shapes = [(n, tuple(v.shape), str(v.dtype), str(v.device)) for n, v in model.state_dict().items()]
-    return digest([repr(model), [str(type(m)) for m in model.modules()], shapes, data.content_hash, data.mean, data.std, list(data.train_images.shape), steps, freeze])
+    where = [(str(p.device), p.requires_grad) for p in model.parameters()]
+    names = digest([architecture_hash(model), where, data.content_hash, data.mean, data.std,
+        list(data.train_images.shape), steps, freeze])
+    return names, *(part for m in model.modules() for part in _code_of(m))
 
 
+def _code_of(module: nn.Module) -> tuple:
+    "What a module computes, as far as a class, functions and tensors tell: a class may be defined anew under its name."
+    found = [type(module)]
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, Tensor):
+            found.append((name, digest(value.double() if value.is_floating_point() else value)))
+        elif callable(value) and isinstance(value, Hashable): found.append((name, value))
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    return *found, *(hook for kind in hooks for hook in kind.values())
+
+# %% ../nbs/05_training.ipynb #c16462dd
 @contextmanager
 def _slot_for(model, data, recipe, mask, freeze, stepping):
     "A slot with this model and mask in it; afterwards the model has what was trained."
-    if stepping not in ("auto", "graph", "eager"): raise ValueError(f"stepping={stepping!r}: use 'auto', 'graph' or 'eager'")
+    if stepping not in ("auto", "graph", "eager"):
+        raise ValueError(f"stepping={stepping!r}: use 'auto', 'graph' or 'eager'")
     if stepping == "graph" or stepping == "auto" and data.train_images.is_cuda:
-        with borrowed_slot(_purpose(model, data, recipe, freeze), lambda: _new_slot(ReplayedSlot, deepcopy(model), data, recipe, freeze, True)) as slot:
+        make = partial(_copied_slot, model, data, recipe, freeze)
+        with borrowed_slot(_purpose(model, data, recipe, freeze), make) as slot:
             slot.load(model, mask)
             if isinstance(slot.inputs, _Features): slot.inputs.renew()
             slot.network.train()
             yield slot
             slot.store(model)
-    else:
-        slot = _new_slot(Slot, model, data, recipe, freeze, bool(mask))
-        slot.set_mask(mask)
-        try: yield slot
-        finally: slot.release(); model.requires_grad_(True)
+        return
+    trained = {p: p.requires_grad for p in model.parameters()}
+    slot = _new_slot(Slot, model, data, recipe, freeze, bool(mask))
+    slot.set_mask(mask)
+    try: yield slot
+    finally:
+        slot.release()
+        for p, was in trained.items(): p.requires_grad_(was)
+
+
+def _copied_slot(model, data, recipe, freeze) -> ReplayedSlot:
+    "A slot with a network of its own."
+    return _new_slot(ReplayedSlot, deepcopy(model), data, recipe, freeze, True)
 
 # %% ../nbs/05_training.ipynb #d6dc66ac
 class _BestState:
@@ -288,7 +336,8 @@ class _BestState:
             self.state, self.loss = [v.clone() for v in self.slot.state], loss.clone()
             return torch.ones_like(loss)
         better = loss < self.loss
-        for kept, now in zip((self.loss, *self.state), (loss, *self.slot.state)): kept.copy_(torch.where(better, now, kept))
+        for kept, now in zip((self.loss, *self.state), (loss, *self.slot.state)):
+            kept.copy_(torch.where(better, now, kept))
         return better.to(loss.dtype)
 
     def out_of_patience(self, epoch: int, better: float) -> bool:
@@ -298,36 +347,73 @@ class _BestState:
     def restore(self):
         for now, kept in zip(self.slot.state, self.state): now.copy_(kept)
 
+# %% ../nbs/05_training.ipynb #a286c233
+def _check_batches(model, data, recipe, freeze):
+    "Raise a `ValueError` if a batch of one image gives a BatchNorm a single value per channel."
+    if min(recipe.batch_size, len(data.train_images)) > 1: return
+    trial, entered = deepcopy(model).train(), []
+    if freeze == "backbone": trial.backbone.eval()
+    for name, module in trial.named_modules():
+        module.register_forward_pre_hook(lambda module, x, name=name: entered.append(name))
+    batches = Batches(data.train_images, data, recipe, dtype=_dtype(model))
+    image = batches(torch.arange(1, device=data.train_images.device))
+    try:
+        with torch.no_grad(), _drawing(0, data): trial(image)
+    except ValueError as e:
+        if "more than 1 value per channel" not in str(e): raise
+        raise ValueError(f"BatchNorm cannot measure one image: layer {entered[-1]!r} gets a single value per channel "
+            f"(batch_size is {recipe.batch_size}, and there are {len(data.train_images)} training images). Set "
+            "batch_size and the number of training images to 2 or more.") from e
+
+
+@contextmanager
+def _drawing(seed: int, data: Dataset):
+    "Let networks that draw random numbers draw from this training's own stream; restore torch's generators."
+    if threading.current_thread() is not threading.main_thread():  # side by side: one generator for all
+        yield
+        return
+    device, number = data.train_images.device, seed_for(seed, "network", data.name)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(number)
+        if device.type == "cuda":
+            with torch.cuda.device(device): torch.cuda.manual_seed(number)
+        yield
+
 # %% ../nbs/05_training.ipynb #5474e2dd
 def train(
     model: nn.Module,          # trained in place; on the data's device
     data: Dataset,             # resident data with all three splits
     recipe: Recipe,            # how to train
-    seed: int = 0,             # decides the order of the images and the augmentation
+    seed: int = 0,             # decides the order of the images, the augmentation, and dropout
     mask: Mask | None = None,  # parameter name -> bool; pruned weights are set to zero and stay zero
     freeze: str = "none",      # 'none' or 'backbone' (only the head is trained)
     keep_at: int | None = None,   # also return the state after so many steps (theta_k); 0 is the start
     validate: bool = False,    # measure the validation split after every epoch (always with `patience`)
     on_epoch: Callable[[dict], None] | None = None,  # called with each epoch's line of the history
-    between: tuple[int, int | None] = (0, None),     # steps of the schedule to run, from the first to before the last; momentum starts anew
-    stepping: str = "auto",    # 'graph': steps in a slot that a GPU replays and a CPU calls; 'eager': one by one; 'auto': 'graph' on a GPU
+    between: tuple[int, int | None] = (0, None),     # run only these steps of the schedule; momentum starts anew
+    stepping: str = "auto",    # 'graph': in a slot, replayed on a GPU; 'eager': one by one; 'auto': 'graph' on a GPU
 ) -> TrainResult:
     "Train `model` on `data` by `recipe`. Raises `Diverged` when the loss is no longer finite."
     began = time.perf_counter()
-    if mask: apply_mask(model, mask)
-    model.train()
     per_epoch = steps_per_epoch(len(data.train_images), recipe.batch_size)
     rates = learning_rates(recipe, count_steps(recipe.length, per_epoch), per_epoch)[slice(*between)]
-    with _slot_for(model, data, recipe, mask, freeze, stepping) as slot:
-        history, best, kept = _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch)
-    (val_loss, val_accuracy), (test_loss, test_accuracy) = (evaluate(model, data, split, recipe) for split in ("val", "test"))
-    steps = history[-1]["steps"] if history else 0
-    return TrainResult(val_loss, val_accuracy, test_loss, test_accuracy, best.epoch if best else len(history), len(history), steps,
-        time.perf_counter() - began, history, kept)
+    if rates: _check_batches(model, data, recipe, freeze)
+    if mask: apply_mask(model, mask)
+    model.train()
+    with _drawing(seed, data), _slot_for(model, data, recipe, mask, freeze, stepping) as slot:
+        loop = _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch)
+    history, best, kept = loop
+    val_loss, val_accuracy = evaluate(model, data, "val", recipe)
+    test_loss, test_accuracy = evaluate(model, data, "test", recipe)
+    steps, seconds = history[-1]["steps"] if history else 0, time.perf_counter() - began
+    best_epoch = best.epoch if best else len(history)
+    measured = val_loss, val_accuracy, test_loss, test_accuracy
+    return TrainResult(*measured, best_epoch, len(history), steps, seconds, history, kept)
 
 # %% ../nbs/05_training.ipynb #65526c73
 def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch):
-    "The loop over epochs: history, the tracker of the best state (with patience), and theta_k. The device is waited for once an epoch."
+    "Loop over epochs; return the history, the tracker of the best state (with patience), and theta_k."
+    # the device is waited for once an epoch
     network, best = slot.network, _BestState(slot, recipe.patience) if recipe.patience else None
     val = Batches(data.val_images, data, recipe, dtype=_dtype(network)) if best or validate else None
     order_from, moves_from = generator_for(seed, "order", data.name), generator_for(seed, "augment", data.name)
@@ -345,20 +431,24 @@ def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, v
         if on_epoch: on_epoch(line)
         if best and best.out_of_patience(line["epoch"], better): break
     if best and best.state: best.restore()
-    if keep_at is not None and kept is None: raise ValueError(f"keep_at={keep_at} steps, but the training took only {done}; rewind to an earlier point or train longer")
+    if keep_at is not None and kept is None:
+        raise ValueError(f"keep_at={keep_at} steps, but the training took only {done}; "
+            "rewind to an earlier point or train longer")
     return history, best, kept
 
 # %% ../nbs/05_training.ipynb #7e5299e3
 @torch.no_grad()
 def _line(slot, best, val, data, recipe, epoch, done, sums, parts):
-    "An epoch's line of the history, and whether its state is the best: the one point at which the device is waited for."
+    "Return an epoch's line of the history, and whether its state is the best: here the device is waited for."
     measured = _measured(slot.network, val, data.val_labels, recipe) if val else []
     better = [best.update(measured[0])] if best else []
     values = torch.stack([*sums, *measured, *better]).tolist()
     means = [values.pop(0) / len(part) for part, _ in zip(parts, sums)]
     for mean, part in zip(means, parts):
         if not isfinite(mean):
-            raise Diverged(f"the training loss became {mean} in epoch {epoch} at learning rate {part[-1]:.4g} (recipe lr {recipe.lr:g}); lower `lr` or lengthen `warmup`", epoch, done)
-    line = dict(epoch=epoch, steps=done, train_loss=sum(len(part) * mean for part, mean in zip(parts, means)) / sum(map(len, parts)))
+            raise Diverged(f"the training loss became {mean} in epoch {epoch} at learning rate {part[-1]:.4g} "
+                f"(recipe lr {recipe.lr:g}); lower `lr` or lengthen `warmup`", epoch, done)
+    train_loss = sum(len(part) * mean for part, mean in zip(parts, means)) / sum(map(len, parts))
+    line = dict(epoch=epoch, steps=done, train_loss=train_loss)
     if val: line["val_loss"], line["val_accuracy"] = values[0], int(values[1]) / len(data.val_labels)
     return line, values[2] if best else False

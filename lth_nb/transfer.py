@@ -24,7 +24,7 @@ from .training import Diverged, Recipe, TrainResult, evaluate, train
 class Arm:
     "Where the mask and the weights of a network come from."
     name: str
-    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose mask, and what is done to it
+    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose, and what is done
     weights: Literal["initial", "rewind", "final", "fresh"]   # theta_0, theta_k, theta_i or drawn anew
     weights_from: Literal["source", "target", ""]             # whose weights; '' for fresh ones
     meaning: str                                              # one line for tables and legends
@@ -69,7 +69,7 @@ def arm_mask(
     if arm.mask == "random": return random_mask(layer_densities(mask), {n: m.shape for n, m in mask.items()}, drawn)
     return mask
 
-
+# %% ../nbs/07_transfer.ipynb #33be67d1
 def arm_weights(
     arm: Arm,                # a row of ARMS
     level: int,              # of the tickets; theta_i differs between levels
@@ -80,7 +80,9 @@ def arm_weights(
     if arm.weights == "fresh": return None
     tickets = target if arm.weights_from == "target" else source
     state = getattr(tickets[level], arm.weights)
-    if state is None: raise ValueError(f"arm {arm.name!r} needs the trained weights of level {level}, which the tickets found on {tickets.header['source']} did not keep; find them with keep_final=True")
+    if state is None:
+        raise ValueError(f"arm {arm.name!r} needs the trained weights of level {level}, which the tickets found on "
+            f"{tickets.header['source']} did not keep; find them with keep_final=True")
     return {n: v for n, v in state.items() if n.startswith("backbone.")}
 
 # %% ../nbs/07_transfer.ipynb #59c1ba68
@@ -98,10 +100,14 @@ def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     if arm not in ARMS: raise ValueError(f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
     arm = ARMS[arm]
     if freeze not in ("none", "backbone"): raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
-    if arm.needs_source and source is None: raise ValueError(f"arm {arm.name!r} needs tickets found on a source: pass source=")
-    if arm.needs_target and target is None: raise ValueError(f"arm {arm.name!r} needs tickets found on the target itself: pass target=")
+    if arm.needs_source and source is None:
+        raise ValueError(f"arm {arm.name!r} needs tickets found on a source: pass source=")
+    if arm.needs_target and target is None:
+        raise ValueError(f"arm {arm.name!r} needs tickets found on the target itself: pass target=")
     if arm.dense and level: raise ValueError(f"arm {arm.name!r} is dense: level is 0, not {level}")
-    if not arm.dense and level < 1: raise ValueError(f"arm {arm.name!r} at level {level}: sparse arms start at level 1 (a dense ticket is 'dense_rewound')")
+    if not arm.dense and level < 1:
+        raise ValueError(f"arm {arm.name!r} at level {level}: sparse arms start at level 1 "
+            "(a dense ticket is 'dense_rewound')")
     return arm
 
 # %% ../nbs/07_transfer.ipynb #471469e8
@@ -116,17 +122,11 @@ def transfer(
     model: str | None = None,        # a name in MODELS; `None`: the tickets' own
     freeze: str = "none",            # 'none', or 'backbone' to train only the head
     head: str = "linear",            # 'linear' or 'mlp'
-    may_diverge: bool = False,       # measure a network whose loss is no longer finite as it stands, instead of raising `Diverged`
+    may_diverge: bool = False,       # measure a network whose loss is no longer finite, instead of raising `Diverged`
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
     arm = _check_transfer(arm, level, source, target, freeze)
-    name = model or next((t.header["model"] for t in (source, target) if t), None)
-    if name is None: raise ValueError(f"arm {arm.name!r} without tickets: say which network with model=")
-    net = build_model(name, data.num_classes, image_size=recipe.input_size(data.image_size), channels=data.channels, init=recipe.init, seed=seed_for(seed, "fresh"))
-    for t in (source if arm.needs_source else None, target if arm.needs_target else None):
-        if t: check_fits(t, net)
-    state = arm_weights(arm, level, source, target)
-    if state: net.load_state_dict(state, strict=False)
+    net = _start(arm, data, recipe, seed, level, source, target, model)
     replace_head(net, data.num_classes, head, seed=seed_for(seed, "new head", data.name))
     mask = arm_mask(arm, level, seed, source, target)
     mask = {n: m for n, m in mask.items() if n.startswith("backbone.")} if mask else None
@@ -135,18 +135,39 @@ def transfer(
     except Diverged as e:
         if not may_diverge: raise
         result = _diverged(net, data, recipe, e)
-    return Transferred(net, mask, result, _values(net, mask, recipe.input_size(data.image_size), data.channels, result))
+    size = recipe.input_size(data.image_size)
+    return Transferred(net, mask, result, _values(net, mask, size, data.channels, result))
+
+# %% ../nbs/07_transfer.ipynb #e86cc4ac
+def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, source, target, model) -> nn.Module:
+    "Build the network that an arm starts from, its head aside."
+    name = next((t.header["model"] for t in (source, target) if t), None) if model in (None, "") else model
+    if name is None: raise ValueError(f"arm {arm.name!r} without tickets: say which network with model=")
+    net = build_model(name, data.num_classes, image_size=recipe.input_size(data.image_size), channels=data.channels,
+        init=recipe.init, seed=seed_for(seed, "fresh"))
+    if arm.weights == "fresh" and not arm.dense and not net.fresh:
+        raise ValueError(f"arm {arm.name!r} needs fresh weights, and the builder of {name!r} loads the same for every "
+            "seed. Leave the arm out, or register the model without loaded weights.")
+    for tickets in (source if arm.needs_source else None, target if arm.needs_target else None):
+        if tickets: check_fits(tickets, net)
+    state = arm_weights(arm, level, source, target)
+    if state: net.load_state_dict(state, strict=False)
+    return net
 
 # %% ../nbs/07_transfer.ipynb #04bdaaa3
+_MEASURED = ("val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epoch", "epochs", "steps", "seconds")
+
+
 def _diverged(net: nn.Module, data: Dataset, recipe: Recipe, e: Diverged) -> TrainResult:
-    "What can be said of a network that diverged: the accuracies it ended with, about chance, and no losses, which is how its row is known."
+    "Measure a network that diverged: accuracies, about chance, and no losses, by which its row is known."
     (_, val_accuracy), (_, test_accuracy) = (evaluate(net, data, split, recipe) for split in ("val", "test"))
-    return TrainResult(float("nan"), val_accuracy, float("nan"), test_accuracy, e.epoch, e.epoch, e.steps, seconds=0.0)
+    nan = float("nan")
+    return TrainResult(nan, val_accuracy, nan, test_accuracy, e.epoch, e.epoch, e.steps, seconds=0.0)
 
 
 def _values(net: nn.Module, mask: Mask | None, image_size: int, channels: int, result: TrainResult) -> dict:
-    "The value columns of one row; parameters and FLOPs count what is alive."
+    "Return the value columns of one row; parameters and floating-point operations count what is alive."
     pruned = sum(int((~m).sum()) for m in mask.values()) if mask else 0
-    measured = {k: getattr(result, k) for k in ("val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epoch", "epochs", "steps", "seconds")}
+    measured = {k: getattr(result, k) for k in _MEASURED}
     return dict(density=density(mask) if mask else 1.0, **measured, dead_layers=len(dead_layers(mask)) if mask else 0,
-        params=sum(p.numel() for p in net.parameters()) - pruned, flops=float(count_flops(net, image_size, channels, mask)))
+        params=sum(p.numel() for p in net.parameters()) - pruned, flops=count_flops(net, image_size, channels, mask))

@@ -1,5 +1,6 @@
 "What several test files need."
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,15 @@ def run(*words, home=None, check=True, **settings):
     done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment, capture_output=True, text=True, **settings)
     assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def prints_nan(cells):
+    "The outputs of executed cells, or the texts, in which somebody would read `nan`."
+    texts = []
+    for cell in cells:
+        if isinstance(cell, str): texts.append(cell); continue
+        for output in cell.get("outputs", []):
+            shown = {k: v for k, v in output.get("data", {}).items() if not k.startswith(("image/", "application/"))}
+            texts += ["".join(v) for v in (*shown.values(), output.get("text", ""))]
+    plain = [re.sub(r"<(style|script).*?</\1>", "", text, flags=re.S) for text in texts]
+    return [text for text in plain if re.search(r"\bnan\b", text, re.I)]

@@ -9,12 +9,12 @@ import sys
 import pytest
 from conftest import ROOT
 
-FLOORS = dict(
-    core=0, architecture=0.5, gpus=1, scaling=6, data=1, models=1, masking=1, slots=1, results=1, pruning=2,
-    training=2, statistics=2, ticket_values=2.2, ticket_checks=2.4, ticket_files=2.6, tickets=3, claims=3,
-    plots=3, transfer=4, connectivity=4, compact=4, export=4.4, latency=4.6, study=5, benchmark=6, cli=7)
-JUDGES = ("core", "results", "statistics", "claims", "plots")
+FLOORS = dict(core=0, parameters=0, effects=0, architecture=1, gpus=1, papers=1, data=1, models=2, masking=1, slots=2,
+    results=1, pruning=3, training=3, statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6, tickets=7, claims=3,
+    plots=3, pages=3, over_targets=4, transfer=8, connectivity=8, compact=8, export=9, latency=10, study=11, benchmark=12,
+    scaling=12, cli=13)
 NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts)
+JUDGES = ("core", "results", "statistics", "effects", "papers", "claims", "over_targets", "plots")
 MODULES = sorted(p for p in (ROOT/"lth_nb").glob("*.py") if not p.stem.startswith("_"))
 
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ENVIRONMENT, ROOT, TINY, run
+from conftest import ENVIRONMENT, ROOT, TINY, prints_nan, run
 
 VARIES = ["seconds", "device", "torch", "commit"]
 
@@ -122,6 +122,81 @@ def test_papermill_refuses_a_parameter_the_notebook_does_not_have(home):
     out = home/"out.ipynb"
     done = run("papermill", "--no-progress-bar", "--cwd", ROOT/"nbs", ROOT/"nbs"/"runs"/"transfer.ipynb", out, "-p", "sorce", "mnist_5k", home=home, check=False)
     assert done.returncode != 0 and "no parameter sorce; its parameters are arms" in done.stderr, done.stderr[-2000:]
+    assert not (home/"data"/"runs").exists()
+
+
+FORMS = {  # of one and the same value
+    "seeds": ("0", "[0]", "0,", [0]),
+    "levels": ("1,3", "[1, 3]", "1, 3", [1, 3]),
+    "arms": ("ticket", "[ticket]", "['ticket']", ["ticket"]),
+    "fractions": ("0.1", "[0.1]", 0.1, [0.1]),
+}
+
+
+def test_a_parameter_accepts_the_same_forms_everywhere(home):
+    "Scalars, texts with commas, lists in brackets and lists give the same rows, in every call that trains."
+    from lth_nb.core import Paths
+    from lth_nb.study import run_connectivity, run_tickets, run_transfers
+    usual, paths = dict(arms=["ticket"], levels=[1, 3], seeds=[0], fractions=[0.1]), Paths(home)
+    whole = run_transfers(home/"tiny.yaml", "own", "digits", **usual, paths=paths)
+    for name, forms in FORMS.items():
+        for value in forms:
+            rows = run_transfers(home/"tiny.yaml", ["own"], "digits", **{**usual, name: value}, paths=paths)
+            pd.testing.assert_frame_equal(rows, whole)
+    searched = [run_tickets(home/"tiny.yaml", "digits", f, seeds=s, paths=paths) for f, s in ((0.1, 0), ("0.1", "[0]"), ([0.1], [0]))]
+    for rows in searched[1:]: pd.testing.assert_frame_equal(rows, searched[0])
+    lines = [run_connectivity(home/"tiny.yaml", "digits", k, levels=l, seeds=s, orders=0, targets=t, paths=paths)
+             for k, l, s, t in (("0it", 1, 0, "digits=0.1"), (["0it"], "[1]", "0", {"digits": 0.1}), (0, [1], [0], "{digits: 0.1}"))]
+    for rows in lines: assert len(rows) == 1, rows
+
+
+@pytest.mark.parametrize("notebook, parameters", [
+    ("find_tickets", dict(source="digits", source_fraction="[0.1]", seeds=1)),
+    ("transfer", dict(source="own", target="digits", arms="ticket,scratch", levels=1, seeds=1, fractions="0.1")),
+    ("connectivity", dict(source="digits", rewinds="0it,5it", levels="0, 1", seeds=1, orders=2, points=3, images=50, targets="digits=0.1")),
+], ids=["find_tickets", "transfer", "connectivity"])
+def test_papermill_takes_single_values_and_texts(home, notebook, parameters):
+    "`-p seeds 1` and `-p arms ticket,scratch` work in every run notebook, and a single seed prints no `nan`."
+    words = [w for name, value in dict(study=home/"tiny.yaml", **parameters).items() for w in ("-p", name, value)]
+    out = home/f"{notebook}.ipynb"
+    run("papermill", "--no-progress-bar", "--cwd", ROOT/"nbs", ROOT/"nbs"/"runs"/f"{notebook}.ipynb", out, *words, home=home)
+    assert not prints_nan(json.loads(out.read_text())["cells"])
+
+
+@pytest.mark.parametrize("parameters, words", [
+    (dict(seeds="a"), "parameter seeds = 'a': give whole numbers from 0"),
+    (dict(seeds=True), "parameter seeds = True: give whole numbers"),
+    (dict(fractions=2), "parameter fractions = 2: give shares of the images"),
+    (dict(target="digit"), "parameter target = 'digit': unknown data set"),
+    (dict(source="mnst"), "parameter source = 'mnst': unknown data set"),
+    (dict(source=["digits", "mnist_5k"]), "parameter source = ['digits', 'mnist_5k']: give one name"),
+    (dict(source=""), "parameter source is missing: arm 'ticket' needs one"),
+    (dict(arms="tickets"), "parameter arms = 'tickets': unknown arm"),
+    (dict(levels=9), "parameter levels = 9: out of range"),
+    (dict(models="vgg"), "parameter models = 'vgg': unknown model"),
+    (dict(heads="two"), "parameter heads = 'two': unknown head"),
+    (dict(recipes="bse"), "parameter recipes = 'bse': unknown recipe"),
+    (dict(ticket_recipes="bse"), "parameter ticket_recipes = 'bse': unknown ticket recipe"),
+    (dict(changes="lr=-1"), "parameter changes: lr = -1: Input should be greater than 0"),
+    (dict(changes="rate=1"), "parameter changes: rate = 1: unknown key; the keys are length"),
+    (dict(changes=3), "parameter changes = 3: give fields with values"),
+    (dict(ticket_changes={"roundz": 1}), "parameter ticket_changes: roundz = 1: unknown key; the keys are training, rounds"),
+], ids=lambda v: "" if isinstance(v, str) else "-".join(v))
+def test_an_error_about_a_parameter_names_the_parameter(home, parameters, words):
+    from lth_nb.core import Paths
+    from lth_nb.study import run_transfers
+    usual = dict(source="own", target="digits", arms="ticket", levels=1, seeds=0, fractions=0.1)
+    study = home/"tiny.yaml" if "levels" in parameters else "quick"
+    with pytest.raises(ValueError) as error: run_transfers(study, **{**usual, **parameters}, paths=Paths(home))
+    assert words in str(error.value) and "transfers[" not in str(error.value) and ".yaml" not in str(error.value)
+    assert not (home/"data"/"runs").exists()
+
+
+def test_a_key_that_occurs_twice_stops_before_anything_runs(home):
+    (home/"tiny.yaml").write_text(TINY + "transfers:\n  - {targets: digits, fractions: 0.1, arms: scratch}\n")
+    for command in (("run",), ("run", "--dry-run"), ("plan",), ("status",)):
+        done = run("lth_nb.cli", *command, home/"tiny.yaml", home=home, check=False)
+        assert done.returncode == 1 and "tiny.yaml: line 16: transfers is there already on line 13; keep one of them" in done.stderr, done.stderr
     assert not (home/"data"/"runs").exists()
 
 
