@@ -24,8 +24,10 @@ def interpolate(
     b: dict[str, Tensor],  # of another one of the same shape
     share: float,          # of the way from a to b, in [0, 1]
 ) -> dict[str, Tensor]:    # counters, which are whole numbers, are those of a
-    "The network at a point of the straight line between two."
-    if a.keys() != b.keys(): raise ValueError(f"two networks with different parameters: {', '.join(sorted(a.keys() ^ b.keys())[:4])} are in one only")
+    "Return the network at a point of the straight line between two."
+    if a.keys() != b.keys():
+        differ = ", ".join(sorted(a.keys() ^ b.keys())[:4])
+        raise ValueError(f"two networks with different parameters: {differ} are in one only")
     return {n: torch.lerp(v, b[n], share) if v.is_floating_point() else v.clone() for n, v in a.items()}
 
 # %% ../nbs/14_connectivity.ipynb #8953e584
@@ -42,16 +44,19 @@ def estimate_batchnorm(
     "Set BatchNorm's running statistics to those of training images under the present weights."
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms: return
-    momenta, was_training, batches = [m.momentum for m in norms], model.training, Batches(data.train_images, data, recipe)
-    for m in norms: m.reset_running_stats(); m.momentum = None  # None: the mean over all batches
+    momenta, was_training = [m.momentum for m in norms], model.training
+    batches, chosen = Batches(data.train_images, data, recipe), _some(data.train_labels, images)
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # the mean over all batches
     model.train()
-    for index in _some(data.train_labels, images).to(data.train_labels.device).split(500): model(batches(index))
+    for index in chosen.to(data.train_labels.device).split(500): model(batches(index))
     for m, momentum in zip(norms, momenta): m.momentum = momentum
     model.train(was_training)
 
 
 def _some(labels: Tensor, images: int) -> Tensor:
-    "Indices of so many images, a stratified draw that is the same every time, in random order."
+    "Draw indices of so many images, stratified, the same every time, in random order."
     kept = subset(labels, min(1.0, images / len(labels)))
     return kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(0))]
 
@@ -68,7 +73,7 @@ class ErrorPath:
     def peak(self) -> float: return max(self.errors)
 
     @property
-    def barrier(self) -> float: return self.peak - self.ends  # fraction; below 0.02 counts as stable (Frankle et al. 2020, Section 3)
+    def barrier(self) -> float: return self.peak - self.ends  # below 0.02: stable (Frankle et al. 2020, Section 3)
 
 
 STABLE = 0.02  # barrier below which training counts as stable
