@@ -258,11 +258,12 @@ def _one_verdict(claim: Claim, means: pd.DataFrame, targets: pd.DataFrame) -> di
 
 # %% ../nbs/10a_over_targets.ipynb #90483fef
 def _hanging(claim: Claim, targets: pd.DataFrame, word: str) -> str:
-    "Return the targets without which the word would be another, separated by spaces."
+    "Return the targets without which the word would be another (not merely untested), separated by spaces."
     changed = []
     for left_out in sorted({*targets["target"]}) if word != "not tested" else ():
         rest = targets[targets["target"] != left_out]
-        if _one_verdict(claim, contrast_means(rest, {claim.id: claim}, predict=False), rest)["verdict"] != word:
+        then = _one_verdict(claim, contrast_means(rest, {claim.id: claim}, predict=False), rest)["verdict"]
+        if then not in (word, "not tested"):
             changed.append(left_out)
     return " ".join(changed)
 
