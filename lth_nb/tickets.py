@@ -20,8 +20,8 @@ from .data import Dataset
 from .masking import Mask, dead_layers, density
 from .models import MODELS, build_model, prunable
 from .pruning import SCOPES, magnitude
-from .ticket_checks import OtherArchitecture, TicketError, blueprint, check_architecture
-from .ticket_files import load_tickets, save_tickets, ticket_header
+from .ticket_checks import OtherArchitecture, TicketError, blueprint, check_architecture, kinds_of
+from .ticket_files import check_storable, load_tickets, save_tickets, ticket_header
 from .ticket_values import NEVER, Ticket, TicketRecipe, Tickets, pack
 from .training import Diverged, TrainResult, count_steps, settings_of, state_of, steps_per_epoch, train
 
@@ -123,7 +123,9 @@ def _start(model, data, recipe, seed, keep_final) -> Tickets:
         num_classes=data.num_classes, image_size=recipe.training.input_size(data.image_size), channels=data.channels,
         init=recipe.training.init, seed=seed, recipe=settings_of(recipe), recipe_hash=recipe.hash,
         train_images=len(data.train_images), keep_final=keep_final, levels=[], provenance=provenance())
-    return Tickets(header | dict(architecture=architecture_hash(blueprint(header))), {}, {}, {})
+    network = blueprint(header)
+    check_storable(kinds_of(network.state_dict()))
+    return Tickets(header | dict(architecture=architecture_hash(network)), {}, {}, {})
 
 
 def _resume(partial: Path, fresh: Tickets) -> Tickets:

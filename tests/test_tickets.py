@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import os
+import resource
 import stat
 import sys
 import time
@@ -107,8 +108,9 @@ def wrong_files(folder, whole):
 
 
 def test_what_is_no_ticket_file_is_said(whole, tmp_path):
-    cases = [(n, w, reading) for n, w in wrong_files(tmp_path, whole).items() for reading in (load_tickets, ticket_header)]
-    for name, word, reading in cases:
+    wrong = wrong_files(tmp_path, whole)
+    readers = (load_tickets, ticket_header)
+    for name, word, reading in [(*case, reading) for case in wrong.items() for reading in readers]:
         began = time.process_time()
         with pytest.raises(ValueError) as e: reading(tmp_path/name)
         said = str(e.value)
@@ -189,6 +191,31 @@ def test_a_place_where_nothing_can_be_written(whole, digits, tmp_path, home):
     done = run("lth_nb.cli", "ticket", "latency", whole, "-o", "/proc/none/latency.csv", home=home, check=False)
     assert done.returncode == 1 and "/proc/none/latency.csv: cannot be written" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_disk_that_is_full(whole, tmp_path):
+    "Here: no file may be longer than 10,000 bytes. What was there before stays."
+    tickets, file = load_tickets(whole), tmp_path/"seed0.safetensors"
+    file.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"seed0.safetensors: cannot be written \(File too large\)"):
+            save_tickets(tickets, file)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"seed0.safetensors": b"old"}
+
+
+def test_what_a_file_cannot_hold_is_said_before_training(digits, registered):
+    def builder(channels, image_size):
+        backbone, features = lenet(channels, image_size, widths=(20, 10))
+        backbone.register_buffer("brief", torch.ones(2, dtype=torch.bfloat16))
+        return backbone, features
+
+    registered["mine"] = Architecture(builder, 0, "a test")
+    endless = TicketRecipe(training=Recipe(length="100000000it"), rounds=1, rewind="0it")
+    with pytest.raises(ValueError, match="'backbone.brief' is bfloat16, and ticket files hold"):
+        find_tickets("mine", digits, endless)
 
 
 def load_tickets_as_root(file):
@@ -295,7 +322,7 @@ def test_a_builder_that_needs_values(digits, tmp_path, registered):
     def broken(channels, image_size): raise OSError("weights.bin\nis missing")
 
     registered["mine"] = Architecture(broken, 0, "a test")
-    with pytest.raises(ValueError, match=r"fails.safetensors: the model 'mine' cannot be built .*weights.bin is missing"):
+    with pytest.raises(ValueError, match=r"fails.safetensors: the model 'mine' cannot be built .*weights.bin is miss"):
         load_tickets(fails)
 
 
