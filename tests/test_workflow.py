@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -198,6 +199,72 @@ def test_a_key_that_occurs_twice_stops_before_anything_runs(home):
         done = run("lth_nb.cli", *command, home/"tiny.yaml", home=home, check=False)
         assert done.returncode == 1 and "tiny.yaml: line 16: transfers is there already on line 13; keep one of them" in done.stderr, done.stderr
     assert not (home/"data"/"runs").exists()
+
+
+def test_plan_and_run_say_when_seeds_can_never_decide(home):
+    for command in (("plan", "--images-per-second", 1000), ("run", "--dry-run")):
+        said = run("lth_nb.cli", command[0], home/"tiny.yaml", *command[1:], home=home)
+        assert "the study has two seeds, and a comparison of fewer than 3 can never decide a claim" in said.stderr, said.stderr
+        assert not prints_nan([said.stdout, said.stderr])
+    (home/"tiny.yaml").write_text(TINY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    assert "never decide" not in run("lth_nb.cli", "plan", home/"tiny.yaml", "--images-per-second", 1000, home=home).stderr
+
+
+def test_stale_files_are_deleted_and_no_others(home):
+    "Names with spaces and quotes, which a pipe into `xargs rm` would take for several files."
+    folder = home/"a study's folder"
+    folder.mkdir()
+    (home/"data"/"raw").mkdir(parents=True)
+    file = folder/"tiny.yaml"
+    file.write_text(TINY.split("  - {sources")[0] + "  - {targets: tiles, arms: scratch}\n  - {targets: digits, fractions: 0.1, arms: scratch}\n")
+
+    def save_tiles(high):
+        images = np.random.default_rng(0).integers(0, high, (60, 8, 8), dtype=np.uint8)
+        parts = dict(train_images=images, train_labels=np.arange(60) % 3, test_images=images, test_labels=np.arange(60) % 3)
+        np.savez(home/"data"/"raw"/"tiles.npz", **parts)
+    command = ("lth_nb.cli", "run", file, "--jobs", 2, "--until", "results")
+    save_tiles(200)
+    run(*command, home=home)
+    save_tiles(100)
+    refused = run(*command, home=home, check=False)
+    assert refused.returncode == 1 and "--stale --delete`) and run again" in refused.stderr and "xargs" not in refused.stderr, refused.stderr
+    every = {p for p in (home/"data").rglob("*") if p.is_file()}
+    listed = run("lth_nb.cli", "status", file, "--stale", home=home).stdout.splitlines()
+    assert len(listed) == 1 and "tiles" in listed[0]
+    asked = run("lth_nb.cli", "status", file, "--stale", "--delete", home=home, input="n\n", check=False)
+    assert asked.returncode == 1 and {p for p in (home/"data").rglob("*") if p.is_file()} >= every
+    assert "--delete: it goes with --stale" in run("lth_nb.cli", "status", file, "--delete", home=home, check=False).stderr
+    run("lth_nb.cli", "status", file, "--stale", "--delete", "--yes", home=home)
+    assert every - {p for p in (home/"data").rglob("*") if p.is_file()} == {home/listed[0]}
+    assert "no file is out of date" in run("lth_nb.cli", "status", file, "--stale", home=home).stderr
+    run(*command, home=home)
+
+
+def test_a_path_is_as_good_as_a_name(home):
+    for study in ("nbs/studies/quick.yaml", "data/results/quick.csv", ROOT/"nbs"/"studies"/"quick.yaml"):
+        assert run("lth_nb.cli", "claims", study).stdout == run("lth_nb.cli", "claims", "quick").stdout
+    assert "networks" in run("lth_nb.cli", "plan", ROOT/"nbs"/"studies"/"quick", "--images-per-second", 1000, home=home).stdout
+    for command, words in ((("claims", "nbs/studies/none.yaml"), "study 'none' has no table"), (("plan", "nbs/studies"), "a folder, not a file"),
+                           (("run", "data/none"), "study 'data/none': no file"), (("status", home), "a folder, not a file")):
+        done = run("lth_nb.cli", *command, check=False)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def without_root_rights():
+    "Let the command's own permissions count, also if root runs the tests: drop CAP_DAC_OVERRIDE (capability 1) before it starts."
+    import ctypes
+    ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP
+
+
+def test_a_project_that_is_read_only_is_one_sentence(tmp_path):
+    (tmp_path/"tiny.yaml").write_text(TINY)
+    tmp_path.chmod(0o555)
+    settings = dict(preexec_fn=without_root_rights) if os.geteuid() == 0 else {}
+    try: done = run("lth_nb.cli", "run", "tiny.yaml", "--until", "results", home=tmp_path, check=False, **settings)
+    finally: tmp_path.chmod(0o755)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert last.startswith(f"lth: {tmp_path}/data") and "permission denied; make it writable, or set LTH_HOME to a folder of your own" in last, last
 
 
 def test_two_runs_at_a_time_are_refused(home):
