@@ -84,6 +84,28 @@ def test_a_committed_table_stands_for_its_runs(home):
     assert "for other tests" in (home/"data"/"results"/"tiny.json").read_text(), "an edited scale did not reach the table's description"
 
 
+def test_a_study_that_is_trained_again_leaves_a_clean_checkout(home):
+    "Same results, other seconds: no tracked file changes, neither the table nor its description nor the README."
+    def git(*words): return subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *words], cwd=home, capture_output=True, text=True, check=True).stdout
+    (home/"README.md").write_text("Before\n<!-- found: tiny (written by `lth results publish`) -->\n<!-- /found -->\nafter\n")
+    (home/".gitignore").write_text("data/cache\ndata/runs\ndata/tickets\n.snakemake\n")
+    git("init", "--quiet")
+    study(home)
+    assert "| X2 |" in (home/"README.md").read_text()
+    git("add", "."); git("commit", "--quiet", "-m", "study")
+    tracked = {name: (home/name).read_bytes() for name in git("ls-files").splitlines()}
+    assert {"README.md", "data/results/tiny.csv", "data/results/tiny.json", "data/results/columns.csv"} <= set(tracked)
+
+    def seconds(): return {p.name: pd.read_csv(p)["seconds"].tolist() for p in (home/"data"/"runs"/"tiny").glob("transfer/*[0-9a-f].csv")}
+    before = seconds()
+    for folder in ("runs", "tickets"): shutil.rmtree(home/"data"/folder)
+    study(home)
+    assert seconds() != before, "nothing was trained again"
+    assert git("status", "--porcelain") == "" and tracked == {name: (home/name).read_bytes() for name in tracked}
+    run("lth_nb.cli", "results", "publish", home/"tiny.yaml", home=home)
+    assert git("status", "--porcelain") == ""
+
+
 def test_all_cells_of_a_pair_as_one_job(home):
     "What ran cell by cell counts, and of a pair only the cell that is missing is run."
     study(home)
