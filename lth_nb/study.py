@@ -842,7 +842,10 @@ def publish(
         waiting = {but_seeds(c) for c in lacking}  # of which some seeds are missing: a comparison would lose the others too
         cells = [c for c in cells if but_seeds(c) not in waiting]
         if not cells: raise FileNotFoundError(f"study {study.study}: no run is finished with all its seeds yet")
-    elif lacking: raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; run `lth run {study.study}`")
+    elif lacking:
+        restore_first = f"; `lth results restore {study.study}` first takes the rows of its published table as done"
+        raise FileNotFoundError(f"study {study.study}: {len(lacking)} of {len(cells)} runs are missing, first {cell_name(study, lacking[0])}; "
+            f"run `lth run {study.study}`" + restore_first * (paths.results/f"{study.study}.csv").is_file())
     table, rows = paths.results/f"{study.study}.csv", merge_rows([cell_file(study, c, paths) for c in cells])
     for keys, column in ((["target", "fraction"], "data_hash"), (["source", "source_fraction"], "source_hash")):
         cut = rows["seed"].where(rows[keys[0]].isin(study.resplit), -1)  # these differ from seed to seed
