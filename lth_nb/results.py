@@ -341,7 +341,7 @@ def _is_described(path: Path, info: dict) -> bool:
     known = {k: v for k, v in old.items() if k not in ("provenance", "table_sha256")}
     return known == json.loads(json.dumps({k: v for k, v in info.items() if k not in ("provenance", "table_sha256")}))
 
-
+# %% ../nbs/08_results.ipynb #7ad57054
 def write_results(
     rows,              # DataFrame, or a list of dicts
     info: dict,        # see `write_study_info`

@@ -9,7 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-FLOORS = dict(core=0, parameters=0, gpus=1, scaling=6, data=1, models=1, masking=1, slots=1, results=1, pruning=2, training=2, statistics=2, tickets=3, claims=3, plots=3, pages=3, transfer=4, connectivity=4, compact=4, study=5, benchmark=6, cli=7)
+FLOORS = dict(core=0, parameters=0, gpus=1, scaling=6, data=1, models=1, masking=1, slots=1, results=1, pruning=2, training=2, statistics=2, tickets=3, claims=3, plots=3, pages=3, transfer=4, connectivity=4, compact=4,
+              spec=5, studyfile=6, grid=6, run=7, plan=7, rewinding=8, ledger=8, pieces=9, study=10, benchmark=11, cli=12)
 JUDGES = ("core", "results", "statistics", "claims", "plots")
 NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts)
 MODULES = sorted(p for p in (ROOT/"lth_nb").glob("*.py") if not p.stem.startswith("_"))

@@ -58,7 +58,7 @@ def test_a_data_set_and_a_study_of_ones_own(tmp_path):
     assert "S8" in judged.stdout and not prints_nan([judged.stdout, judged.stderr])
 
     tests_pass(home, *DESIGN)
-    notebooks_pass(home, "study", "cli")
+    notebooks_pass(home, "spec", "studyfile", "cli")
     for name in ("quick", "small"):
         for file in (home/"data"/"results").glob(f"{name}.*"): file.unlink()
     (home/"pages_of_the_study.py").write_text(SITE_PAGES)
@@ -101,7 +101,7 @@ def test_an_arm_and_a_claim_that_stay(tmp_path):
     run_in(home, "lth_nb.cli", "results", "restore", "small")
     run_in(home, "lth_nb.cli", "results", "publish", "small")
     tests_pass(home, *DESIGN, "tests/test_package.py::test_every_committed_figure_says_what_made_it", "tests/test_package.py::test_readme_is_short")
-    notebooks_pass(home, "transfer", "claims", "plots", "study", "cli")
+    notebooks_pass(home, "transfer", "claims", "plots", "cli")
 
 
 def edit(notebook, text, change):
@@ -130,7 +130,7 @@ def test_what_lies_in_a_users_folders_changes_nothing(tmp_path):
         np.savez(folder/f"{name}.npz", **parts)
     there = {"LTH_DATA": str(elsewhere)}
     tests_pass(home, *DESIGN, env=there)
-    notebooks_pass(home, "data", "study", "cli", env=there)
+    notebooks_pass(home, "data", "spec", "studyfile", "cli", env=there)
     (home/"page.py").write_text(ONE_PAGE)
     run_in(home, "page", env=there)
 
