@@ -220,7 +220,7 @@ def run(
     if code: raise typer.Exit(1)
     if not first and until in ("results", "paper", "site"): typer.echo(_where(loaded, paths, until))
 
-
+# %% ../nbs/13_cli.ipynb #9c7f0bdf
 def _where(loaded, paths: Paths, until: str) -> str:
     "What a finished run left, and where."
     made = [("table", paths.results/f"{loaded.study}.csv"), *([("papers", paths.runs/loaded.study/"papers"), ("figures", paths.figures)] if until != "results" else []), *([("site", paths.root/"_site"/"index.html")] if until == "site" else [])]
@@ -384,7 +384,7 @@ def data_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help=
     with _plain_errors():
         for n in names: typer.echo(load_dataset(n, download=True))
 
-
+# %% ../nbs/13_cli.ipynb #7a7c6512
 @data_app.command("check")
 def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="data sets")],
     image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0, as_json: AsJson = False):

@@ -54,7 +54,7 @@ def _data_used(study: Study, cell: TicketCell | Block, paths: Paths) -> dict[Pat
         found[tickets] = {(cell.source, cell.source_fraction, seed, ticket_header(tickets)["data_hash"])}
     return found
 
-
+# %% ../nbs/12g_ledger.ipynb #39940df2
 def stale_files(
     study: Study,
     paths: Paths | None = None,
@@ -209,7 +209,7 @@ def _by_key(study: Study, table: list[dict]) -> tuple[dict, dict]:
             if row["recipe_hash"] == training.hash: found[tuple(row[k] for k in search)] = row
     return made, found
 
-
+# %% ../nbs/12g_ledger.ipynb #bd06fdbf
 def restore(
     study: Study,
     paths: Paths | None = None,

@@ -61,7 +61,7 @@ def _train(study: Study, paths: Paths, minutes: float, began: float) -> None:
             if not cell_file(study, search, paths).is_file(): run_search(study, search, paths, in_time)
         run_cell(study, cell, paths, in_time)
 
-
+# %% ../nbs/12i_pieces.ipynb #0f31f109
 def run_piece(
     study: Study | str,
     minutes: float,              # after which no network is begun; at least one is trained

@@ -96,7 +96,7 @@ def _by_kind(study: Study, paths: Paths) -> pd.DataFrame:
             images=networks * steps * min(recipe.batch_size, images), disk_gb=0.0))
     return pd.DataFrame(lines).groupby(["kind", "model", "pixels", "batch_size"], sort=False).sum().reset_index()
 
-
+# %% ../nbs/12h_plan.ipynb #726fe099
 def plan(
     study: Study,
     paths: Paths | None = None,

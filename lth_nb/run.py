@@ -53,7 +53,7 @@ def get_tickets(
     raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; "
         "delete it and the runs that used it, or bring the old images back")
 
-
+# %% ../nbs/12e_run.ipynb #af2cc13f
 def made_where(made: dict | None = None) -> dict:
     "Return the columns that say where a row was made: here, or where its tickets were found."
     made = made or provenance()
@@ -166,6 +166,11 @@ def _changed_search(study: Study | str, ticket_recipes: list[str], changes: dict
     return changed, [named[t] if t in study.ticket_recipes else t for t in named]
 
 # %% ../nbs/12e_run.ipynb #ea97313e
+def _read(**values) -> dict:
+    "Return parameters in their one form, by name."
+    return {name: read_parameter(name, value) for name, value in values.items()}
+
+
 def run_tickets(
     study: Study | str,             # a study or its name: recipes, image size, model
     source: str,                    # data set on which tickets are found
@@ -178,10 +183,8 @@ def run_tickets(
 ) -> pd.DataFrame:                  # one row a trained network
     "Find tickets on one source for every seed; write ticket files and rows."
     paths = paths or Paths()
-    source, model, ticket_recipe = (read_parameter(k, v) for k, v in
-        dict(source=source, model=model, ticket_recipe=ticket_recipe).items())
-    source_fraction, seeds = read_parameter("source_fraction", source_fraction), read_parameter("seeds", seeds)
-    changes = read_parameter("changes", changes)
+    source, source_fraction, ticket_recipe, model, seeds, changes = _read(source=source, source_fraction=source_fraction,
+        ticket_recipe=ticket_recipe, model=model, seeds=seeds, changes=changes).values()
     if source in ("", "own"):
         raise ValueError(f"parameter source = {source!r}: give the data set on which tickets are to be found")
     if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths, "changes")
@@ -213,9 +216,8 @@ def run_transfers(
 ) -> pd.DataFrame:                   # one row a trained network
     "Transfer one source's tickets to one target; tickets that are not there yet are found first."
     paths = paths or Paths()
-    given = {k: read_parameter(k, v) for k, v in dict(arms=arms, levels=levels, seeds=seeds, fractions=fractions,
-        source_fractions=source_fractions, recipes=recipes, ticket_recipes=ticket_recipes, models=models,
-        freeze=freeze, heads=heads).items()}
+    given = _read(arms=arms, levels=levels, seeds=seeds, fractions=fractions, source_fractions=source_fractions,
+        recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)
     source, target = read_parameter("source", source), read_parameter("target", target)
     changes, ticket_changes = read_parameter("changes", changes), read_parameter("ticket_changes", ticket_changes)
     if not target: raise ValueError("parameter target is empty: give the data set to train on")

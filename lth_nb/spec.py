@@ -53,7 +53,7 @@ class Block(BaseModel):
 # %% ../nbs/12b_spec.ipynb #74e906dd
 Pixels = Annotated[int, Field(ge=4)]
 
-
+# %% ../nbs/12b_spec.ipynb #4c6a268c
 class Study(BaseModel):
     "A study file, checked."
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,9 +85,7 @@ class Study(BaseModel):
         settings = dict(image_size=self.size_of(name), channels=self.channels)
         return settings | (dict(split_seed=seed, resplit=True) if name in self.resplit else {})
 
-    def size_of(self, name: str) -> int:
-        "Return the pixels of a data set's images."
-        return self.image_sizes.get(name, self.image_size)
+    def size_of(self, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of its images
 
 # %% ../nbs/12b_spec.ipynb #14f88f33
 def _allowed(study: Study, paths: Paths) -> dict:
