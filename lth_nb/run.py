@@ -183,8 +183,9 @@ def run_tickets(
 ) -> pd.DataFrame:                  # one row a trained network
     "Find tickets on one source for every seed; write ticket files and rows."
     paths = paths or Paths()
-    source, source_fraction, ticket_recipe, model, seeds, changes = _read(source=source, source_fraction=source_fraction,
-        ticket_recipe=ticket_recipe, model=model, seeds=seeds, changes=changes).values()
+    given = _read(source=source, source_fraction=source_fraction, ticket_recipe=ticket_recipe, model=model, seeds=seeds)
+    source, source_fraction, ticket_recipe, model, seeds = given.values()
+    changes = read_parameter("changes", changes)
     if source in ("", "own"):
         raise ValueError(f"parameter source = {source!r}: give the data set on which tickets are to be found")
     if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths, "changes")

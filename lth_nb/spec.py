@@ -79,7 +79,6 @@ class Study(BaseModel):
     file: str = ""                      # where it was read from
 
     def __hash__(self): return id(self)  # so that what follows from a study is worked out once
-
     def data_of(self, name: str, seed: int) -> dict:  # settings of `load_dataset` and `content_hash`
         "Return how a run with this seed reads a data set."
         settings = dict(image_size=self.size_of(name), channels=self.channels)
