@@ -174,7 +174,7 @@ def _only_run(paths: Paths):
 
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
-    "Return the study, once its file, its images and (if it is to run here) its device are sound, and its missing runs; says how far it is."
+    "Return a sound study and its missing runs, and say how far it is; `here`: its device has to be sound too."
     from lth_nb.study import check_data, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
@@ -229,8 +229,9 @@ def _where(loaded, paths: Paths, until: str) -> str:
 # %% ../nbs/13_cli.ipynb #e5162fe9
 @app.command()
 def plan(study: StudyName,
-    images_per_second: Annotated[float, typer.Option(help="training throughput of one device at the study's image size; "
-        "as the study states or, where it does not, measured here if not given")] = 0.0,
+    images_per_second: Annotated[float, typer.Option(
+        help="training throughput of one device at the study's image size; as the study states or, where it does not, "
+             "measured here if not given")] = 0.0,
     as_json: AsJson = False):
     "Networks, hours on one device and disk space of a study, before anything runs."
     from lth_nb.study import few_seeds, load_study, missing_data, plan as planned
@@ -248,18 +249,22 @@ def _in_all(loaded, table, is_given: bool) -> str:
     "Return the sums of a plan, and where its throughput is from."
     hours, networks = table.hours.sum(), int(table.networks.sum())
     pieces = max(1, hours * 7.5)
-    origin = {m: "as given" if is_given else "as the study file states" if m in loaded.images_per_second else "measured on this machine"
-              for m in table.model}
-    return (f"in all {networks:,} networks, {hours:,.2f} hours on one device (`lth piece`: about {pieces:,.0f} of 8 minutes), "
-            f"{table.disk_gb.sum():.2f} GB of tickets\nimages per second: " + ", ".join(f"{m} {how}" for m, how in origin.items()))
+    stated = loaded.images_per_second
+    origin = {m: "as the study file states" if m in stated else "measured on this machine" for m in table.model}
+    origin |= dict.fromkeys(table.model, "as given") if is_given else {}
+    return (f"in all {networks:,} networks, {hours:,.2f} hours on one device (`lth piece`: about {pieces:,.0f} of 8 "
+            f"minutes), {table.disk_gb.sum():.2f} GB of tickets\n"
+            "images per second: " + ", ".join(f"{m} {how}" for m, how in origin.items()))
 
 
 def _not_here(missing: dict) -> str:
     "Return which data sets are missing, and how many images a plan counts for each."
     from lth_nb.data import count_images
     from lth_nb.study import ASSUMED_IMAGES
-    counts = {n: count_images(n) for n in missing}
-    words = [f"{n} ({f'{count:,} training images, as published' if count else f'taken as {ASSUMED_IMAGES:,}'})" for n, count in counts.items()]
+    words = []
+    for name in missing:
+        count = count_images(name)
+        words.append(f"{name} ({count:,} training images, as published)" if count else f"{name} (taken as {ASSUMED_IMAGES:,})")
     return f"not on this machine: {'; '.join(words)}"
 
 # %% ../nbs/13_cli.ipynb #3200a470
@@ -277,22 +282,23 @@ def piece(study: StudyName,
 # %% ../nbs/13_cli.ipynb #e020fa4b
 @app.command()
 def status(study: StudyName, as_json: AsJson = False,
-    stale: Annotated[bool, typer.Option("--stale", help="only the files that were made from images that have changed since")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="with --stale: delete just these files, after asking")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="only files made from images that have changed since")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="with --stale: delete these files, after asking")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="with --delete: do not ask")] = False):
     "Which runs of a study are done, and whether the images they were made from have changed since."
     from lth_nb.study import load_study, stale_files, status as of
     with _plain_errors():
-        if delete and not stale: raise ValueError("--delete: it goes with --stale, and deletes the files that --stale lists")
+        if delete and not stale: raise ValueError("--delete: it goes with --stale, and deletes what --stale lists")
         loaded = load_study(study)
         if stale: return _stale(list(map(str, stale_files(loaded))), as_json, delete, yes)
         table = of(loaded)
     _show(table if table.changed.any() else table.drop(columns="changed"), as_json)
     if as_json: return
     if changed := int((table.changed != "").sum()):
-        typer.echo(f"{changed} runs were made from other images than those that are here: `lth status {study} --stale` lists the files, "
-                   "with `--delete` it deletes them")
-    typer.echo(f"{int(table.done.sum())} of {len(table)} runs are done, {int(table.rows.sum()):,} of {int(table.networks.sum()):,} networks")
+        typer.echo(f"{changed} runs were made from other images than those that are here: "
+                   f"`lth status {study} --stale` lists the files, with `--delete` it deletes them")
+    rows, networks = int(table.rows.sum()), int(table.networks.sum())
+    typer.echo(f"{int(table.done.sum())} of {len(table)} runs are done, {rows:,} of {networks:,} networks")
 
 
 def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
@@ -343,8 +349,8 @@ def docs(study: Annotated[str, typer.Option(help="the study whose pages are show
         paths = Paths()
         builder = paths.nbs/"site"/"build.py"
         if not builder.is_file():
-            raise FileNotFoundError(f"{builder}: the site is built from a checkout of the repository, not from the installed package; "
-                "clone it and run `lth docs` there, or look at data/runs/STUDY/papers/ and figures/")
+            raise FileNotFoundError(f"{builder}: the site is built from a checkout of the repository, not from the "
+                "installed package; clone it and run `lth docs` there, or look at data/runs/STUDY/papers/ and figures/")
         code = subprocess.run([sys.executable, str(builder), "--study", study_name(study)], cwd=paths.root).returncode
     if code: raise typer.Exit(1)
     typer.echo(f"open {paths.root/'_site'/'index.html'}")
