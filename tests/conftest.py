@@ -49,8 +49,13 @@ def run(*words, home=None, check=True, **settings):
 
 
 def checkout(folder):
-    "A copy of the checkout as git would give it, with the changes that are not committed yet; parsed data sets are shared."
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"], capture_output=True, text=True, check=True)
+    "A copy of the checkout, with changes that are not committed yet; parsed data sets are shared."
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in filter(None, listed.stdout.split("\0")):
         if not (ROOT/name).is_file(): continue
         (folder/name).parent.mkdir(parents=True, exist_ok=True)

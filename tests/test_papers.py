@@ -185,8 +185,12 @@ def renamed(rows, info):
 
 
 def one_pair(rows, info):
-    "What `add_a_data_set` makes: two seeds, three arms, tickets of one foreign source and of the target's own, no roles."
-    usual = rows["arm"].isin(["ticket", "reinit", "scratch", "imp"]) & (rows["recipe"] == "base") & rows["ticket_recipe"].isin(["", "base"])
+    "What `add_a_data_set` makes: two seeds, three arms, one foreign source and the target's own, no roles."
+    usual = (
+        rows["arm"].isin(["ticket", "reinit", "scratch", "imp"])
+        & (rows["recipe"] == "base")
+        & rows["ticket_recipe"].isin(["", "base"])
+    )
     return rows[usual & (rows["seed"] < 2) & (rows["target"] == "digits")], info | {"roles": {}}
 
 
@@ -233,7 +237,12 @@ def check_pages(project, rows, info, study="part"):
     for page in PAGES:
         cells = shown(page, study)
         assert not prints_nan(cells), f"{page.name} prints nan"
-        empty = [o for c in cells for o in c.get("outputs", []) if "Empty DataFrame" in "".join(o.get("data", {}).get("text/plain", ""))]
+        empty = [
+            o
+            for c in cells
+            for o in c.get("outputs", [])
+            if "Empty DataFrame" in "".join(o.get("data", {}).get("text/plain", ""))
+        ]
         assert not empty, f"{page.name} shows an empty table instead of words"
 
 
@@ -248,7 +257,9 @@ def test_every_page_works_on_every_valid_table(project, name):
 @pytest.mark.parametrize("name", ["one target", "two seeds", "one seed", "no scratch"])
 def test_every_page_works_on_parts_of_the_small_study(project, name):
     rows, info = committed("small")
-    rows = rows[rows["target"].isin(["heritage_elements", "white_blood_cells"])].replace({"target": {"white_blood_cells": "digits"}})
+    rows = rows[rows["target"].isin(["heritage_elements", "white_blood_cells"])].replace(
+        {"target": {"white_blood_cells": "digits"}}
+    )
     check_pages(project, *TABLES[name](rows.replace({"source": {"white_blood_cells": "digits"}}), info))
 
 
@@ -260,12 +271,18 @@ def test_a_table_with_one_seed_says_so(project):
 
 
 def test_a_run_with_the_same_results_changes_no_file(project):
-    "Trained again, networks take other seconds on another day with another torch: table, description and figures stay as they are."
+    "Networks trained again take other seconds, on another day: table, description and figures stay as they are."
     rows, info = committed("quick")
     rows, info = few_levels(rows[rows["seed"] < 2]).assign(study="part"), info | {"study": "part"}
     table, page = project.results/"part.csv", ROOT/"nbs"/"papers"/"sabatelli_fig1.ipynb"
 
-    def files(): return {p: (p.read_bytes(), p.stat().st_mtime_ns) for folder in (project.results, project.figures) for p in folder.glob("part*")}
+    def files():
+        return {
+            p: (p.read_bytes(), p.stat().st_mtime_ns)
+            for folder in (project.results, project.figures)
+            for p in folder.glob("part*")
+        }
+
     write_results(rows, info, table)
     shown(page, "part")
     before = files()
@@ -275,8 +292,12 @@ def test_a_run_with_the_same_results_changes_no_file(project):
     shown(page, "part")
     assert files() == before
 
-    better = again.assign(test_accuracy=again["test_accuracy"].where(again["arm"] != "reinit", again["test_accuracy"] / 2))
+    better = again.assign(
+        test_accuracy=again["test_accuracy"].where(again["arm"] != "reinit", again["test_accuracy"] / 2)
+    )
     write_results(better, info, table)
     shown(page, "part")
     after = files()
-    assert after.keys() == before.keys() and all(after[p][0] != before[p][0] for p in before), "another result did not reach every file"
+    assert after.keys() == before.keys() and all(after[p][0] != before[p][0] for p in before), (
+        "another result did not reach every file"
+    )

@@ -33,60 +33,72 @@ def parsed(text="", by=""): return parse_study(yaml.safe_load(example(text, by))
 
 
 WRONG = [  # a line of the example, what stands there instead, what the error says
-    ("image_size: 8", "imagesize: 8",
-     "imagesize = 8: unknown key; the keys are study, scale, image_size"),
-    ("arms: [finetuned]", "arms: [fine]",
-     "example.yaml: transfers[1].arms = 'fine': unknown arm; use one of ticket, original"),
-    ("models: lenet_300_100", "models: lenet",
-     "models = 'lenet': unknown model; use one of lenet_300_100"),
-    ("targets: digits, fractions: 0.1, arms: [finetuned]", "targets: digit, arms: [finetuned]",
-     "transfers[1].targets = 'digit': unknown data set; "),
-    ("levels: [2, 4]", "levels: [2, 5]",
-     "transfers[0].levels = 5: out of range; sparse arms have levels 1 to 4, the rounds of ticket recipe 'base'"),
-    ("related: [[mnist_5k, digits]]", "related: [[mnist, digit]]",
-     "roles.related = 'digit': unknown data set"),
-    ("seeds: [0, 1]", "seeds: [0, 1, 0]",
-     "seed 0 is there twice"),
-    ("batch_size: 32", "batch: 32",
-     "recipes.base.batch = 32, recipes.base-x2.batch = 32, ticket_recipes.base.training.batch = 32 and 1 more: unknown key; the keys are length, optimizer"),
-    ("rate: 0.6", "rate: 1.6",
-     "ticket_recipes.base.rate = 1.6, ticket_recipes.one-shot.rate = 1.6: Input should be less than 1"),
-    ("like: base, one_shot", "like: bass, one_shot",
-     "ticket_recipes.one-shot.like = 'bass': no such entry; there are base, one-shot"),
-    ("training: base", "training: slow",
-     "training = 'slow': no such recipe; there are base, base-x2"),
-    ("sources: mnist_5k, targets", "targets",
-     "transfers[1].sources is missing: arm 'finetuned' needs one"),
-    ("fractions: 0.1, arms: scratch", "fractions: 1.1, arms: scratch",
-     "transfers[2].fractions[0] = 1.1"),
-    ("rewind: 10it", "rewind: 90it",
-     "ticket_recipes.base.rewind = '90it', ticket_recipes.one-shot.rewind = '90it': later than the end of its training, '60it'"),
-    ("models: lenet_300_100", "models: resnet18",
-     "models = 'resnet18': needs image_size 32 or more, not 8"),
-    ("channels: 1", "channels: 1\nimage_sizes: {mnists: 28}",
-     "image_sizes = 'mnists': unknown data set; "),
-    ("channels: 1", "channels: 1\nimages_per_second: {lenet: 28}",
-     "images_per_second.lenet: unknown model"),
-    ("seeds: [0, 1]", "seeds: [0, 1]\nkeep_final: false",
-     "finetuned need keep_final: true"),
-    ("base-x2:", "a/b:",
-     "recipes: 'a/b' is no name"),
-    ("related:", "relatives:",
-     "roles.relatives: unknown role; use one of natural"),
-    ("{sources: mnist_5k, targets: digits", "{sources: art_type, targets: painting_subject",
-     "hold the same images under other labels"),
-    ("{targets: digits, fractions: 0.1, arms: scratch", "{targets: own, arms: scratch",
-     "transfers[2].targets = 'own'"),
-    ("length: 60it", "length: 60",
-     "recipes.base.length = 60, ticket_recipes.base.training.length = 60, ticket_recipes.one-shot.training.length = 60: give epochs or optimizer steps, such as '100ep'"),
-    ("rewind: 10it", "rewind: 10",
-     "ticket_recipes.base.rewind = 10, ticket_recipes.one-shot.rewind = 10: give epochs"),
-    ("channels: 1", "channels: 1\ndevice: gpu",
-     "device = 'gpu': use auto, cpu, cuda"),
-    ("levels: [2, 4]", "levels: [2, 4, 2]",
-     "transfers[0].levels = [2, 4, 2]: the value 2 is there twice"),
-    ("seeds: [0, 1]", "seeds: yes",
-     "seeds[0] = True: give a number"),
+    ("image_size: 8", "imagesize: 8", "imagesize = 8: unknown key; the keys are study, scale, image_size"),
+    (
+        "arms: [finetuned]",
+        "arms: [fine]",
+        "example.yaml: transfers[1].arms = 'fine': unknown arm; use one of ticket, original",
+    ),
+    ("models: lenet_300_100", "models: lenet", "models = 'lenet': unknown model; use one of lenet_300_100"),
+    (
+        "targets: digits, fractions: 0.1, arms: [finetuned]",
+        "targets: digit, arms: [finetuned]",
+        "transfers[1].targets = 'digit': unknown data set; ",
+    ),
+    (
+        "levels: [2, 4]",
+        "levels: [2, 5]",
+        "transfers[0].levels = 5: out of range; sparse arms have levels 1 to 4, the rounds of ticket recipe 'base'",
+    ),
+    ("related: [[mnist_5k, digits]]", "related: [[mnist, digit]]", "roles.related = 'digit': unknown data set"),
+    ("seeds: [0, 1]", "seeds: [0, 1, 0]", "seed 0 is there twice"),
+    (
+        "batch_size: 32",
+        "batch: 32",
+        "recipes.base.batch = 32, recipes.base-x2.batch = 32, ticket_recipes.base.training.batch = "
+        "32 and 1 more: unknown key; the keys are length, optimizer",
+    ),
+    (
+        "rate: 0.6",
+        "rate: 1.6",
+        "ticket_recipes.base.rate = 1.6, ticket_recipes.one-shot.rate = 1.6: Input should be less than 1",
+    ),
+    (
+        "like: base, one_shot",
+        "like: bass, one_shot",
+        "ticket_recipes.one-shot.like = 'bass': no such entry; there are base, one-shot",
+    ),
+    ("training: base", "training: slow", "training = 'slow': no such recipe; there are base, base-x2"),
+    ("sources: mnist_5k, targets", "targets", "transfers[1].sources is missing: arm 'finetuned' needs one"),
+    ("fractions: 0.1, arms: scratch", "fractions: 1.1, arms: scratch", "transfers[2].fractions[0] = 1.1"),
+    (
+        "rewind: 10it",
+        "rewind: 90it",
+        "ticket_recipes.base.rewind = '90it', ticket_recipes.one-shot.rewind = '90it': later than "
+        "the end of its training, '60it'",
+    ),
+    ("models: lenet_300_100", "models: resnet18", "models = 'resnet18': needs image_size 32 or more, not 8"),
+    ("channels: 1", "channels: 1\nimage_sizes: {mnists: 28}", "image_sizes = 'mnists': unknown data set; "),
+    ("channels: 1", "channels: 1\nimages_per_second: {lenet: 28}", "images_per_second.lenet: unknown model"),
+    ("seeds: [0, 1]", "seeds: [0, 1]\nkeep_final: false", "finetuned need keep_final: true"),
+    ("base-x2:", "a/b:", "recipes: 'a/b' is no name"),
+    ("related:", "relatives:", "roles.relatives: unknown role; use one of natural"),
+    (
+        "{sources: mnist_5k, targets: digits",
+        "{sources: art_type, targets: painting_subject",
+        "hold the same images under other labels",
+    ),
+    ("{targets: digits, fractions: 0.1, arms: scratch", "{targets: own, arms: scratch", "transfers[2].targets = 'own'"),
+    (
+        "length: 60it",
+        "length: 60",
+        "recipes.base.length = 60, ticket_recipes.base.training.length = 60, "
+        "ticket_recipes.one-shot.training.length = 60: give epochs or optimizer steps, such as '100ep'",
+    ),
+    ("rewind: 10it", "rewind: 10", "ticket_recipes.base.rewind = 10, ticket_recipes.one-shot.rewind = 10: give epochs"),
+    ("channels: 1", "channels: 1\ndevice: gpu", "device = 'gpu': use auto, cpu, cuda"),
+    ("levels: [2, 4]", "levels: [2, 4, 2]", "transfers[0].levels = [2, 4, 2]: the value 2 is there twice"),
+    ("seeds: [0, 1]", "seeds: yes", "seeds[0] = True: give a number"),
 ]
 
 
@@ -121,13 +133,22 @@ def test_image_sizes_of_single_sets():
 
 TWICE = [  # what is written, and what the error says
     (EXAMPLE + "recipes: {base: {length: 9it}}\n", "line 20: recipes is there already on line 9; keep one of them"),
-    (example("batch_size: 32}", "batch_size: 32, length: 9it}"), "line 10: recipes.base.length is there already on line 10"),
+    (
+        example("batch_size: 32}", "batch_size: 32, length: 9it}"),
+        "line 10: recipes.base.length is there already on line 10",
+    ),
     (example("levels: [2, 4]", "levels: [2, 4], levels: 3"), "transfers[0].levels is there already on line"),
-    (example("  one-shot:", "  base: {training: base}\n  one-shot:"), "ticket_recipes.base is there already on line 13"),
+    (
+        example("  one-shot:", "  base: {training: base}\n  one-shot:"),
+        "ticket_recipes.base is there already on line 13",
+    ),
     (example("scale: an", "'scale': no\nscale: an"), "line 3: scale is there already on line 2"),
     ("a: {b: [{c: 1, d: 2}, {c: 1, c: 2}]}\n", "line 1: a.b[1].c is there already on line 1"),
     ("base: &b {x: 1}\nother:\n  <<: *b\n  y: 1\n  y: 2\n", "line 5: other.y is there already on line 4"),
-    ("a: 1\na: 2\nb: 1\nb: 2\n", "line 2: a is there already on line 1; keep one of them; line 4: b is there already on line 3"),
+    (
+        "a: 1\na: 2\nb: 1\nb: 2\n",
+        "line 2: a is there already on line 1; keep one of them; line 4: b is there already on line 3",
+    ),
 ]
 
 
@@ -139,8 +160,11 @@ def test_a_key_that_occurs_twice(tmp_path, text, words):
 
 
 def test_anchors_and_merge_keys_are_no_repetition(tmp_path):
-    text = ("base: &usual {length: 60it, lr: 0.1}\nother: {<<: *usual, lr: 0.2}\nthird:\n  <<: [*usual, {lr: 1}]\n  gamma: 0.5\n"
-            "list: &l [*usual, *usual]\nagain: *l\nfourth: {<<: *usual, length: 9it}\n")
+    text = (
+        "base: &usual {length: 60it, lr: 0.1}\nother: {<<: *usual, lr: 0.2}\nthird:\n"
+        "  <<: [*usual, {lr: 1}]\n  gamma: 0.5\n"
+        "list: &l [*usual, *usual]\nagain: *l\nfourth: {<<: *usual, length: 9it}\n"
+    )
     (tmp_path/"anchors.yaml").write_text(text)
     assert read_yaml(tmp_path/"anchors.yaml") == yaml.safe_load(text)
     assert read_yaml(tmp_path/"anchors.yaml")["other"] == {"length": "60it", "lr": 0.2}
@@ -164,7 +188,12 @@ def test_a_study_like_another(tmp_path):
     file = tmp_path/"other.yaml"
     file.write_text("study: other\nlike: quick\nimage_size: 12\n")
     other, quick = load_study(file), load_study("quick")
-    assert (other.study, other.image_size, other.transfers, other.recipes) == ("other", 12, quick.transfers, quick.recipes)
+    assert (other.study, other.image_size, other.transfers, other.recipes) == (
+        "other",
+        12,
+        quick.transfers,
+        quick.recipes,
+    )
     file.write_text("study: other\nlike: quickly\n")
     with pytest.raises(FileNotFoundError, match="study 'quickly': no file"): load_study(file)
     file.write_text(f"study: other\nlike: {file}\n")
@@ -173,10 +202,18 @@ def test_a_study_like_another(tmp_path):
 
 def test_files_that_are_no_study(tmp_path):
     (tmp_path/"renamed.yaml").write_text(EXAMPLE)
-    with pytest.raises(ValueError, match="write study: renamed, or rename the file to example.yaml"): load_study(tmp_path/"renamed.yaml")
-    for content, words in ((b"study: \xe4", "byte 7 is not UTF-8; save the file as UTF-8"), (b"a: [1", "not YAML"), (b"", "a study is a mapping"),
-                           (b"- a\n- b\n", "a study is a mapping"), (b"a: 1\n---\nb: 2\n", "not YAML"), (b"\0", "not YAML")):
-        (tmp_path/"bad.yaml").write_bytes(content)
-        with pytest.raises(ValueError) as error: load_study(tmp_path/"bad.yaml")
+    with pytest.raises(ValueError, match="write study: renamed, or rename the file to example.yaml"):
+        load_study(tmp_path / "renamed.yaml")
+    for content, words in (
+        (b"study: \xe4", "byte 7 is not UTF-8; save the file as UTF-8"),
+        (b"a: [1", "not YAML"),
+        (b"", "a study is a mapping"),
+        (b"- a\n- b\n", "a study is a mapping"),
+        (b"a: 1\n---\nb: 2\n", "not YAML"),
+        (b"\0", "not YAML"),
+    ):
+        (tmp_path / "bad.yaml").write_bytes(content)
+        with pytest.raises(ValueError) as error:
+            load_study(tmp_path / "bad.yaml")
         assert words in str(error.value) and "bad.yaml" in str(error.value), content
     with pytest.raises(FileNotFoundError, match="a folder, not a file; the studies are gpu"): load_study(tmp_path)
