@@ -455,7 +455,7 @@ def bound_words(row) -> str:
     "What interval and p of a claim of no difference refer to; empty for the others."
     return {"non_inferior": f" against a bound of -{100 * row.margin:g}", "equivalent": f" against bounds of ±{100 * row.margin:g}"}.get(row.kind, "")
 
-
+# %% ../nbs/10_claims.ipynb #f554556f
 def other_words(
     row,     # one row of `verdicts` or `verdict_contrasts`, as `itertuples` gives it
 ) -> str:
