@@ -182,7 +182,8 @@ _MIRRORED = torch.arange(128).reshape(4, 4, 8).flip(0)[..., [0, 7, 6, 5, 4, 3, 2
 
 def _matches(found: Features, mirrored: bool, block: int = 4096) -> torch.Tensor:
     "Return pairs of keypoints that look alike, int64 (P, 2), each from an earlier image to a later one."
-    pairs, queries = [torch.empty(0, 2, dtype=torch.int64)], found.descriptor[:, _MIRRORED] if mirrored else found.descriptor
+    queries = found.descriptor[:, _MIRRORED] if mirrored else found.descriptor
+    pairs = [torch.empty(0, 2, dtype=torch.int64)]
     for start in range(0, len(queries), block):
         alike = queries[start:start + block] @ found.descriptor[start:].T > _ALIKE
         pairs.append(alike.nonzero() + start)

@@ -121,6 +121,7 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
     "List the images of one split, and return the first folder below the class of each of them."
     files, masks, others = [], [], []
     for entry in _listed(root):
+        if entry == found.root/"groups.csv": continue
         if not entry.is_dir(): others.append(entry); continue
         for p in (p for p in _walk(entry) if not p.is_dir()):
             if any(part.lower() in _NOT_IMAGES for part in p.relative_to(entry).parts[:-1]): masks.append(p)
@@ -134,11 +135,11 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
     found.files[split], found.labels[split] = files, np.array([found.names.index(p[0]) for p in inside])
     beside = {f.with_suffix("") for f in files}
     side = [p for p in others if not is_image(p) and (p.suffix.lower() in _SIDE_FILES or p.with_suffix("") in beside)]
-    loose = [p for p in others if p not in side and not (split == "all" and p.name == "groups.csv")]
+    loose = [p for p in others if p not in side]
     why = [f"{p} (not in a class's folder)" if is_image(p) else f"{p} (no image that we can read)" for p in loose]
     found.lost[split] = why
     found.tell(len(side), f"files of {split} are no images and are not read", [p.name for p in side])
-    found.tell(len(masks), f"files of {split} lie in folders of masks or annotations and are not read", masks)
+    found.tell(len(masks), f"files of {split} lie in folders of masks or annotations and are not read", map(str, masks))
     return [p[1] if len(p) > 2 else "" for p in inside]
 
 # %% ../nbs/01d_folders.ipynb #d8ab2f93

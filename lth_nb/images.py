@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% ../nbs/01a_images.ipynb #d11d491b
 _REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}  # other programs, or no decoder
@@ -132,6 +132,7 @@ def _read_pages(file, path: Path, image_size: int | None) -> ImageFile:
 
 def _first_line(error: Exception) -> str:
     "Return an error in a few words, without addresses in memory, which differ from run to run."
+    if isinstance(error, UnidentifiedImageError): return "its content is of no format that we read"
     text = str(error).partition("\n")[0].partition(" <_io")[0]
     return f"{type(error).__name__}: {text}"[:120] if text else type(error).__name__
 
