@@ -64,7 +64,15 @@ def _check_split(source, split: str, images: np.ndarray, labels: np.ndarray) -> 
     if labels.dtype.kind not in "iu":
         raise _wrong(source, y, f"has dtype {labels.dtype}", "store class numbers from 0 as integers")
 
-# %% ../nbs/01c_arrays.ipynb #24c16e33
+# %% ../nbs/01c_arrays.ipynb #e2a89dd3
+def _check_text(source, key: str, texts: np.ndarray) -> None:
+    "Raise ValueError if an array of strings holds numbers that are no characters, as a damaged file does."
+    if texts.dtype.kind != "U" or not texts.size or not texts.dtype.itemsize: return
+    codes = np.frombuffer(texts.astype(texts.dtype.newbyteorder("=")).tobytes(), np.uint32)
+    if codes.max() < 0x110000 and not ((codes >= 0xD800) & (codes < 0xE000)).any(): return
+    raise _wrong(source, key, "holds what is no text", "save it again as an array of strings")
+
+
 def _names_of(source, learnt: str, last: int, images: int, class_names) -> tuple[str, ...]:
     "Return the class names, after checking that there are two classes or more and no more than training images."
     if class_names is None:
@@ -75,6 +83,7 @@ def _names_of(source, learnt: str, last: int, images: int, class_names) -> tuple
     if given.ndim != 1 or given.dtype.kind not in "UTiu":
         fault = f"has shape {given.shape} and dtype {given.dtype}"
         raise _wrong(source, "class_names", fault, "store one name a class, as an array of strings (N,)")
+    _check_text(source, "class_names", given)
     if len(given) < 2:
         raise _wrong(source, "class_names", f"holds {len(given)} class", "a classifier needs at least 2")
     if len(given) > images:
@@ -129,6 +138,7 @@ def _check_groups(source, groups: dict, labels: dict[str, np.ndarray]) -> dict[s
         if mine.dtype.kind not in "UTiu" or mine.shape not in ((len(of),), (len(of), 1)):
             raise _wrong(source, key, f"has shape {mine.shape} and dtype {mine.dtype} for {len(of)} images",
                          "store the number or the name of one group an image, (N,)")
+        _check_text(source, key, mine)
     whole = np.concatenate([groups[s].reshape(-1).astype(str) for s in labels])
     codes = torch.from_numpy(np.unique(whole, return_inverse=True)[1].astype(np.int64))
     return dict(zip(labels, (c.clone() for c in codes.split([len(y) for y in labels.values()]))))

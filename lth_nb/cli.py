@@ -345,9 +345,9 @@ def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", hel
     with _plain_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the notes are shown below
         found = [check_dataset(load_dataset(n, image_size=image_size or None)) for n in names]
-    _show(pd.DataFrame([row for row, _ in found]), as_json)
+    _show(pd.DataFrame([row | dict(notes=notes) if as_json else row for row, notes in found]), as_json)
     for _, notes in found:
-        for note in notes: typer.echo(note, err=True)
+        for note in [] if as_json else notes: typer.echo(note, err=True)
 
 # %% ../nbs/13_cli.ipynb #c96175b1
 TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors file written by find_tickets")]

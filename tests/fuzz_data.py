@@ -44,13 +44,15 @@ def whole_images(rng):
     kinds = [
         (".png", color, "PNG", {}), (".png", clear, "PNG", {}), (".png", color.convert("L"), "PNG", {}),
         (".png", color.quantize(16), "PNG", dict(transparency=3)), (".png", deep, "PNG", {}),
-        (".png", color, "PNG", more), (".jpg", color, "JPEG", dict(exif=exif)), (".jpg", color.convert("CMYK"), "JPEG", {}),
-        (".jpg", color, "JPEG", dict(progressive=True)), (".gif", color, "GIF", more), (".bmp", color, "BMP", {}),
+        (".png", color, "PNG", more), (".jpg", color, "JPEG", dict(exif=exif)),
+        (".jpg", color.convert("CMYK"), "JPEG", {}), (".jpg", color, "JPEG", dict(progressive=True)),
+        (".gif", color, "GIF", more), (".bmp", color, "BMP", {}),
         (".tif", color, "TIFF", more), (".tif", color, "TIFF", dict(compression="tiff_deflate", **more)),
         (".tif", color, "TIFF", dict(compression="tiff_lzw")), (".tif", deep, "TIFF", {}),
         (".webp", color, "WEBP", {}), (".webp", clear, "WEBP", dict(lossless=True, **more)), (".ppm", color, "PPM", {}),
         (".jp2", color, "JPEG2000", {}), (".tga", color, "TGA", {}), (".ico", color, "ICO", {}),
-        (".pcx", color, "PCX", {}), (".sgi", color, "SGI", {}), (".dds", color, "DDS", {}), (".im", color, "IM", {}), (".avif", color, "AVIF", {}),
+        (".pcx", color, "PCX", {}), (".sgi", color, "SGI", {}), (".dds", color, "DDS", {}), (".im", color, "IM", {}),
+        (".avif", color, "AVIF", {}),
     ]
     return [(suffix, encoded(image, kind, **options)) for suffix, image, kind, options in kinds]
 
@@ -160,7 +162,7 @@ def fuzz(inputs, seed=0):
             try:
                 outcome, seconds = attempt(home, number, suffix, broken)
                 assert seconds < LIMIT_SECONDS, f"took {seconds:.2f} s"
-            except Exception as e:
+            except BaseException as e:
                 kept = Path(tempfile.gettempdir())/f"fuzz-{seed}-{number}{suffix}"
                 kept.write_bytes(broken)
                 raise AssertionError(f"input {number} of seed {seed} ({kept}): {type(e).__name__}: {e}") from e

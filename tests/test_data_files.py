@@ -310,8 +310,9 @@ def test_what_systems_and_annotations_leave_behind(raw):
     where = folders(raw/"clean")
     before = load(raw, "clean").content_hash
     for name in (".ipynb_checkpoints/a.png", "__MACOSX/._a.png", ".DS_Store", "Thumbs.db", ".hidden/x/y.png",
-                 "desktop.ini", "train/.ipynb_checkpoints/x.png", "train/__MACOSX/a/x.png", "train/a/.DS_Store", "train/a/._00.png",
-                 "train/a/Thumbs.db", "test/@eaDir/x.png", "train/b/.ipynb_checkpoints/00-checkpoint.png"):
+                 "desktop.ini", "train/.ipynb_checkpoints/x.png", "train/__MACOSX/a/x.png", "train/a/.DS_Store",
+                 "train/a/._00.png", "train/a/Thumbs.db", "test/@eaDir/x.png",
+                 "train/b/.ipynb_checkpoints/00-checkpoint.png"):
         (where/name).parent.mkdir(parents=True, exist_ok=True)
         (where/name).write_bytes((where/"train"/"a"/"00.png").read_bytes())
     assert load(raw, "clean").content_hash == before and not load(raw, "clean").notes
