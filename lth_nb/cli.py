@@ -394,17 +394,18 @@ def data_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help=
 # %% ../nbs/13_cli.ipynb #7a7c6512
 @data_app.command("check")
 def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="data sets")],
-    image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0, as_json: AsJson = False):
-    "Read data sets whole: splits, classes, sizes, content hash."
+    image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0,
+    as_json: AsJson = False):
+    "Read data sets whole: splits, classes, sizes, groups, content hash, and what is odd about them."
+    import warnings
     import pandas as pd
-    from lth_nb.data import count_shared, load_dataset
-    with _plain_errors():
-        sets = [load_dataset(n, image_size=image_size or None) for n in names]
-    shared = {d.name: count_shared(d) for d in sets}
-    _show(pd.DataFrame([dict(name=d.name, classes=d.num_classes, size=d.image_size, channels=d.channels, train=len(d.train_labels), val=len(d.val_labels),
-        test=len(d.test_labels), **{f"{s}_in_train": n for s, n in shared[d.name].items()}, hash=d.content_hash[:12]) for d in sets]), as_json)
-    for d in sets:
-        if not as_json and any(shared[d.name].values()): typer.echo(f"{d.name}: {shared[d.name]['val']} validation and {shared[d.name]['test']} test images are also training images, byte for byte; accuracies on it are too good", err=True)
+    from lth_nb.data import check_dataset, load_dataset
+    with _plain_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the notes are shown below
+        found = [check_dataset(load_dataset(n, image_size=image_size or None)) for n in names]
+    _show(pd.DataFrame([row | dict(notes=notes) if as_json else row for row, notes in found]), as_json)
+    for _, notes in found:
+        for note in [] if as_json else notes: typer.echo(note, err=True)
 
 # %% ../nbs/13_cli.ipynb #c96175b1
 TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors file written by find_tickets")]
