@@ -153,7 +153,7 @@ def _taken_in_part(cell: TicketCell | Block) -> set[str]:
     of_targets = cell.targets if min(cell.fractions) < 1 else ()
     return {*of_targets, *(cell.sources if min(cell.source_fractions) < 1 else ())}
 
-
+# %% ../nbs/12d_grid.ipynb #7a1c0001
 def _identity(study: Study, cell: TicketCell | Block) -> dict:
     "Return everything that decides the results of a cell."
     if isinstance(cell, TicketCell):

@@ -10,6 +10,7 @@ import re
 from itertools import product
 from typing import Annotated, Literal
 
+from fastcore.basics import patch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .core import Paths
@@ -81,18 +82,25 @@ class Study(BaseModel):
     file: str = ""                      # where it was read from
 
     def __hash__(self): return id(self)  # so that what follows from a study is worked out once
-    def data_of(self, name: str, seed: int, fraction: float = 1.0) -> dict:  # settings of `load_dataset` and `content_hash`
-        "Return how a run with this seed reads a data set."
-        settings = dict(image_size=self.size_of(name), channels=self.channels)
-        if name in self.resplit:
-            return settings | dict(split_seed=seed, resplit=True)
-        return settings | (dict(split_seed=seed) if self.by_seed(name, fraction) else {})
 
-    def by_seed(self, name: str, fraction: float) -> bool:
-        "Return whether every seed reads other images of a data set."
-        return name in self.resplit or (name in self.redraw and fraction < 1)
+# %% ../nbs/12b_spec.ipynb #7a1c0002
+@patch
+def data_of(self: Study, name: str, seed: int, fraction: float = 1.0) -> dict:  # settings of `load_dataset` and `content_hash`
+    "Return how a run with this seed reads a data set."
+    settings = dict(image_size=self.size_of(name), channels=self.channels)
+    if name in self.resplit:
+        return settings | dict(split_seed=seed, resplit=True)
+    return settings | (dict(split_seed=seed) if self.by_seed(name, fraction) else {})
 
-    def size_of(self, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of its images
+
+@patch
+def by_seed(self: Study, name: str, fraction: float) -> bool:
+    "Return whether every seed reads other images of a data set."
+    return name in self.resplit or (name in self.redraw and fraction < 1)
+
+
+@patch
+def size_of(self: Study, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of its images
 
 # %% ../nbs/12b_spec.ipynb #14f88f33
 def _allowed(study: Study, paths: Paths) -> dict:
