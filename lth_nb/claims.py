@@ -450,12 +450,12 @@ def t_words(row, form: str = ".1f") -> str:
     "Student's interval in brackets; empty where there are too few seeds for one, or no spread."
     return "" if np.isnan(row.t_low) else f" (t interval [{row.t_low:{form}}, {row.t_high:{form}}])"
 
-
+# %% ../nbs/10_claims.ipynb #bf9d96ff
 def bound_words(row) -> str:
     "What interval and p of a claim of no difference refer to; empty for the others."
     return {"non_inferior": f" against a bound of -{100 * row.margin:g}", "equivalent": f" against bounds of ±{100 * row.margin:g}"}.get(row.kind, "")
 
-
+# %% ../nbs/10_claims.ipynb #f554556f
 def other_words(
     row,     # one row of `verdicts` or `verdict_contrasts`, as `itertuples` gives it
 ) -> str:

@@ -9,7 +9,7 @@ __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson'
            'results_restore', 'results_merge']
 
 # %% ../nbs/13_cli.ipynb #35a021a2
-import json, os, re, shutil, signal, subprocess, sys, textwrap, time
+import errno, json, os, re, shutil, signal, subprocess, sys, textwrap, time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,19 +29,30 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a name in nbs/s
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 # %% ../nbs/13_cli.ipynb #419d67fc
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _in_words(error: Exception) -> str:
+    "Return what a user is told of an error."
+    if not isinstance(error, OSError): return str(error.args[0] if error.args else error)
+    if error.errno not in _FORBIDDEN or not error.filename: return str(error)
+    return (f"{error.filename}: {(error.strerror or 'not allowed').lower()}; make it writable, "
+            "or set LTH_HOME to a folder of your own, where data, runs and results are to go")
+
+
 @contextmanager
 def _plain_errors():
     "What a user did wrong is one line, not a traceback."
     try: yield
     except (ValueError, LookupError, OSError, ImportError, FloatingPointError) as e:
-        typer.echo(f"lth: {e.args[0] if e.args and not isinstance(e, OSError) else e}", err=True)
+        typer.echo(f"lth: {_in_words(e)}", err=True)
         raise typer.Exit(1) from e
 
 
 def _show(table, as_json: bool, **formats):
-    "A table as text for people or JSON for scripts."
+    "Print a table as text for people, an empty cell where a number is missing, or as JSON for scripts."
     if as_json: typer.echo(table.to_json(orient="records", indent=1))
-    else: typer.echo(table.to_string(index=False, formatters=formats))
+    else: typer.echo(table.to_string(index=False, formatters=formats, na_rep=""))
 
 # %% ../nbs/13_cli.ipynb #0bd6054d
 def _snakemake(study, paths: Paths, *more: str) -> list[str]:
@@ -164,14 +175,16 @@ def _only_run(paths: Paths):
 
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
-    "The study, once its file, its images and (if it is to run here) its device are sound, and a table of the runs it lacks; says how far it is."
-    from lth_nb.study import check_data, load_study, status
+    "Return a sound study and its missing runs, and say how far it is; `here`: its device has to be sound too."
+    from lth_nb.study import check_data, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
     if here: device(loaded.device)
+    if few := few_seeds(loaded): typer.echo(few, err=True)
     table = status(loaded, paths)
     todo = table[~table.done].drop(columns="changed")
-    typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {int(todo.networks.sum() - todo.rows.sum())} networks to train")
+    lacking = int(todo.networks.sum() - todo.rows.sum())
+    typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {lacking} networks to train")
     return loaded, todo
 
 # %% ../nbs/13_cli.ipynb #c814ba21
@@ -208,7 +221,7 @@ def run(
     if code: raise typer.Exit(1)
     if not first and until in ("results", "paper", "site"): typer.echo(_where(loaded, paths, until))
 
-
+# %% ../nbs/13_cli.ipynb #9c7f0bdf
 def _where(loaded, paths: Paths, until: str) -> str:
     "What a finished run left, and where."
     made = [("table", paths.results/f"{loaded.study}.csv"), *([("papers", paths.runs/loaded.study/"papers"), ("figures", paths.figures)] if until != "results" else []), *([("site", paths.root/"_site"/"index.html")] if until == "site" else [])]
@@ -217,22 +230,45 @@ def _where(loaded, paths: Paths, until: str) -> str:
 # %% ../nbs/13_cli.ipynb #e5162fe9
 @app.command()
 def plan(study: StudyName,
-    images_per_second: Annotated[float, typer.Option(help="training throughput of one device at the study's image size; as the study states or, where it does not, measured here if not given")] = 0.0,
+    images_per_second: Annotated[float, typer.Option(
+        help="training throughput of one device at the study's image size; as the study states or, where it does not, "
+             "measured here if not given")] = 0.0,
     as_json: AsJson = False):
     "Networks, hours on one device and disk space of a study, before anything runs."
-    from lth_nb.data import count_images
-    from lth_nb.study import ASSUMED_IMAGES, load_study, missing_data, plan as planned
+    from lth_nb.study import few_seeds, load_study, missing_data, plan as planned
     with _plain_errors():
         loaded = load_study(study)
         table, missing = planned(loaded, images_per_second=images_per_second or None), missing_data(loaded)
-    _show(table, as_json, images="{:,}".format, images_per_second="{:,.0f}".format, hours="{:,.2f}".format, disk_gb="{:.3f}".format)
-    if not as_json: typer.echo(f"in all {int(table.networks.sum()):,} networks, {table.hours.sum():,.2f} hours on one device (`lth piece`: about {max(1, table.hours.sum() * 7.5):,.0f} of 8 minutes), {table.disk_gb.sum():.2f} GB of tickets")
-    rates = {m: "as given" if images_per_second else "as the study file states" if m in loaded.images_per_second else "measured on this machine" for m in table.model}
-    if not as_json: typer.echo(f"images per second: {', '.join(f'{m} {how}' for m, how in rates.items())}")
-    counts = {n: f"{count_images(n):,} training images, as published" if count_images(n) else f"taken as {ASSUMED_IMAGES:,}" for n in missing}
-    if missing: typer.echo(f"not on this machine: {'; '.join(f'{n} ({count})' for n, count in counts.items())}", err=True)
+    rates = dict(images="{:,}", images_per_second="{:,.0f}", hours="{:,.2f}", disk_gb="{:.3f}")
+    _show(table, as_json, **{column: form.format for column, form in rates.items()})
+    if not as_json: typer.echo(_in_all(loaded, table, bool(images_per_second)))
+    if few := few_seeds(loaded): typer.echo(few, err=True)
+    if missing: typer.echo(_not_here(missing), err=True)
+
+# %% ../nbs/13_cli.ipynb #64611b6f
+def _in_all(loaded, table, is_given: bool) -> str:
+    "Return the sums of a plan, and where its throughput is from."
+    hours, networks = table.hours.sum(), int(table.networks.sum())
+    pieces = max(1, hours * 7.5)
+    stated = loaded.images_per_second
+    origin = {m: "as the study file states" if m in stated else "measured on this machine" for m in table.model}
+    origin |= dict.fromkeys(table.model, "as given") if is_given else {}
+    return (f"in all {networks:,} networks, {hours:,.2f} hours on one device (`lth piece`: about {pieces:,.0f} of 8 "
+            f"minutes), {table.disk_gb.sum():.2f} GB of tickets\n"
+            "images per second: " + ", ".join(f"{m} {how}" for m, how in origin.items()))
 
 
+def _not_here(missing: dict) -> str:
+    "Return which data sets are missing, and how many images a plan counts for each."
+    from lth_nb.data import count_images
+    from lth_nb.study import ASSUMED_IMAGES
+    words = []
+    for name in missing:
+        count = count_images(name)
+        words.append(f"{name} ({count:,} training images, as published)" if count else f"{name} (taken as {ASSUMED_IMAGES:,})")
+    return f"not on this machine: {'; '.join(words)}"
+
+# %% ../nbs/13_cli.ipynb #3200a470
 @app.command()
 def piece(study: StudyName,
     minutes: Annotated[float, typer.Option(min=0, help="no network is begun after so many minutes, nor one that would not be done by then; at least one is trained, if one is missing: rows of data/results/STUDY.csv count as done")] = 8.0,
@@ -244,34 +280,48 @@ def piece(study: StudyName,
         with _only_run(Paths()): rows = run_piece(loaded, minutes, out)
     typer.echo(f"{loaded.study}: {len(rows)} rows so far in {(out or Paths().results)/f'{loaded.study}.csv'}")
 
-
+# %% ../nbs/13_cli.ipynb #e020fa4b
 @app.command()
 def status(study: StudyName, as_json: AsJson = False,
-    stale: Annotated[bool, typer.Option("--stale", help="only the files that were made from images that have changed since")] = False):
+    stale: Annotated[bool, typer.Option("--stale", help="only files made from images that have changed since")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="with --stale: delete these files, after asking")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="with --delete: do not ask")] = False):
     "Which runs of a study are done, and whether the images they were made from have changed since."
     from lth_nb.study import load_study, stale_files, status as of
     with _plain_errors():
-        table, files = of(loaded := load_study(study)), stale_files(loaded) if stale else []
-    if stale:
-        for file in files: typer.echo(file)
-        return
+        if delete and not stale: raise ValueError("--delete: it goes with --stale, and deletes what --stale lists")
+        loaded = load_study(study)
+        if stale: return _stale(list(map(str, stale_files(loaded))), as_json, delete, yes)
+        table = of(loaded)
     _show(table if table.changed.any() else table.drop(columns="changed"), as_json)
-    if table.changed.any() and not as_json: typer.echo(f"{sum(table.changed != '')} runs were made from other images than those that are here: `lth status {study} --stale` lists the files")
-    if not as_json: typer.echo(f"{int(table.done.sum())} of {len(table)} runs are done, {int(table.rows.sum()):,} of {int(table.networks.sum()):,} networks")
+    if as_json: return
+    if changed := int((table.changed != "").sum()):
+        typer.echo(f"{changed} runs were made from other images than those that are here: "
+                   f"`lth status {study} --stale` lists the files, with `--delete` it deletes them")
+    rows, networks = int(table.rows.sum()), int(table.networks.sum())
+    typer.echo(f"{int(table.done.sum())} of {len(table)} runs are done, {rows:,} of {networks:,} networks")
+
+
+def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
+    "List files that are out of date and, if asked for, delete just these."
+    if as_json: typer.echo(json.dumps(files, indent=1))
+    else: typer.echo("\n".join(files) if files else "no file is out of date", err=not files)
+    if not delete or not files: return
+    if not yes: typer.confirm(f"delete these {len(files)} files?", abort=True, err=True)
+    with _only_run(Paths()):
+        for file in files: Path(file).unlink()
+    typer.echo(f"deleted {len(files)} files; `lth run` makes them anew", err=True)
 
 # %% ../nbs/13_cli.ipynb #fe6f1ebd
 @app.command()
 def claims(study: StudyName, as_json: AsJson = False):
     "The verdict on every claim, from a study's results table."
     from lth_nb.claims import claims_in_lines, study_banner, verdict_contrasts, verdicts
-    from lth_nb.results import diverged, read_results, read_study_info
+    from lth_nb.pages import read_study
+    from lth_nb.results import diverged
     with _plain_errors():
-        if study.endswith((".yaml", ".yml")):
-            from lth_nb.study import load_study
-            study = load_study(study).study
-        table = Paths().results/f"{study}.csv"
-        info = read_study_info(table) if table.is_file() else None
-        judged = verdicts(rows := read_results(table), info)
+        rows, info = read_study(study)
+        judged = verdicts(rows, info)
     if as_json: return _show(judged, True)
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     typer.echo(textwrap.fill(re.sub("[*`]", "", study_banner(rows, info)), width) + "\n")
@@ -282,7 +332,7 @@ def claims(study: StudyName, as_json: AsJson = False):
     if (lost := diverged(rows)).any():
         typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {', '.join(sorted({*rows.recipe[lost]}))})")
 
-
+# %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
     "A sentence if the study file no longer says what the table was made from; empty otherwise, and where there is no such file."
     from lth_nb.study import load_study, study_info
@@ -291,12 +341,18 @@ def _study_has_changed(study: str, info: dict) -> str:
     changed = [k for k in now if now[k] != info.get(k)]
     return f"the study file has changed since this table was published: {', '.join(changed)}; `lth run {study}` brings the table up to date" if changed else ""
 
-
+# %% ../nbs/13_cli.ipynb #e00f0161
 @app.command()
 def docs(study: Annotated[str, typer.Option(help="the study whose pages are shown first")] = "quick"):
     "Build the site into _site/."
-    paths = Paths()
-    code = subprocess.run([sys.executable, str(paths.nbs/"site"/"build.py"), "--study", study], cwd=paths.root).returncode
+    from lth_nb.pages import study_name
+    with _plain_errors():
+        paths = Paths()
+        builder = paths.nbs/"site"/"build.py"
+        if not builder.is_file():
+            raise FileNotFoundError(f"{builder}: the site is built from a checkout of the repository, not from the "
+                "installed package; clone it and run `lth docs` there, or look at data/runs/STUDY/papers/ and figures/")
+        code = subprocess.run([sys.executable, str(builder), "--study", study_name(study)], cwd=paths.root).returncode
     if code: raise typer.Exit(1)
     typer.echo(f"open {paths.root/'_site'/'index.html'}")
 
@@ -323,8 +379,9 @@ def data_list(as_json: AsJson = False):
     "Every data set known by name, those of your own in data/raw and LTH_DATA, and whether they are here."
     import pandas as pd
     from lth_nb.data import DATASETS, is_here, own_datasets
+    with _plain_errors(): own = own_datasets()
     known = [dict(name=e.name, kind=e.kind, domain=e.domain, here=is_here(e.name), licence=e.licence) for e in DATASETS.values()]
-    _show(pd.DataFrame(known + [dict(name=n, kind="own", domain=str(path), here=True, licence="") for n, path in own_datasets().items()]), as_json)
+    _show(pd.DataFrame(known + [dict(name=n, kind="own", domain=str(path), here=True, licence="") for n, path in own.items()]), as_json)
 
 
 @data_app.command("get")
@@ -334,20 +391,21 @@ def data_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help=
     with _plain_errors():
         for n in names: typer.echo(load_dataset(n, download=True))
 
-
+# %% ../nbs/13_cli.ipynb #7a7c6512
 @data_app.command("check")
 def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="data sets")],
-    image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0, as_json: AsJson = False):
-    "Read data sets whole: splits, classes, sizes, content hash."
+    image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0,
+    as_json: AsJson = False):
+    "Read data sets whole: splits, classes, sizes, groups, content hash, and what is odd about them."
+    import warnings
     import pandas as pd
-    from lth_nb.data import count_shared, load_dataset
-    with _plain_errors():
-        sets = [load_dataset(n, image_size=image_size or None) for n in names]
-    shared = {d.name: count_shared(d) for d in sets}
-    _show(pd.DataFrame([dict(name=d.name, classes=d.num_classes, size=d.image_size, channels=d.channels, train=len(d.train_labels), val=len(d.val_labels),
-        test=len(d.test_labels), **{f"{s}_in_train": n for s, n in shared[d.name].items()}, hash=d.content_hash[:12]) for d in sets]), as_json)
-    for d in sets:
-        if not as_json and any(shared[d.name].values()): typer.echo(f"{d.name}: {shared[d.name]['val']} validation and {shared[d.name]['test']} test images are also training images, byte for byte; accuracies on it are too good", err=True)
+    from lth_nb.data import check_dataset, load_dataset
+    with _plain_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the notes are shown below
+        found = [check_dataset(load_dataset(n, image_size=image_size or None)) for n in names]
+    _show(pd.DataFrame([row | dict(notes=notes) if as_json else row for row, notes in found]), as_json)
+    for _, notes in found:
+        for note in [] if as_json else notes: typer.echo(note, err=True)
 
 # %% ../nbs/13_cli.ipynb #c96175b1
 TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors file written by find_tickets")]
@@ -431,10 +489,12 @@ def ticket_latency(files: Annotated[list[Path], typer.Argument(metavar="FILE..."
 @results_app.command("publish")
 def results_publish(study: StudyName, partial: Annotated[bool, typer.Option("--partial", help="publish what is there of an unfinished study")] = False):
     "Join the rows of a study into data/results/STUDY.csv, and renew what the README says of it."
+    from lth_nb.over_targets import judge
     from lth_nb.study import load_study, publish
     with _plain_errors():
         table = publish(load_study(study), partial=partial)
         typer.echo(f"wrote {table}")
+        judge(table)
         if _renew_readme(table): typer.echo("renewed README.md")
 
 

@@ -108,13 +108,13 @@ def _state(low: float, high: float, kind: str, margin: float, words: tuple[str, 
 # %% ../nbs/10a_over_targets.ipynb #cc232c66
 TARGET_COLUMNS = ["id", "contrast", "model", "target", "seeds", "cells", "difference", "se", "low", "high", "p_for", "p_against", "state", "left_out"]
 
-
+# %% ../nbs/10a_over_targets.ipynb #cc232c01
 def _kinds(claim: Claim) -> dict[str, str]:
     "Return the kind of every comparison of a claim by name."
     kinds = {c.name: c.kind for c in claim.every_contrast} | {d.name: d.kind for d in claim.over_targets.derived}
     return kinds | {_step(claim, arm): "open" for arm in claim.over_targets.order[:-1]}
 
-
+# %% ../nbs/10a_over_targets.ipynb #cc232c02
 def _one_target(pairs: pd.DataFrame, kind: str, margin: float) -> dict:
     "Return the numbers of one contrast on one target."
     floor, ceiling = (100 * bound for bound in REGIONS[kind](margin))
@@ -126,7 +126,7 @@ def _one_target(pairs: pd.DataFrame, kind: str, margin: float) -> dict:
         se=effect.se, low=effect.low, high=effect.high, p_for=inside, p_against=beyond,
         state=_state(effect.low, effect.high, kind, margin, ("for", "against", "open")))
 
-
+# %% ../nbs/10a_over_targets.ipynb #cc232c03
 def target_effects(
     comparisons: pd.DataFrame,   # as made by `comparisons_of`
     excluded: dict[str, str],    # as made by `excluded_targets`
@@ -258,11 +258,12 @@ def _one_verdict(claim: Claim, means: pd.DataFrame, targets: pd.DataFrame) -> di
 
 # %% ../nbs/10a_over_targets.ipynb #90483fef
 def _hanging(claim: Claim, targets: pd.DataFrame, word: str) -> str:
-    "Return the targets without which the word would be another, separated by spaces."
+    "Return the targets without which the word would be another (not merely untested), separated by spaces."
     changed = []
     for left_out in sorted({*targets["target"]}) if word != "not tested" else ():
         rest = targets[targets["target"] != left_out]
-        if _one_verdict(claim, contrast_means(rest, {claim.id: claim}, predict=False), rest)["verdict"] != word:
+        then = _one_verdict(claim, contrast_means(rest, {claim.id: claim}, predict=False), rest)["verdict"]
+        if then not in (word, "not tested"):
             changed.append(left_out)
     return " ".join(changed)
 
@@ -312,7 +313,7 @@ def judge(
             f.write(text)
     return files
 
-
+# %% ../nbs/10a_over_targets.ipynb #ea9da901
 def read_judged(
     study: str,                  # such as 'small'
     paths: Paths | None = None,  # the project's folders; `None`: the current project's
@@ -324,6 +325,6 @@ def read_judged(
         raise FileNotFoundError(f"{missing[0]}: missing. Publish the study first: `lth results publish {study}`.")
     return {name: pd.read_csv(file, keep_default_na=False, na_values={c: [""] for c in _NUMBERS}) for name, file in files.items()}
 
-
+# %% ../nbs/10a_over_targets.ipynb #ea9da902
 _NUMBERS = ["a", "b", "density_a", "density_b", "difference", "se", "low", "high", "new_low", "new_high", "tau", "i_squared", "p", "p_for", "p_against",
     "coverage", "fraction", "seeds", "cells", "targets", "for_it", "against_it", "open", "seed"]

@@ -21,8 +21,8 @@ def study_name(
     "Return the name of a study, also where a path is given."
     text = str(study)
     file = Path(text)
-    is_path = len(file.parts) > 1 or file.suffix in (".yaml", ".yml", ".csv", ".json")
-    return file.name.removesuffix(file.suffix if file.suffix in (".yaml", ".yml", ".csv", ".json") else "") if is_path else text
+    if file.suffix in (".yaml", ".yml", ".csv", ".json"): return file.stem
+    return file.name if len(file.parts) > 1 else text
 
 
 def read_study(
@@ -34,7 +34,8 @@ def read_study(
     table = paths.results/f"{name}.csv"
     if not table.is_file():
         there = ", ".join(published_studies(paths)) or "none"
-        raise FileNotFoundError(f"study {name!r} has no table {table}; run `lth run {study}`; the studies with a table are {there}")
+        raise FileNotFoundError(f"study {name!r} has no table {table}; run `lth run {study}`; "
+                                f"the studies with a table are {there}")
     return read_results(table), read_study_info(table)
 
 # %% ../nbs/11a_pages.ipynb #690692ee

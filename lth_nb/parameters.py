@@ -71,8 +71,8 @@ def _number(form: Form, value) -> int | float:
     "Return one number of the kind and in the range of its form; any other value is a `ValueError`."
     if isinstance(value, bool): raise ValueError
     number = float(value)
-    if not isfinite(number) or not form.low <= number <= form.high or form.above and number == form.low: raise ValueError
-    if number in form.never: raise ValueError
+    if not isfinite(number) or not form.low <= number <= form.high: raise ValueError
+    if form.above and number == form.low or number in form.never: raise ValueError
     if form.kind is int and not number.is_integer(): raise ValueError
     return form.kind(number)
 

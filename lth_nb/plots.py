@@ -562,6 +562,21 @@ def _stacked(fig, line: str) -> Image.Image:
     return whole
 
 # %% ../nbs/11_plots.ipynb #98e55592
+def _is_drawn(
+    path: Path,        # of a figure that may be there
+    image: io.BytesIO, # the new one, as a file
+    made: dict,        # what its JSON file would say
+) -> bool:
+    "Return whether a figure and its JSON file show just this, whatever version of matplotlib wrote them."
+    if not (path.is_file() and path.with_suffix(".json").is_file()): return False
+    try: old = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except ValueError: return False
+    new, by_version = json.loads(json.dumps(made)), ("matplotlib", "image_sha256")
+    if any(old.get(k) != new.get(k) for k in {*old, *new} - {*by_version}): return False
+    if old["image_sha256"] != hashlib.sha256(path.read_bytes()).hexdigest(): return False
+    return np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(image)))
+
+# %% ../nbs/11_plots.ipynb #156a8026
 def save_figure(
     fig,                        # matplotlib Figure or Axes
     name: str,                  # file name without ending: lower-case letters, digits and dashes
@@ -578,6 +593,7 @@ def save_figure(
     _stacked(getattr(fig, "figure", fig), _source_line(frame, info)).save(image, "PNG", optimize=True)
     made = dict(figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"], matplotlib=matplotlib.__version__,
         image_sha256=hashlib.sha256(image.getvalue()).hexdigest(), **_made_of(frame, info))
+    if _is_drawn(folder/f"{name}.png", image, made): return folder/f"{name}.png"
     with write_atomically(folder/f"{name}.png", "wb") as f: f.write(image.getvalue())
     with write_atomically(folder/f"{name}.json") as f: f.write(json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return folder/f"{name}.png"

@@ -325,21 +325,42 @@ def read_study_info(
         raise ValueError(f"{path}: table_sha256 in {where.name} is that of another table; publish the table again with write_results")
     return info
 
+# %% ../nbs/08_results.ipynb #b259869c
+def _published_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame | None:
+    "Return the rows of a published table if they hold the same results as `frame`; `None` if not, or if there is no such table."
+    if not path.is_file(): return None
+    try: old = read_results(path)
+    except ValueError: return None  # a table of another version: it is replaced
+    results = [c.name for c in SCHEMA if not c.varies]
+    return old if old[results].equals(_sorted(frame)[results]) else None
 
+
+def _is_described(path: Path, info: dict) -> bool:
+    "Return whether the description beside a table says just this, whatever wrote it."
+    try: old = read_study_info(path)
+    except (ValueError, FileNotFoundError): return False
+    known = {k: v for k, v in old.items() if k not in ("provenance", "table_sha256")}
+    return known == json.loads(json.dumps({k: v for k, v in info.items() if k not in ("provenance", "table_sha256")}))
+
+# %% ../nbs/08_results.ipynb #7ad57054
 def write_results(
     rows,              # DataFrame, or a list of dicts
     info: dict,        # see `write_study_info`
     path: str | Path,  # data/results/STUDY.csv
-) -> pd.DataFrame:     # the rows as written
+) -> pd.DataFrame:     # the rows as they are in the file
     "Publish a study: its table, its description, and beside it columns.csv, which says what the columns mean."
+    path = Path(path)
     frame, info = check_rows(rows, str(path)), _check_info(info, _info_path(path))
-    if others := sorted(set(frame.study) - {info["study"]}): raise ValueError(f"{path}: rows of study {', '.join(others)} in the table of {info['study']!r}")
-    frame = write_rows(frame, path)
-    write_study_info(path, info)
-    describe_columns(Path(path).with_name("columns.csv"))
-    return frame
+    if others := sorted(set(frame.study) - {info["study"]}):
+        raise ValueError(f"{path}: rows of study {', '.join(others)} in the table of {info['study']!r}")
+    frame = _union([frame], [str(path)])
+    kept = _published_rows(frame, path)
+    if kept is None: write_rows(frame, path)
+    if kept is None or not _is_described(path, info): write_study_info(path, info)
+    describe_columns(path.with_name("columns.csv"))
+    return frame if kept is None else kept
 
-
+# %% ../nbs/08_results.ipynb #5b62eb36
 def published_studies(
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> dict[str, Path]:            # name -> its CSV file; other tables there, without a description, are not studies

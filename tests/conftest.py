@@ -1,6 +1,7 @@
 "What several test files need."
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,29 @@ def run(*words, home=None, check=True, **settings):
     done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment, capture_output=True, text=True, **settings)
     assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def checkout(folder):
+    "A copy of the checkout, with changes that are not committed yet; parsed data sets are shared."
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if not (ROOT/name).is_file(): continue
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT/name, folder/name)
+    (ROOT/"data"/"cache").mkdir(parents=True, exist_ok=True)
+    if not (folder/"data"/"cache").exists(): (folder/"data"/"cache").symlink_to(ROOT/"data"/"cache")
+    return folder
+
+
+def run_in(folder, *words, **settings):
+    "A command in a copy of the checkout, with the copy's own modules."
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(folder), **settings.pop("env", {})}
+    return run(*words, cwd=folder, env=environment, **settings)
 
 
 def prints_nan(cells):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 
+import pytest
 from conftest import ENVIRONMENT, ROOT, TINY, run
 from typer.testing import CliRunner
 
@@ -29,6 +30,60 @@ def test_wheel_works_without_the_checkout(tmp_path):
     done = subprocess.run([sys.executable, "-m", "lth_nb.cli", "run", "tiny.yaml", "--until", "results"], cwd=tmp_path/"work", env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path/"site")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path/"work"/"data"/"results"/"tiny.csv").is_file() and not list((tmp_path/"site").rglob("*.safetensors"))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "lth_nb.cli", "docs"],
+        cwd=tmp_path / "work",
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 1
+        and "the site is built from a checkout of the repository" in done.stderr
+        and len(done.stderr.splitlines()) == 1
+    ), done.stderr
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("settings.ini", "[DEFAULT]\nlib_name = other\n"),
+        ("pyproject.toml", "[project]\nname = 'other'\n[tool.nbdev]\n"),
+    ],
+    ids=["settings.ini", "pyproject.toml"],
+)
+def test_the_project_of_another_library_is_left_alone(tmp_path, name, text):
+    "Somebody else's nbdev project, also from a folder inside it: nothing is written, and one sentence names LTH_HOME."
+    (tmp_path / "other" / "nbs").mkdir(parents=True)
+    (tmp_path / "other" / name).write_text(text)
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("seeds: [0, 1]", "seeds: [0]"))
+    before = sorted((tmp_path / "other").rglob("*"))
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    for command in (
+        ("run", tmp_path / "tiny.yaml"),
+        ("plan", "quick"),
+        ("status", "quick"),
+        ("claims", "quick"),
+        ("docs",),
+        ("data", "list"),
+    ):
+        done = run("lth_nb.cli", *command, cwd=tmp_path / "other" / "nbs", env=environment, check=False)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stdout + done.stderr
+        assert f"{name}: this is the project of other, into which lth_nb writes nothing; set LTH_HOME" in done.stderr, (
+            done.stderr
+        )
+    run(
+        "lth_nb.cli",
+        "run",
+        tmp_path / "tiny.yaml",
+        "--until",
+        "results",
+        cwd=tmp_path / "other",
+        env={**environment, "LTH_HOME": str(tmp_path / "mine")},
+    )
+    assert (tmp_path / "mine" / "data" / "results" / "tiny.csv").is_file()
+    assert sorted((tmp_path / "other").rglob("*")) == before
 
 
 def commands():

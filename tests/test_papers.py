@@ -1,14 +1,18 @@
 "The papers' tables in data/papers: whole, consistent with themselves, and equal to the papers' texts where those are at hand."
 import json
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import prints_nan
 from scipy.stats import ttest_ind_from_stats
 
 from lth_nb.claims import CLAIMS, paper_table
+from lth_nb.core import Paths
+from lth_nb.results import read_results, read_study_info, write_results
 from lth_nb.statistics import holm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +140,7 @@ def numbers_of_claims():
 def test_numbers_that_claims_cite_are_the_tables():
     ours = numbers_of_claims()
     assert {id: CLAIMS[id].numbers for id in ours} == ours
-    typed = {id for id, claim in CLAIMS.items() if re.search(r"\d", re.sub(r"\b[A-Z]\d\b", "", claim.numbers))}
+    typed = {id for id, claim in CLAIMS.items() if re.search(r"\d", re.sub(r"\b[A-Z]\d+\b", "", claim.numbers))}
     assert typed - set(ours) == {"S7"}  # read off a figure; no table has it
 
 
@@ -155,3 +159,145 @@ def test_numbers_on_the_protocol_page_are_those_of_the_study_files():
         known = plain(re.sub(r"(?<=\d)\.0e", "e", text)) | {round(100 * t.rate), round(100 * (1 - t.density_at(t.rounds)), 2), len(study.seeds)}
         typed = set().union(*(plain(row[place][0]) for row in page["networks"] + page["training"] + page["pruning"]))
         assert typed and not typed - known, (paper, typed - known)
+
+
+# Every page on every valid table
+
+PAGES = [*sorted((ROOT/"nbs"/"papers").glob("*.ipynb")), ROOT/"nbs"/"site"/"results.ipynb", ROOT/"nbs"/"index.ipynb"]
+
+
+def committed(study):
+    "Rows and information of a committed study, as it would be published anew."
+    file = ROOT/"data"/"results"/f"{study}.csv"
+    info = read_study_info(file)
+    return read_results(file), {k: v for k, v in info.items() if k not in ("provenance", "table_sha256")}
+
+
+def few_levels(rows): return rows[rows["level"].isin([0, 3, 6, 9])]
+
+
+def renamed(rows, info):
+    "A study whose recipes have other names than ours."
+    names = {"base": "usual", "lr-0.1": "fast"}
+    rows = rows.assign(recipe=rows["recipe"].replace(names), ticket_recipe=rows["ticket_recipe"].replace(names))
+    named = {key: {names.get(n, n): r for n, r in info[key].items()} for key in ("recipes", "ticket_recipes")}
+    return rows, info | named
+
+
+def one_pair(rows, info):
+    "What `add_a_data_set` makes: two seeds, three arms, one foreign source and the target's own, no roles."
+    usual = (
+        rows["arm"].isin(["ticket", "reinit", "scratch", "imp"])
+        & (rows["recipe"] == "base")
+        & rows["ticket_recipe"].isin(["", "base"])
+    )
+    return rows[usual & (rows["seed"] < 2) & (rows["target"] == "digits")], info | {"roles": {}}
+
+
+TABLES = {  # what is left of a committed table
+    "no rows": lambda rows, info: (rows[:0], info),
+    "only searches": lambda rows, info: (rows[rows["arm"] == "imp"], info),
+    "one target": lambda rows, info: (rows[(rows["target"] == "digits") & (rows["seed"] < 3)], info),
+    "two seeds": lambda rows, info: (rows[rows["seed"] < 2], info),
+    "one seed": lambda rows, info: (rows[rows["seed"] == 0], info),
+    "one arm": lambda rows, info: (rows[(rows["arm"] == "ticket") & (rows["seed"] < 2)], info),
+    "only scratch": lambda rows, info: (rows[rows["arm"] == "scratch"], info | {"ticket_recipes": {}}),
+    "no scratch": lambda rows, info: (rows[(rows["arm"] != "scratch") & (rows["seed"] < 2)], info),
+    "one row": lambda rows, info: (rows[rows["arm"] == "ticket"][:1], info),
+    "other names": lambda rows, info: renamed(rows[rows["seed"] < 2], info),
+    "one pair": one_pair,
+}
+
+
+def shown(page, study):
+    "The cells of a page with what they show for a study; fails with the cell that fails."
+    from execnb.shell import CaptureShell
+    cells, shell = json.loads(page.read_text(encoding="utf-8"))["cells"], CaptureShell(page)
+    for i, cell in enumerate(cells):
+        if cell["cell_type"] != "code": continue
+        cell["outputs"] = json.loads(json.dumps(list(shell.run("".join(cell["source"])))))
+        if "parameters" in cell["metadata"].get("tags", []): shell.run(f"study = {study!r}")
+        assert shell.exc is None, f"{page.name}, cell {i + 1}: {type(shell.exc).__name__}: {shell.exc}"
+    return cells
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    "A project folder with our pages and the papers' tables, and no study."
+    (tmp_path/"data").mkdir()
+    for name in ("nbs", "lth_nb", "data/papers"): (tmp_path/name).symlink_to(ROOT/name)
+    monkeypatch.setenv("LTH_HOME", str(tmp_path))
+    monkeypatch.chdir(ROOT/"nbs"/"papers")
+    yield Paths(tmp_path)
+    assert os.environ["LTH_HOME"] == str(tmp_path)
+
+
+def check_pages(project, rows, info, study="part"):
+    write_results(rows.assign(study=study), info | {"study": study}, project.results/f"{study}.csv")
+    for page in PAGES:
+        cells = shown(page, study)
+        assert not prints_nan(cells), f"{page.name} prints nan"
+        empty = [
+            o
+            for c in cells
+            for o in c.get("outputs", [])
+            if "Empty DataFrame" in "".join(o.get("data", {}).get("text/plain", ""))
+        ]
+        assert not empty, f"{page.name} shows an empty table instead of words"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_page_works_on_every_valid_table(project, name):
+    "No page fails, prints `nan` or shows an empty table, whatever rows a study has."
+    rows, info = committed("quick")
+    check_pages(project, *TABLES[name](few_levels(rows), info))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one target", "two seeds", "one seed", "no scratch"])
+def test_every_page_works_on_parts_of_the_small_study(project, name):
+    rows, info = committed("small")
+    rows = rows[rows["target"].isin(["heritage_elements", "white_blood_cells"])].replace(
+        {"target": {"white_blood_cells": "digits"}}
+    )
+    check_pages(project, *TABLES[name](rows.replace({"source": {"white_blood_cells": "digits"}}), info))
+
+
+def test_a_table_with_one_seed_says_so(project):
+    rows, info = committed("quick")
+    write_results(rows[rows["seed"] == 0].assign(study="part"), info | {"study": "part"}, project.results/"part.csv")
+    text = json.dumps(shown(ROOT/"nbs"/"papers"/"sabatelli_fig1.ipynb", "part"))
+    assert "one seed can never decide a claim" in text and "not measured (one seed cannot be compared)" in text
+
+
+def test_a_run_with_the_same_results_changes_no_file(project):
+    "Networks trained again take other seconds, on another day: table, description and figures stay as they are."
+    rows, info = committed("quick")
+    rows, info = few_levels(rows[rows["seed"] < 2]).assign(study="part"), info | {"study": "part"}
+    table, page = project.results/"part.csv", ROOT/"nbs"/"papers"/"sabatelli_fig1.ipynb"
+
+    def files():
+        return {
+            p: (p.read_bytes(), p.stat().st_mtime_ns)
+            for folder in (project.results, project.figures)
+            for p in folder.glob("part*")
+        }
+
+    write_results(rows, info, table)
+    shown(page, "part")
+    before = files()
+    assert {p.suffix for p in before} == {".csv", ".json", ".png"}
+    again = rows.assign(seconds=rows["seconds"] * 1.7 + 1, commit="0123456789ab+", torch="9.9.9", device="another")
+    write_results(again, info, table)
+    shown(page, "part")
+    assert files() == before
+
+    better = again.assign(
+        test_accuracy=again["test_accuracy"].where(again["arm"] != "reinit", again["test_accuracy"] / 2)
+    )
+    write_results(better, info, table)
+    shown(page, "part")
+    after = files()
+    assert after.keys() == before.keys() and all(after[p][0] != before[p][0] for p in before), (
+        "another result did not reach every file"
+    )

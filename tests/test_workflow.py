@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -83,6 +84,44 @@ def test_a_committed_table_stands_for_its_runs(home):
     assert "for other tests" in (home/"data"/"results"/"tiny.json").read_text(), "an edited scale did not reach the table's description"
 
 
+def test_a_study_that_is_trained_again_leaves_a_clean_checkout(home):
+    "Same results, other seconds: no tracked file changes, neither the table nor its description nor the README."
+
+    def git(*words):
+        return subprocess.run(
+            ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *words],
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    (home / "README.md").write_text(
+        "Before\n<!-- found: tiny (written by `lth results publish`) -->\n<!-- /found -->\nafter\n"
+    )
+    (home/".gitignore").write_text("data/cache\ndata/runs\ndata/tickets\n.snakemake\n")
+    git("init", "--quiet")
+    study(home)
+    assert "| X2 |" in (home/"README.md").read_text()
+    git("add", "."); git("commit", "--quiet", "-m", "study")
+    tracked = {name: (home/name).read_bytes() for name in git("ls-files").splitlines()}
+    assert {"README.md", "data/results/tiny.csv", "data/results/tiny.json", "data/results/columns.csv"} <= set(tracked)
+
+    def seconds():
+        return {
+            p.name: pd.read_csv(p)["seconds"].tolist()
+            for p in (home / "data" / "runs" / "tiny").glob("transfer/*[0-9a-f].csv")
+        }
+
+    before = seconds()
+    for folder in ("runs", "tickets"): shutil.rmtree(home/"data"/folder)
+    study(home)
+    assert seconds() != before, "nothing was trained again"
+    assert git("status", "--porcelain") == "" and tracked == {name: (home/name).read_bytes() for name in tracked}
+    run("lth_nb.cli", "results", "publish", home/"tiny.yaml", home=home)
+    assert git("status", "--porcelain") == ""
+
+
 def test_all_cells_of_a_pair_as_one_job(home):
     "What ran cell by cell counts, and of a pair only the cell that is missing is run."
     study(home)
@@ -143,61 +182,204 @@ def test_a_parameter_accepts_the_same_forms_everywhere(home):
         for value in forms:
             rows = run_transfers(home/"tiny.yaml", ["own"], "digits", **{**usual, name: value}, paths=paths)
             pd.testing.assert_frame_equal(rows, whole)
-    searched = [run_tickets(home/"tiny.yaml", "digits", f, seeds=s, paths=paths) for f, s in ((0.1, 0), ("0.1", "[0]"), ([0.1], [0]))]
+    searched = [
+        run_tickets(home / "tiny.yaml", "digits", f, seeds=s, paths=paths)
+        for f, s in ((0.1, 0), ("0.1", "[0]"), ([0.1], [0]))
+    ]
     for rows in searched[1:]: pd.testing.assert_frame_equal(rows, searched[0])
-    lines = [run_connectivity(home/"tiny.yaml", "digits", k, levels=l, seeds=s, orders=0, targets=t, paths=paths)
-             for k, l, s, t in (("0it", 1, 0, "digits=0.1"), (["0it"], "[1]", "0", {"digits": 0.1}), (0, [1], [0], "{digits: 0.1}"))]
+    lines = [
+        run_connectivity(home / "tiny.yaml", "digits", k, levels=l, seeds=s, orders=0, targets=t, paths=paths)
+        for k, l, s, t in (
+            ("0it", 1, 0, "digits=0.1"),
+            (["0it"], "[1]", "0", {"digits": 0.1}),
+            (0, [1], [0], "{digits: 0.1}"),
+        )
+    ]
     for rows in lines: assert len(rows) == 1, rows
 
 
-@pytest.mark.parametrize("notebook, parameters", [
-    ("find_tickets", dict(source="digits", source_fraction="[0.1]", seeds=1)),
-    ("transfer", dict(source="own", target="digits", arms="ticket,scratch", levels=1, seeds=1, fractions="0.1")),
-    ("connectivity", dict(source="digits", rewinds="0it,5it", levels="0, 1", seeds=1, orders=2, points=3, images=50, targets="digits=0.1")),
-], ids=["find_tickets", "transfer", "connectivity"])
+@pytest.mark.parametrize(
+    "notebook, parameters",
+    [
+        ("find_tickets", dict(source="digits", source_fraction="[0.1]", seeds=1)),
+        ("transfer", dict(source="own", target="digits", arms="ticket,scratch", levels=1, seeds=1, fractions="0.1")),
+        (
+            "connectivity",
+            dict(
+                source="digits",
+                rewinds="0it,5it",
+                levels="0, 1",
+                seeds=1,
+                orders=2,
+                points=3,
+                images=50,
+                targets="digits=0.1",
+            ),
+        ),
+    ],
+    ids=["find_tickets", "transfer", "connectivity"],
+)
 def test_papermill_takes_single_values_and_texts(home, notebook, parameters):
     "`-p seeds 1` and `-p arms ticket,scratch` work in every run notebook, and a single seed prints no `nan`."
-    words = [w for name, value in dict(study=home/"tiny.yaml", **parameters).items() for w in ("-p", name, value)]
-    out = home/f"{notebook}.ipynb"
-    run("papermill", "--no-progress-bar", "--cwd", ROOT/"nbs", ROOT/"nbs"/"runs"/f"{notebook}.ipynb", out, *words, home=home)
+    words = [w for name, value in dict(study=home / "tiny.yaml", **parameters).items() for w in ("-p", name, value)]
+    out = home / f"{notebook}.ipynb"
+    run(
+        "papermill",
+        "--no-progress-bar",
+        "--cwd",
+        ROOT / "nbs",
+        ROOT / "nbs" / "runs" / f"{notebook}.ipynb",
+        out,
+        *words,
+        home=home,
+    )
     assert not prints_nan(json.loads(out.read_text())["cells"])
 
 
-@pytest.mark.parametrize("parameters, words", [
-    (dict(seeds="a"), "parameter seeds = 'a': give whole numbers from 0"),
-    (dict(seeds=True), "parameter seeds = True: give whole numbers"),
-    (dict(fractions=2), "parameter fractions = 2: give shares of the images"),
-    (dict(target="digit"), "parameter target = 'digit': unknown data set"),
-    (dict(source="mnst"), "parameter source = 'mnst': unknown data set"),
-    (dict(source=["digits", "mnist_5k"]), "parameter source = ['digits', 'mnist_5k']: give one name"),
-    (dict(source=""), "parameter source is missing: arm 'ticket' needs one"),
-    (dict(arms="tickets"), "parameter arms = 'tickets': unknown arm"),
-    (dict(levels=9), "parameter levels = 9: out of range"),
-    (dict(models="vgg"), "parameter models = 'vgg': unknown model"),
-    (dict(heads="two"), "parameter heads = 'two': unknown head"),
-    (dict(recipes="bse"), "parameter recipes = 'bse': unknown recipe"),
-    (dict(ticket_recipes="bse"), "parameter ticket_recipes = 'bse': unknown ticket recipe"),
-    (dict(changes="lr=-1"), "parameter changes: lr = -1: Input should be greater than 0"),
-    (dict(changes="rate=1"), "parameter changes: rate = 1: unknown key; the keys are length"),
-    (dict(changes=3), "parameter changes = 3: give fields with values"),
-    (dict(ticket_changes={"roundz": 1}), "parameter ticket_changes: roundz = 1: unknown key; the keys are training, rounds"),
-], ids=lambda v: "" if isinstance(v, str) else "-".join(v))
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        (dict(seeds="a"), "parameter seeds = 'a': give whole numbers from 0"),
+        (dict(seeds=True), "parameter seeds = True: give whole numbers"),
+        (dict(fractions=2), "parameter fractions = 2: give shares of the images"),
+        (dict(target="digit"), "parameter target = 'digit': unknown data set"),
+        (dict(source="mnst"), "parameter source = 'mnst': unknown data set"),
+        (dict(source=["digits", "mnist_5k"]), "parameter source = ['digits', 'mnist_5k']: give one name"),
+        (dict(source=""), "parameter source is missing: arm 'ticket' needs one"),
+        (dict(arms="tickets"), "parameter arms = 'tickets': unknown arm"),
+        (dict(levels=9), "parameter levels = 9: out of range"),
+        (dict(models="vgg"), "parameter models = 'vgg': unknown model"),
+        (dict(heads="two"), "parameter heads = 'two': unknown head"),
+        (dict(recipes="bse"), "parameter recipes = 'bse': unknown recipe"),
+        (dict(ticket_recipes="bse"), "parameter ticket_recipes = 'bse': unknown ticket recipe"),
+        (dict(changes="lr=-1"), "parameter changes: lr = -1: Input should be greater than 0"),
+        (dict(changes="rate=1"), "parameter changes: rate = 1: unknown key; the keys are length"),
+        (dict(changes=3), "parameter changes = 3: give fields with values"),
+        (
+            dict(ticket_changes={"roundz": 1}),
+            "parameter ticket_changes: roundz = 1: unknown key; the keys are training, rounds",
+        ),
+    ],
+    ids=lambda v: "" if isinstance(v, str) else "-".join(v),
+)
 def test_an_error_about_a_parameter_names_the_parameter(home, parameters, words):
     from lth_nb.core import Paths
     from lth_nb.study import run_transfers
+
     usual = dict(source="own", target="digits", arms="ticket", levels=1, seeds=0, fractions=0.1)
-    study = home/"tiny.yaml" if "levels" in parameters else "quick"
-    with pytest.raises(ValueError) as error: run_transfers(study, **{**usual, **parameters}, paths=Paths(home))
+    study = home / "tiny.yaml" if "levels" in parameters else "quick"
+    with pytest.raises(ValueError) as error:
+        run_transfers(study, **{**usual, **parameters}, paths=Paths(home))
     assert words in str(error.value) and "transfers[" not in str(error.value) and ".yaml" not in str(error.value)
-    assert not (home/"data"/"runs").exists()
+    assert not (home / "data" / "runs").exists()
 
 
 def test_a_key_that_occurs_twice_stops_before_anything_runs(home):
     (home/"tiny.yaml").write_text(TINY + "transfers:\n  - {targets: digits, fractions: 0.1, arms: scratch}\n")
     for command in (("run",), ("run", "--dry-run"), ("plan",), ("status",)):
         done = run("lth_nb.cli", *command, home/"tiny.yaml", home=home, check=False)
-        assert done.returncode == 1 and "tiny.yaml: line 16: transfers is there already on line 13; keep one of them" in done.stderr, done.stderr
+        assert (
+            done.returncode == 1
+            and "tiny.yaml: line 16: transfers is there already on line 13; keep one of them" in done.stderr
+        ), done.stderr
     assert not (home/"data"/"runs").exists()
+
+
+def test_plan_and_run_say_when_seeds_can_never_decide(home):
+    for command in (("plan", "--images-per-second", 1000), ("run", "--dry-run")):
+        said = run("lth_nb.cli", command[0], home/"tiny.yaml", *command[1:], home=home)
+        assert "the study has two seeds, and a comparison of fewer than 3 can never decide a claim" in said.stderr, (
+            said.stderr
+        )
+        assert not prints_nan([said.stdout, said.stderr])
+    (home/"tiny.yaml").write_text(TINY.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    assert (
+        "never decide"
+        not in run("lth_nb.cli", "plan", home / "tiny.yaml", "--images-per-second", 1000, home=home).stderr
+    )
+
+
+def test_stale_files_are_deleted_and_no_others(home):
+    "Names with spaces and quotes, which a pipe into `xargs rm` would take for several files."
+    folder = home/"a study's folder"
+    folder.mkdir()
+    (home/"data"/"raw").mkdir(parents=True)
+    file = folder/"tiny.yaml"
+    file.write_text(
+        TINY.split("  - {sources")[0]
+        + "  - {targets: tiles, arms: scratch}\n  - {targets: digits, fractions: 0.1, arms: scratch}\n"
+    )
+
+    def save_tiles(high):
+        images = np.random.default_rng(0).integers(0, high, (60, 8, 8), dtype=np.uint8)
+        parts = dict(
+            train_images=images, train_labels=np.arange(60) % 3, test_images=images, test_labels=np.arange(60) % 3
+        )
+        np.savez(home/"data"/"raw"/"tiles.npz", **parts)
+    command = ("lth_nb.cli", "run", file, "--jobs", 2, "--until", "results")
+    save_tiles(200)
+    run(*command, home=home)
+    save_tiles(100)
+    refused = run(*command, home=home, check=False)
+    assert (
+        refused.returncode == 1
+        and "--stale --delete`) and run again" in refused.stderr
+        and "xargs" not in refused.stderr
+    ), refused.stderr
+    every = {p for p in (home/"data").rglob("*") if p.is_file()}
+    listed = run("lth_nb.cli", "status", file, "--stale", home=home).stdout.splitlines()
+    assert len(listed) == 1 and "tiles" in listed[0]
+    asked = run("lth_nb.cli", "status", file, "--stale", "--delete", home=home, input="n\n", check=False)
+    assert asked.returncode == 1 and {p for p in (home/"data").rglob("*") if p.is_file()} >= every
+    assert (
+        "--delete: it goes with --stale" in run("lth_nb.cli", "status", file, "--delete", home=home, check=False).stderr
+    )
+    run("lth_nb.cli", "status", file, "--stale", "--delete", "--yes", home=home)
+    assert every - {p for p in (home/"data").rglob("*") if p.is_file()} == {home/listed[0]}
+    assert "no file is out of date" in run("lth_nb.cli", "status", file, "--stale", home=home).stderr
+    run(*command, home=home)
+
+
+def test_a_path_is_as_good_as_a_name(home):
+    for study in ("nbs/studies/quick.yaml", "data/results/quick.csv", ROOT/"nbs"/"studies"/"quick.yaml"):
+        assert run("lth_nb.cli", "claims", study).stdout == run("lth_nb.cli", "claims", "quick").stdout
+    assert (
+        "networks"
+        in run("lth_nb.cli", "plan", ROOT / "nbs" / "studies" / "quick", "--images-per-second", 1000, home=home).stdout
+    )
+    for command, words in (
+        (("claims", "nbs/studies/none.yaml"), "study 'none' has no table"),
+        (("plan", "nbs/studies"), "a folder, not a file"),
+        (("run", "data/none"), "study 'data/none': no file"),
+        (("status", home), "a folder, not a file"),
+    ):
+        done = run("lth_nb.cli", *command, check=False)
+        assert (
+            done.returncode == 1
+            and words in done.stderr
+            and "Traceback" not in done.stderr
+            and len(done.stderr.splitlines()) == 1
+        ), done.stderr
+
+
+def without_root_rights():
+    "Let permissions count for root too: drop CAP_DAC_OVERRIDE, capability 1, before the command starts."
+    import ctypes
+    ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP
+
+
+def test_a_project_that_is_read_only_is_one_sentence(tmp_path):
+    (tmp_path/"tiny.yaml").write_text(TINY)
+    tmp_path.chmod(0o555)
+    settings = dict(preexec_fn=without_root_rights) if os.geteuid() == 0 else {}
+    try: done = run("lth_nb.cli", "run", "tiny.yaml", "--until", "results", home=tmp_path, check=False, **settings)
+    finally: tmp_path.chmod(0o755)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert (
+        last.startswith(f"lth: {tmp_path}/data")
+        and "permission denied; make it writable, or set LTH_HOME to a folder of your own" in last
+    ), last
 
 
 def test_two_runs_at_a_time_are_refused(home):

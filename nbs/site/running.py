@@ -51,7 +51,7 @@ def home_of(page):
     home = work/"home"/page.doc.replace("/", "-")
     shutil.rmtree(home, ignore_errors=True)
     (home/"data").mkdir(parents=True)
-    for name in ("nbs", package, "settings.ini", "data/cache", "data/raw", "data/papers"):
+    for name in ("nbs", package, "settings.ini", "data/cache", "data/papers"):  # not data/raw: what lies there is the user's
         if (root/name).exists(): (home/name).symlink_to(root/name)
     if (root/"data"/"results").exists(): shutil.copytree(root/"data"/"results", home/"data"/"results", ignore=shutil.ignore_patterns(".*"))
     return home

@@ -1,0 +1,219 @@
+"Study files: what is wrong with them is said with the key; the names of cells, tickets and jobs never change."
+import pytest
+import yaml
+
+from lth_nb.core import Paths, digest
+from lth_nb.grid import cell_name, ticket_cells, ticket_file, transfer_cells, transfer_jobs
+from lth_nb.studyfile import EXAMPLE, gathered, load_study, parse_study, read_yaml
+
+# study -> number of cells, and hashes of their names, of ticket files and of jobs, as when results were made from them
+NAMES = {
+    "gpu": (768, "9fa5b9499e46", "993f0804ec1d", "d05e0ba91889"),
+    "paper-mehta": (56, "a741be940eef", "201986e43161", "1419302da486"),
+    "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
+    "paper-sabatelli": (224, "122764aaedf0", "712a41031022", "cb44449c4b04"),
+    "quick": (25, "736410dedc74", "b716609da416", "44fd63484f9f"),
+    "small": (318, "c6edc26d4405", "293c06256a05", "8a71300d6c00"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_cells_tickets_and_jobs_do_not_change(name):
+    "A finished run is known by the name of its file: with another name it would be run again."
+    study, home = load_study(name), Paths("home")
+    cells = [cell_name(study, c) for c in (*ticket_cells(study), *transfer_cells(study))]
+    files = [ticket_file(study, c, seed, home) for c in ticket_cells(study) for seed in c.seeds]
+    files = [str(f.relative_to(home.root)) for f in files]
+    assert (len(cells), digest(cells, 12), digest(files, 12), digest(list(transfer_jobs(study)), 12)) == NAMES[name]
+
+
+def content_of(study): return study.model_dump(exclude={"file"})
+def example(text="", by=""): return EXAMPLE.replace(text, by) if text else EXAMPLE
+def parsed(text="", by=""): return parse_study(yaml.safe_load(example(text, by)), "example.yaml")
+
+
+WRONG = [  # a line of the example, what stands there instead, what the error says
+    ("image_size: 8", "imagesize: 8", "imagesize = 8: unknown key; the keys are study, scale, image_size"),
+    (
+        "arms: [finetuned]",
+        "arms: [fine]",
+        "example.yaml: transfers[1].arms = 'fine': unknown arm; use one of ticket, original",
+    ),
+    ("models: lenet_300_100", "models: lenet", "models = 'lenet': unknown model; use one of lenet_300_100"),
+    (
+        "targets: digits, fractions: 0.1, arms: [finetuned]",
+        "targets: digit, arms: [finetuned]",
+        "transfers[1].targets = 'digit': unknown data set; ",
+    ),
+    (
+        "levels: [2, 4]",
+        "levels: [2, 5]",
+        "transfers[0].levels = 5: out of range; sparse arms have levels 1 to 4, the rounds of ticket recipe 'base'",
+    ),
+    ("related: [[mnist_5k, digits]]", "related: [[mnist, digit]]", "roles.related = 'digit': unknown data set"),
+    ("seeds: [0, 1]", "seeds: [0, 1, 0]", "seed 0 is there twice"),
+    (
+        "batch_size: 32",
+        "batch: 32",
+        "recipes.base.batch = 32, recipes.base-x2.batch = 32, ticket_recipes.base.training.batch = "
+        "32 and 1 more: unknown key; the keys are length, optimizer",
+    ),
+    (
+        "rate: 0.6",
+        "rate: 1.6",
+        "ticket_recipes.base.rate = 1.6, ticket_recipes.one-shot.rate = 1.6: Input should be less than 1",
+    ),
+    (
+        "like: base, one_shot",
+        "like: bass, one_shot",
+        "ticket_recipes.one-shot.like = 'bass': no such entry; there are base, one-shot",
+    ),
+    ("training: base", "training: slow", "training = 'slow': no such recipe; there are base, base-x2"),
+    ("sources: mnist_5k, targets", "targets", "transfers[1].sources is missing: arm 'finetuned' needs one"),
+    ("fractions: 0.1, arms: scratch", "fractions: 1.1, arms: scratch", "transfers[2].fractions[0] = 1.1"),
+    (
+        "rewind: 10it",
+        "rewind: 90it",
+        "ticket_recipes.base.rewind = '90it', ticket_recipes.one-shot.rewind = '90it': later than "
+        "the end of its training, '60it'",
+    ),
+    ("models: lenet_300_100", "models: resnet18", "models = 'resnet18': needs image_size 32 or more, not 8"),
+    ("channels: 1", "channels: 1\nimage_sizes: {mnists: 28}", "image_sizes = 'mnists': unknown data set; "),
+    ("channels: 1", "channels: 1\nimages_per_second: {lenet: 28}", "images_per_second.lenet: unknown model"),
+    ("seeds: [0, 1]", "seeds: [0, 1]\nkeep_final: false", "finetuned need keep_final: true"),
+    ("base-x2:", "a/b:", "recipes: 'a/b' is no name"),
+    ("related:", "relatives:", "roles.relatives: unknown role; use one of natural"),
+    (
+        "{sources: mnist_5k, targets: digits",
+        "{sources: art_type, targets: painting_subject",
+        "hold the same images under other labels",
+    ),
+    ("{targets: digits, fractions: 0.1, arms: scratch", "{targets: own, arms: scratch", "transfers[2].targets = 'own'"),
+    (
+        "length: 60it",
+        "length: 60",
+        "recipes.base.length = 60, ticket_recipes.base.training.length = 60, "
+        "ticket_recipes.one-shot.training.length = 60: give epochs or optimizer steps, such as '100ep'",
+    ),
+    ("rewind: 10it", "rewind: 10", "ticket_recipes.base.rewind = 10, ticket_recipes.one-shot.rewind = 10: give epochs"),
+    ("channels: 1", "channels: 1\ndevice: gpu", "device = 'gpu': use auto, cpu, cuda"),
+    ("levels: [2, 4]", "levels: [2, 4, 2]", "transfers[0].levels = [2, 4, 2]: the value 2 is there twice"),
+    ("seeds: [0, 1]", "seeds: yes", "seeds[0] = True: give a number"),
+]
+
+
+@pytest.mark.parametrize("text, by, words", WRONG, ids=[by[:40] for _, by, _ in WRONG])
+def test_what_is_wrong_is_said_with_the_key(text, by, words):
+    assert text in EXAMPLE
+    with pytest.raises(ValueError) as error: parsed(text, by)
+    assert words in str(error.value) and str(error.value).startswith("example.yaml: ")
+
+
+def test_complaints_that_say_the_same_are_said_once():
+    found = gathered(["a: no", "b = 2: x: y", "c: no", "no colon", *(f"t[{i}]: odd" for i in range(5)), "a: no"])
+    assert found == ["a, c: no", "b = 2: x: y", "no colon", "t[0], t[1], t[2] and 2 more: odd"]
+
+
+def test_recipes_that_are_no_mapping():
+    content = yaml.safe_load(EXAMPLE)
+    for recipes, words in ((["base"], "recipes = ['base']: give a mapping of names to recipes"),
+                           ({"base": "60it"}, "recipes.base = '60it': give a mapping, such as {length: 10ep}"),
+                           ({1: {"length": "60it"}}, "recipes: the name 1 is no text")):
+        with pytest.raises(ValueError) as error: parse_study({**content, "recipes": recipes})
+        assert words in str(error.value)
+    with pytest.raises(ValueError, match="a key is a text"): parse_study({**content, 3: "x"})
+
+
+def test_image_sizes_of_single_sets():
+    study = parsed("models: lenet_300_100", "models: cnn_small\nimage_sizes: {mnist_5k: 28}")
+    assert study.size_of("mnist_5k") == 28 and study.size_of("digits") == 8
+
+
+# Files
+
+TWICE = [  # what is written, and what the error says
+    (EXAMPLE + "recipes: {base: {length: 9it}}\n", "line 20: recipes is there already on line 9; keep one of them"),
+    (
+        example("batch_size: 32}", "batch_size: 32, length: 9it}"),
+        "line 10: recipes.base.length is there already on line 10",
+    ),
+    (example("levels: [2, 4]", "levels: [2, 4], levels: 3"), "transfers[0].levels is there already on line"),
+    (
+        example("  one-shot:", "  base: {training: base}\n  one-shot:"),
+        "ticket_recipes.base is there already on line 13",
+    ),
+    (example("scale: an", "'scale': no\nscale: an"), "line 3: scale is there already on line 2"),
+    ("a: {b: [{c: 1, d: 2}, {c: 1, c: 2}]}\n", "line 1: a.b[1].c is there already on line 1"),
+    ("base: &b {x: 1}\nother:\n  <<: *b\n  y: 1\n  y: 2\n", "line 5: other.y is there already on line 4"),
+    (
+        "a: 1\na: 2\nb: 1\nb: 2\n",
+        "line 2: a is there already on line 1; keep one of them; line 4: b is there already on line 3",
+    ),
+]
+
+
+@pytest.mark.parametrize("text, words", TWICE, ids=range(len(TWICE)))
+def test_a_key_that_occurs_twice(tmp_path, text, words):
+    (tmp_path/"example.yaml").write_text(text)
+    with pytest.raises(ValueError) as error: load_study(tmp_path/"example.yaml")
+    assert words in str(error.value) and str(tmp_path/"example.yaml") in str(error.value)
+
+
+def test_anchors_and_merge_keys_are_no_repetition(tmp_path):
+    text = (
+        "base: &usual {length: 60it, lr: 0.1}\nother: {<<: *usual, lr: 0.2}\nthird:\n"
+        "  <<: [*usual, {lr: 1}]\n  gamma: 0.5\n"
+        "list: &l [*usual, *usual]\nagain: *l\nfourth: {<<: *usual, length: 9it}\n"
+    )
+    (tmp_path/"anchors.yaml").write_text(text)
+    assert read_yaml(tmp_path/"anchors.yaml") == yaml.safe_load(text)
+    assert read_yaml(tmp_path/"anchors.yaml")["other"] == {"length": "60it", "lr": 0.2}
+
+
+def test_many_aliases_take_no_time(tmp_path):
+    "Thirty anchors, each a list of two of the one before: looked at once each, not 2^30 times."
+    lines = ["a0: &a0 {x: 1}"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 30)]
+    (tmp_path/"aliases.yaml").write_text("\n".join(lines) + "\n")
+    assert len(read_yaml(tmp_path/"aliases.yaml")) == 30
+
+
+def test_single_values_and_texts_with_commas_are_lists(tmp_path):
+    file = tmp_path/"example.yaml"
+    file.write_text(example("seeds: [0, 1]", "seeds: 0,1").replace("arms: [finetuned]", "arms: finetuned")
+                    .replace("sources: [mnist_5k, own]", "sources: 'mnist_5k, own'"))
+    assert content_of(load_study(file)) == content_of(parsed()) == content_of(load_study(file.with_suffix("")))
+
+
+def test_a_study_like_another(tmp_path):
+    file = tmp_path/"other.yaml"
+    file.write_text("study: other\nlike: quick\nimage_size: 12\n")
+    other, quick = load_study(file), load_study("quick")
+    assert (other.study, other.image_size, other.transfers, other.recipes) == (
+        "other",
+        12,
+        quick.transfers,
+        quick.recipes,
+    )
+    file.write_text("study: other\nlike: quickly\n")
+    with pytest.raises(FileNotFoundError, match="study 'quickly': no file"): load_study(file)
+    file.write_text(f"study: other\nlike: {file}\n")
+    with pytest.raises(ValueError, match="like: goes round in a circle"): load_study(file)
+
+
+def test_files_that_are_no_study(tmp_path):
+    (tmp_path/"renamed.yaml").write_text(EXAMPLE)
+    with pytest.raises(ValueError, match="write study: renamed, or rename the file to example.yaml"):
+        load_study(tmp_path / "renamed.yaml")
+    for content, words in (
+        (b"study: \xe4", "byte 7 is not UTF-8; save the file as UTF-8"),
+        (b"a: [1", "not YAML"),
+        (b"", "a study is a mapping"),
+        (b"- a\n- b\n", "a study is a mapping"),
+        (b"a: 1\n---\nb: 2\n", "not YAML"),
+        (b"\0", "not YAML"),
+    ):
+        (tmp_path / "bad.yaml").write_bytes(content)
+        with pytest.raises(ValueError) as error:
+            load_study(tmp_path / "bad.yaml")
+        assert words in str(error.value) and "bad.yaml" in str(error.value), content
+    with pytest.raises(FileNotFoundError, match="a folder, not a file; the studies are gpu"): load_study(tmp_path)
