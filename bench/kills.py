@@ -144,7 +144,7 @@ def kill_many(
 ) -> dict:          # kills, where they struck, what survived
     "Kill the work at random moments, each time look at what is left, and let every folder be finished in the end."
     r, began, failures = random.Random(seed), time.perf_counter(), []
-    struck, finished, identical, torn = dict(search=0, transfer=0, start=0), 0, 0, 0
+    struck, survived, finished, identical, torn = dict(search=0, transfer=0, start=0), 0, 0, 0, 0
     cache = Paths().data/"cache"
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -163,14 +163,16 @@ def kill_many(
                 if sum(struck.values()) == count or not killed(home, r.uniform(0, max(times)), r.random() < 0.4): break
                 torn += len([*home.rglob(".*.part")])
                 struck[place_of_death(home)] += 1
-                failures += [f"kill {sum(struck.values())}: {fault}" for fault in faults(home, whole)]
+                wrong = faults(home, whole)
+                survived += not wrong
+                failures += [f"kill {sum(struck.values())}: {fault}" for fault in wrong]
             finish(home)
             finished += 1
             now = Found(home)
             identical += now.identity() == whole.identity()
             if now.identity() != whole.identity(): failures.append(f"home {finished}: another result than undisturbed")
-    return dict(kills=count, seed=seed, while_searching=struck["search"], while_transferring=struck["transfer"],
-        before_the_first_file=struck["start"], runs_finished=finished, runs_bit_identical=identical,
+    return dict(kills=count, survived=survived, seed=seed, while_searching=struck["search"],
+        while_transferring=struck["transfer"], before_the_first_file=struck["start"], runs_finished=finished, runs_bit_identical=identical,
         half_written_files=torn, taken_for_whole=len(failures),
         seconds=round(time.perf_counter() - began, 1), first_failures=failures[:20])
 
