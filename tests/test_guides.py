@@ -25,7 +25,7 @@ def cells_of(guide):
 def cell_with(guide, text): return next(c for c in cells_of(guide) if text in c)
 
 
-def tests_pass(folder, *words, **settings):
+def passes_tests(folder, *words, **settings):
     done = run_in(
         folder,
         "pytest",
@@ -84,7 +84,7 @@ def test_a_data_set_and_a_study_of_ones_own(tmp_path):
     judged = run_in(home, "lth_nb.cli", "claims", "shapes")
     assert "S8" in judged.stdout and not prints_nan([judged.stdout, judged.stderr])
 
-    tests_pass(home, *DESIGN)
+    passes_tests(home, *DESIGN)
     notebooks_pass(home, "spec", "studyfile", "cli")
     for name in ("quick", "small"):
         for file in (home/"data"/"results").glob(f"{name}.*"): file.unlink()
@@ -135,7 +135,7 @@ def test_an_arm_and_a_claim_that_stay(tmp_path):
     assert "| A1 | fine-tuning needs the exact mask |" in (home/"README.md").read_text()
     run_in(home, "lth_nb.cli", "results", "restore", "small")
     run_in(home, "lth_nb.cli", "results", "publish", "small")
-    tests_pass(
+    passes_tests(
         home,
         *DESIGN,
         "tests/test_package.py::test_every_committed_figure_says_what_made_it",
@@ -173,7 +173,7 @@ def test_what_lies_in_a_users_folders_changes_nothing(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(folder / f"{name}.npz", **parts)
     there = {"LTH_DATA": str(elsewhere)}
-    tests_pass(home, *DESIGN, env=there)
+    passes_tests(home, *DESIGN, env=there)
     notebooks_pass(home, "data", "spec", "studyfile", "cli", env=there)
     (home/"page.py").write_text(ONE_PAGE)
     run_in(home, "page", env=there)
