@@ -154,14 +154,6 @@ def edit(notebook, text, change):
     nbformat.write(nb, notebook)
 
 
-def insert(notebook, text, source):
-    "Put a code cell behind the one that holds a text."
-    nb = nbformat.read(notebook, 4)
-    at = next(i for i, c in enumerate(nb.cells) if c.cell_type == "code" and text in c.source)
-    nb.cells.insert(at + 1, nbformat.v4.new_code_cell(source))
-    nbformat.write(nb, notebook)
-
-
 def test_what_lies_in_a_users_folders_changes_nothing(tmp_path):
     "Sets of one's own in data/raw and LTH_DATA: tests and notebooks still pass, and no page sees them."
     home, elsewhere = checkout(tmp_path/"home"), tmp_path/"elsewhere"
