@@ -36,7 +36,7 @@ def key_of(page, cells):
     used = set().union(*map(imports, used))
     files = [root/package/f"{m}.py" for m in sorted(used)]
     if used & {"results", "claims", "study", "benchmark"}: files += sorted((root/"data").glob(f"results/{page.study or '[!.]*'}.*")) + sorted((root/"data"/"papers").glob("*"))
-    if "study" in used: files += sorted((nbs/"studies").glob("*"))
+    if "study" in used: files += sorted((nbs/"studies").glob("*.yaml"))
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
     versions = [sys.version, *map(version, ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb"))]
