@@ -18,13 +18,26 @@ def content(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @cache
-def imports(module):
-    "The modules of the library that a module of the library uses, itself included."
+def named_in(module):
+    "Return the modules of the library that one module of the library names."
     path = root/package/f"{module}.py"
-    if not path.is_file(): return frozenset()
+    if not path.is_file():
+        return None
     text = path.read_text(encoding="utf-8")
-    direct = {*re.findall(rf"\b{package}\.(\w+)", text), *re.findall(r"^from \.(\w+) import", text, re.M)} - {module}
-    return frozenset({module}).union(*map(imports, direct))
+    return frozenset({*re.findall(rf"\b{package}\.(\w+)", text), *re.findall(r"^from \.(\w+) import", text, re.M)})
+
+
+@cache
+def imports(module):
+    "Return the modules of the library that a module of the library uses, itself included."
+    found, waiting = set(), [module]
+    while waiting:
+        one = waiting.pop()
+        named = named_in(one)
+        if one not in found and named is not None:
+            found.add(one)
+            waiting += named
+    return frozenset(found)
 
 
 def key_of(page, cells):
