@@ -247,10 +247,10 @@ def _one_verdict(claim: Claim, means: pd.DataFrame, targets: pd.DataFrame) -> di
     if claim.id == "B1":
         return {**numbers, "verdict": _budget(deciding)}
     if claim.over_targets.order:
-        return {**numbers, "contrast": ORDER, **_in_order(claim, targets)}
+        return {**dict.fromkeys(numbers, math.nan), "contrast": ORDER, "against_holm": "", **_in_order(claim, targets)}
     if (deciding["kind"] == "open").any():
         decided = int(deciding["state"].isin(["a ahead", "b ahead"]).sum())
-        tested = bool((deciding["state"] != "not tested").any())
+        tested = bool((deciding["state"] != "not tested").all())
         return {**numbers, "verdict": f"{decided} of {len(deciding)} decided" if tested else "not tested"}
     if claim.scope == "existence":
         return {**numbers, "verdict": _existence(targets[targets["contrast"].isin(claim.deciding)])}

@@ -116,7 +116,8 @@ def test_an_arm_and_a_claim_that_stay(tmp_path):
     steps = guide_text(guide, "## Make them stay")
     claim = textwrap.dedent("   " + re.search(r"```yaml\n\s*(A1:.*?)```", steps, re.S)[1].rstrip())
     with open(home/"data"/"papers"/"claims.yaml", "a") as claims: claims.write(f"\n{claim}\n")
-    subprocess.run(["nbdev_export"], cwd=home, check=True, capture_output=True)
+    export = [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"]
+    subprocess.run(export, cwd=home, check=True, capture_output=True)
     line = re.search(r'line = "(.*)"', cell_with(guide, 'line = "'))[1]
     with open(home/"nbs"/"studies"/"quick.yaml", "a") as study: study.write(f"{line}\n")
 
