@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 import textwrap
 
 import nbformat
