@@ -19,7 +19,7 @@ import pandas as pd
 from .claims import PAIR, RowReader, pairs_of
 from .core import Paths, write_atomically
 from .effects import TargetEffect, mean_effect, ordered_effects, predict_each, target_effect
-from .papers import DENSE, EVERY_CLAIM, REGIONS, Claim, Contrast, Derived, side
+from .papers import DENSE, CLAIMS, REGIONS, Claim, Contrast, Derived, side
 from .results import read_results, read_study_info
 from .statistics import holm
 
@@ -69,7 +69,7 @@ def comparisons_of(
 ) -> pd.DataFrame:                # columns COMPARED; accuracies and differences as fractions
     "Return every comparison of every claim, cell by cell and seed by seed."
     read, found = RowReader(rows[rows["arm"] != "imp"], info), []
-    for id, claim in (EVERY_CLAIM if claims is None else claims).items():
+    for id, claim in (CLAIMS if claims is None else claims).items():
         for contrast in claim.every_contrast:
             found.append(pairs_of(read, contrast).assign(id=id, contrast=contrast.name))
         for derived in claim.over_targets.derived:
@@ -133,7 +133,7 @@ def target_effects(
     claims: dict | None = None,  # id -> Claim; `None`: every claim
 ) -> pd.DataFrame:               # columns TARGET_COLUMNS; points
     "Return the effect of every contrast on every target, for forest plots."
-    claims, found = EVERY_CLAIM if claims is None else claims, []
+    claims, found = CLAIMS if claims is None else claims, []
     for (id, contrast, model, target), pairs in comparisons.groupby(["id", "contrast", "model", "target"], sort=False):
         numbers = _one_target(pairs, _kinds(claims[id])[contrast], claims[id].margin)
         found.append(dict(id=id, contrast=contrast, model=model, target=target, **numbers, left_out=excluded.get(target, "")))
@@ -175,7 +175,7 @@ def contrast_means(
     predict: bool = True,        # whether to leave each target out and predict it from the others (`coverage`)
 ) -> pd.DataFrame:               # columns MEAN_COLUMNS; points
     "Return the mean over targets of every contrast, without those that are left out or have one seed."
-    claims, found = EVERY_CLAIM if claims is None else claims, []
+    claims, found = CLAIMS if claims is None else claims, []
     counted = targets[(targets["left_out"] == "") & targets["se"].notna()]
     models = list(dict.fromkeys(targets["model"]))
     for id, claim in claims.items():
@@ -276,7 +276,7 @@ def verdicts_over_targets(
     found = []
     for model in dict.fromkeys(targets["model"]):
         counted = targets[(targets["model"] == model) & (targets["left_out"] == "") & targets["se"].notna()]
-        for id, claim in (EVERY_CLAIM if claims is None else claims).items():
+        for id, claim in (CLAIMS if claims is None else claims).items():
             mine = counted[counted["id"] == id]
             means = contrast_means(mine if len(mine) else targets[(targets["model"] == model)].assign(left_out="x"), {id: claim}, predict=False)
             one = _one_verdict(claim, means, mine)

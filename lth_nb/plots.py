@@ -53,7 +53,7 @@ ARM_STYLE = {
     "ticket":            Look(r"ticket (mask + $\theta_k$)", BLUE, "o"),
     "original":          Look(r"original (mask + $\theta_0$)", SKY, "s"),
     "finetuned":         Look(r"fine-tuned (mask + $\theta_i$)", RED, "^"),
-    "reinit":            Look("re-initialised (mask + fresh)", ORANGE, "v"),
+    "reinit":            Look("re-initialized (mask + fresh)", ORANGE, "v"),
     "shuffled":          Look(r"shuffled in each layer + $\theta_k$", PURPLE, "D", "--"),
     "shuffled_globally": Look(r"shuffled globally + $\theta_k$", PURPLE, "d", ":"),
     "random":            Look("random mask + fresh", GREY, "h", "--"),
