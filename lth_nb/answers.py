@@ -4,17 +4,14 @@
 
 # %% auto #0
 __all__ = ['WRITTEN', 'Findings', 'read_findings', 'written', 'compared_words', 'points', 'interval', 'answer', 'claim_section',
-           'numbers_beside', 'how_sure', 'contrast_table', 'target_table', 'details', 'Question', 'load_questions',
-           'ShortAnswer', 'short_answers', 'answers_in_brief', 'study_banner', 'claims_in_lines']
+           'numbers_beside', 'how_sure', 'contrast_table', 'target_table', 'details', 'study_banner', 'claims_in_lines']
 
-# %% ../nbs/10b_answers.ipynb #008e868b
+# %% ../nbs/10b_answers.ipynb #28f65c24
 import math
 import textwrap
 from dataclasses import dataclass
 
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .core import Paths
 from .over_targets import FEWEST, read_judged
@@ -108,7 +105,7 @@ def _counted(number: int, noun: str) -> str:
     "Return a number with its noun in the singular or plural."
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
-# %% ../nbs/10b_answers.ipynb #f7f45482
+# %% ../nbs/10b_answers.ipynb #e574a98a
 def _on_each_target(found: Findings, id: str, contrast: str) -> str:
     "Return the difference on every counted target, the largest first, in words."
     rows = found.rows("targets", id, contrast)
@@ -119,7 +116,8 @@ def _on_each_target(found: Findings, id: str, contrast: str) -> str:
 def _not_tested(found: Findings, id: str, row) -> str:
     "Return what is missing for a verdict, with what was measured."
     if row is None or row["targets"] == 0:
-        return "the study has no target with these comparisons."
+        alone = len(found.rows("targets", id)) and found.rows("targets", id)["se"].isna().all()
+        return "every target has one seed, and a comparison needs two." if alone else "the study has no target with these comparisons."
     measured = _on_each_target(found, id, row["contrast"])
     measured = f" Measured ({compared_words(row['contrast'])}, points): {measured}." if measured else ""
     return f"{int(row['targets'])} of the {FEWEST} targets that a verdict needs were trained.{measured}"
@@ -168,7 +166,7 @@ def answer(
         return f"{said}. {_decided_words(found, id)}"
     return f"{said}: {_mean_words(row)}"
 
-# %% ../nbs/10b_answers.ipynb #2122a236
+# %% ../nbs/10b_answers.ipynb #ffd4a88e
 def _ours(found: Findings, id: str) -> str:
     "Return the measured effects to be read beside the paper's numbers."
     told = []
@@ -178,7 +176,7 @@ def _ours(found: Findings, id: str) -> str:
             told.append(f"{compared_words(r.contrast)}: {each}")
     return "; ".join(told) or "not measured"
 
-
+# %% ../nbs/10b_answers.ipynb #a56d5ff5
 def _effects_words(claim: Claim) -> str:
     "Return the paper's effects, and their mean where there are several; empty where it prints none."
     if not claim.effects:
@@ -198,7 +196,7 @@ def claim_section(
     where += "" if claim.quoted or claim.paper == "this study" else ", in our words"
     return "\n".join([f"### {id}: {claim.short}", "", f"> {claim.words}", ">", f"> {where}", "", answer(found, id)])
 
-
+# %% ../nbs/10b_answers.ipynb #dabb61a3
 def numbers_beside(
     found: Findings,
     id: str,          # of a claim
@@ -212,7 +210,7 @@ def numbers_beside(
     lines.append(f"- Ours, in points: {_ours(found, id)}.")
     return "\n".join([*lines, *(["", claim.note] if claim.note else [])])
 
-# %% ../nbs/10b_answers.ipynb #8c5f5199
+# %% ../nbs/10b_answers.ipynb #10d7cb12
 def _hanging_words(row) -> str:
     "Return which targets a verdict depends on."
     if row["verdict"] == "not tested":
@@ -230,14 +228,20 @@ def _new_target_words(row) -> str:
     return (f"On a new target, {compared_words(row['contrast'])} should fall between {points(row['new_low'])} and "
         f"{points(row['new_high'])} points in 95 of 100 cases; {row['i_squared']:.0%} of the spread lies between targets.")
 
-
+# %% ../nbs/10b_answers.ipynb #e19f5b2a
 def _left_out_words(found: Findings, id: str) -> str:
     "Return the targets that were measured and do not count, with the reason."
     rows = found.rows("targets", id)
     rows = rows[rows["left_out"] != ""].drop_duplicates("target")
     return " ".join(f"Left out: {written(r.target)} ({r.left_out.rstrip('.').replace('_', ' ')})." for r in rows.itertuples())
 
+# %% ../nbs/10b_answers.ipynb #9bde1c5f
+def _range(values: pd.Series) -> str:
+    "Return the least and the largest value, or the only one."
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"
 
+# %% ../nbs/10b_answers.ipynb #3dab9235
 def how_sure(
     found: Findings,
     id: str,          # of a claim
@@ -250,13 +254,7 @@ def how_sure(
     counted = f"Each target has {_range(seeds)} seeds." if len(seeds) else ""
     return " ".join(filter(None, (_hanging_words(row), _new_target_words(row), counted, _left_out_words(found, id))))
 
-
-def _range(values: pd.Series) -> str:
-    "Return the least and the largest value, or the only one."
-    low, high = int(values.min()), int(values.max())
-    return str(low) if low == high else f"{low} to {high}"
-
-# %% ../nbs/10b_answers.ipynb #e7225a8f
+# %% ../nbs/10b_answers.ipynb #abb63027
 def contrast_table(
     found: Findings,
     ids: list[str],   # of claims
@@ -271,7 +269,7 @@ def contrast_table(
                     "result": r.state})
     return pd.DataFrame(made, columns=["claim", "comparison", "decides", "targets", "points", "95% interval", "result"])
 
-
+# %% ../nbs/10b_answers.ipynb #7c5688d2
 def target_table(
     found: Findings,
     ids: list[str],   # of claims
@@ -296,87 +294,6 @@ def details(
     return ("<details><summary>Every comparison, and every target</summary>"
         f"{table(contrast_table(found, ids))}{table(target_table(found, ids))}"
         f"<p>Seed by seed: <code>data/results/{found.study}.comparisons.csv</code></p></details>")
-
-# %% ../nbs/10b_answers.ipynb #ac46a5bd
-class Question(BaseModel):
-    "A question that a reader asks first, and what to say for every result."
-    model_config = ConfigDict(extra="forbid")
-    question: str
-    claim: str                           # whose verdict decides, unless `contrast` names one of its comparisons
-    contrast: str = ""
-    page: str                            # notebook below nbs/papers or nbs/about, without its ending
-    numbers: dict[str, tuple[str, str]]  # word in the sentences -> claim and contrast whose mean it stands for
-    say: dict[str, str]                  # result -> sentence
-
-
-def load_questions(
-    paths: Paths | None = None,  # project folders; `None`: the current project's
-) -> list[Question]:
-    "Read `data/papers/questions.yaml`; a `ValueError` names what is wrong in it."
-    file = (paths or Paths()).papers/"questions.yaml"
-    try:
-        found = [Question(**q) for q in yaml.safe_load(file.read_text(encoding="utf-8"))]
-    except (ValidationError, TypeError) as e:
-        raise ValueError(f"{file}: {e}") from None
-    for q in found:
-        for id, contrast in [*q.numbers.values(), (q.claim, q.contrast)]:
-            if id not in CLAIMS:
-                raise ValueError(f"{file}: {q.question!r} names claim {id!r}, which data/papers/claims.yaml does not have")
-            claim = CLAIMS[id]
-            if contrast and contrast not in {c.name for c in (*claim.every_contrast, *claim.over_targets.derived)}:
-                raise ValueError(f"{file}: {q.question!r} names a contrast {contrast!r} that claim {id} does not have")
-    return found
-
-# %% ../nbs/10b_answers.ipynb #cacf73e0
-@dataclass(frozen=True)
-class ShortAnswer:
-    "A question with what a study says."
-    question: str
-    result: str   # a verdict, or the state of a comparison
-    sentence: str
-    page: str     # notebook below nbs, without its ending
-
-
-def _number(found: Findings, id: str, contrast: str) -> str:
-    "Return the mean of a contrast with its interval, in words."
-    rows = found.rows("contrasts", id, contrast)
-    if rows.empty or math.isnan(rows.iloc[0]["difference"]):
-        return "an unmeasured number of points"
-    return f"{points(rows.iloc[0]['difference'])} points {interval(rows.iloc[0]['low'], rows.iloc[0]['high'])}"
-
-
-def short_answers(
-    found: Findings,
-    questions: list[Question] | None = None,  # `None`: those of data/papers/questions.yaml
-) -> list[ShortAnswer]:
-    "Return the answer of a study to every question; a `ValueError` names a result without a sentence."
-    told = []
-    for q in load_questions() if questions is None else questions:
-        row = found.verdict(q.claim)
-        if q.contrast:
-            rows = found.rows("contrasts", q.claim, q.contrast)
-            result = rows.iloc[0]["state"] if len(rows) else "not tested"
-        else:
-            result = "not tested" if row is None else row["verdict"]
-        if result not in q.say:
-            raise ValueError(f"question {q.question!r} has no sentence for the result {result!r}; it has {', '.join(q.say)}")
-        targets = found.rows("contrasts", *next(iter(q.numbers.values())))["targets"].max() if q.numbers else 0
-        words = {word: _number(found, *of) for word, of in q.numbers.items()}
-        told.append(ShortAnswer(q.question, result, q.say[result].format(targets=0 if targets != targets else int(targets), needed=FEWEST, **words), q.page))
-    return told
-
-# %% ../nbs/10b_answers.ipynb #15f31f1c
-def answers_in_brief(
-    found: Findings,
-    links: str = "",  # put before a page's name to make a link, such as 'nbs/'; '': no links
-    ending: str = ".ipynb",
-) -> str:             # Markdown
-    "Return the five questions with their answers, one line each."
-    lines = []
-    for a in short_answers(found):
-        link = f" [Evidence]({links}{a.page}{ending})" if links else ""
-        lines.append(f"- **{a.question}** {a.sentence}{link}")
-    return "\n".join(lines)
 
 # %% ../nbs/10b_answers.ipynb #2148a786
 def study_banner(

@@ -315,22 +315,23 @@ def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
 # %% ../nbs/13_cli.ipynb #fe6f1ebd
 @app.command()
 def claims(study: StudyName, as_json: AsJson = False):
-    "The verdict on every claim, from a study's results table."
-    from lth_nb.claims import claims_in_lines, study_banner, verdict_contrasts, verdicts
+    "The verdict on every claim, from a study's judged tables."
+    from lth_nb.answers import claims_in_lines, read_findings, study_banner
     from lth_nb.pages import read_study
     from lth_nb.results import diverged
     with _plain_errors():
         rows, info = read_study(study)
-        judged = verdicts(rows, info)
-    if as_json: return _show(judged, True)
+        found = read_findings(info["study"])
+    if as_json: return _show(found.tables["verdicts"], True)
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     typer.echo(textwrap.fill(re.sub("[*`]", "", study_banner(rows, info)), width) + "\n")
-    typer.echo(claims_in_lines(judged, verdict_contrasts(rows, info), width) + "\n")
-    typer.echo(textwrap.fill("Differences are mean points of test accuracy, paired by seed, with their 95% bootstrap interval; d is the effect size, p is adjusted after Holm over the comparisons of a claim. "
-        "The rule of a verdict, and of the levels of sparsity that are compared, stands on the site under Statistics.", width))
+    typer.echo(claims_in_lines(found, width) + "\n")
+    typer.echo(textwrap.fill("Differences are points of test accuracy, averaged over targets, with a 95% confidence interval. "
+        "The site explains the rule under Statistics.", width))
     if words := _study_has_changed(study, info): typer.echo(words, err=True)
     if (lost := diverged(rows)).any():
-        typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {', '.join(sorted({*rows.recipe[lost]}))})")
+        recipes = ", ".join(sorted({*rows.recipe[lost]}))
+        typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {recipes})")
 
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
@@ -499,17 +500,15 @@ def results_publish(study: StudyName, partial: Annotated[bool, typer.Option("--p
 
 
 def _renew_readme(table: Path) -> bool:
-    "Renew the tables between marks in README.md that name this study; true if the file changed."
-    from lth_nb.claims import found_table
+    "Renew what README.md says between marks of this study; return whether the file changed."
+    from lth_nb.answers import read_findings
     from lth_nb.core import write_atomically
-    from lth_nb.results import read_results, read_study_info
+    from lth_nb.questions import found_in_readme
     readme = Paths().root/"README.md"
     old = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     def renewed(mark):
-        files = [table.with_name(f"{name}.csv") for name in mark[2].split()]
-        studies = [(read_results(f), read_study_info(f)) for f in files if f.is_file()]
-        return mark[1] + found_table(studies) + "\n" + mark[4] if table in files else mark[0]
-    new = re.sub(r"(<!-- found: ([\w. -]+?) \([^>]*-->\n)(.*?)(<!-- /found -->)", renewed, old, flags=re.S)
+        return mark[1] + found_in_readme(read_findings(table.stem)) + "\n" + mark[4] if mark[2] == table.stem else mark[0]
+    new = re.sub(r"(<!-- found: ([\w.-]+) \([^>]*-->\n)(.*?)(<!-- /found -->)", renewed, old, flags=re.S)
     if new == old: return False
     with write_atomically(readme) as f: f.write(new)
     return True

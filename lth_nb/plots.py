@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BLACK', 'ORANGE', 'SKY', 'GREEN', 'BLUE', 'RED', 'PURPLE', 'GREY', 'STYLE', 'ARM_STYLE', 'SOURCE_STYLE', 'PARTS',
-           'MASKS', 'WEIGHTS', 'VERDICT_STYLE', 'STD_BAND', 'INTERVAL', 'VERDICTS', 'use_style', 'Look', 'looks',
-           'plot_accuracy_by_sparsity', 'plot_panels', 'transfer_matrix', 'plot_transfer_matrix', 'seed_differences',
-           'plot_pairs', 'plot_decomposition', 'gain_by_part', 'plot_gain_by_part', 'winners', 'plot_winners',
-           'plot_verdicts', 'plot_rewinding', 'caption', 'save_figure', 'show_figure']
+           'MASKS', 'WEIGHTS', 'STD_BAND', 'INTERVAL', 'use_style', 'Look', 'looks', 'plot_accuracy_by_sparsity',
+           'plot_panels', 'transfer_matrix', 'plot_transfer_matrix', 'seed_differences', 'plot_pairs',
+           'plot_decomposition', 'gain_by_part', 'plot_gain_by_part', 'winners', 'plot_winners', 'plot_rewinding',
+           'caption', 'save_figure', 'show_figure']
 
 # %% ../nbs/11_plots.ipynb #8b966dd0
 import hashlib, io, json, re, textwrap
@@ -42,7 +42,7 @@ def use_style():
 
 
 class Look(NamedTuple):
-    "How one arm, source or verdict is drawn."
+    "How one arm or source is drawn."
     label: str
     color: str
     marker: str
@@ -443,39 +443,6 @@ def _winner_legend(fig, arms: list[str]) -> None:
     legend = fig.legend(patches, [*(f"{ARM_STYLE[a].label} ahead" for a in arms), "pale: not for every seed"], loc="outside lower center", ncols=1 if fig.get_figwidth() < 6 else 2)
     fig.set_figheight(fig.get_figheight() + legend.get_window_extent(fig.canvas.get_renderer()).height / fig.dpi)
 
-# %% ../nbs/11_plots.ipynb #812c19a3
-VERDICT_STYLE = {
-    "reproduced": Look("", GREEN, "o"), "contradicted": Look("", RED, "v"),
-    "inconclusive": Look("", GREY, "D"), "not measured": Look("", GREY, ""),
-    "a > b": Look("", BLUE, ">"), "b > a": Look("", BLUE, "<"),
-}
-
-
-def _verdict_words(row: dict) -> str:
-    "The verdict, for an open question which side is ahead, with n and p."
-    sides = dict(zip(("a > b", "b > a"), str(row.get("contrast", "a - b")).split(",")[0].split(" - ")))
-    words = f"{sides[row['verdict']]} ahead" if row["verdict"] in sides else row["verdict"]
-    p = "< 0.001" if row["p_holm"] < 0.001 else f"= {row['p_holm']:.2g}"
-    return words + (f"  (n = {row['n']:.0f}, p {p})" if np.isfinite(row["p_holm"]) else "")
-
-# %% ../nbs/11_plots.ipynb #7dd552b7
-@use_style()
-def plot_verdicts(
-    table: pd.DataFrame,   # one row a claim: difference, low, high in points, n, p_holm, verdict; kind, margin (a fraction) and contrast where there are
-    label: str = "id",     # column that names the rows of the figure
-    ax=None,               # matplotlib Axes; `None`: a figure of its own
-):                         # matplotlib Axes
-    "Difference with interval of every claim, and its verdict in words with the Holm-adjusted p."
-    if missing := [c for c in (label, "difference", "low", "high", "n", "p_holm", "verdict") if c not in table]: raise KeyError(f"the verdicts have no column {', '.join(missing)}")
-    ax = _forest(ax, [str(x) for x in table[label]], "difference (points of test accuracy)")
-    for y, row in enumerate(table.to_dict("records")):
-        look = VERDICT_STYLE.get(row["verdict"], Look("", BLACK, "s"))
-        for sign in dict(non_inferior=(-1,), equivalent=(-1, 1)).get(row.get("kind"), ()):
-            ax.plot(sign * 100 * row["margin"], y, marker="|", markersize=16, color=BLACK)
-        if np.isfinite(row["difference"]): _estimate(ax, y, row["difference"], row["low"], row["high"], look)
-        ax.text(1.02, y, _verdict_words(row), color=BLACK if np.isfinite(row["difference"]) else GREY, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
-    return ax
-
 # %% ../nbs/11_plots.ipynb #c831769a
 @use_style()
 def plot_rewinding(
@@ -510,7 +477,6 @@ def plot_rewinding(
 # %% ../nbs/11_plots.ipynb #06a196f4
 STD_BAND = "bands: ±1 standard deviation over seeds"
 INTERVAL = "bars: 95% bootstrap intervals over seeds"
-VERDICTS = INTERVAL + "; p adjusted by Holm; ticks: margins"
 
 
 def _networks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -522,7 +488,7 @@ def caption(
     frame: pd.DataFrame,      # rows that are drawn
     what: str,                # what the figure shows
     info: dict | None = None, # the study's information, for its scale
-    band: str = "",           # what bands or bars mean: STD_BAND, INTERVAL, VERDICTS or ''
+    band: str = "",           # what bands or bars mean: STD_BAND, INTERVAL or ''
 ) -> str:
     "What is shown, how many seeds and networks, what the band is, which study."
     if frame.empty: raise ValueError("there are no rows to describe")

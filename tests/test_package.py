@@ -122,7 +122,9 @@ def test_readme_is_short():
 
 def test_committed_results_belong_together():
     "The table, its description, the study file and the README's verdicts are of one run."
-    from lth_nb.claims import found_table
+    from lth_nb.answers import read_findings
+    from lth_nb.questions import found_in_readme
+    from lth_nb.over_targets import JUDGED, judged_tables
     from lth_nb.results import read_results, read_study_info
     from lth_nb.study import load_study, networks_of, study_info, ticket_cells, transfer_cells
     for name in ("quick", "small"):
@@ -131,14 +133,16 @@ def test_committed_results_belong_together():
         planned = sum(len(networks_of(study, c)) for c in transfer_cells(study))
         planned += sum(len(c.seeds) * (study.ticket_recipes[c.ticket_recipe].rounds + 1) for c in ticket_cells(study))
         assert info.get("runs_missing") or len(rows) == planned, f"{path.name} was not made by nbs/studies/{name}.yaml as it is now; run `lth run {name}`"
+        judged = judged_tables(rows, info)
+        for table in JUDGED:
+            text = path.with_suffix(f".{table}.csv").read_text(encoding="utf-8")
+            assert judged[table].to_csv(index=False, lineterminator="\n") == text, f"{name}.{table}.csv is not what the rows say; run `lth results publish {name}`"
         now = json.loads(json.dumps(study_info(study)))
         assert {k: info[k] for k in now} == now, f"data/results/{name}.json was not made by nbs/studies/{name}.yaml as it is now; run `lth run {name}`"
     readme = (ROOT/"README.md").read_text()
-    blocks = re.findall(r"<!-- found: ([\w ]+?) \(.*?-->\n(.*?)\n<!-- /found -->", readme, flags=re.S)
+    blocks = re.findall(r"<!-- found: ([\w]+?) \(.*?-->\n(.*?)\n<!-- /found -->", readme, flags=re.S)
     assert blocks
-    for names, text in blocks:
-        paths = [ROOT/"data"/"results"/f"{name}.csv" for name in names.split()]
-        assert found_table([(read_results(path), read_study_info(path)) for path in paths]) == text, "run `lth results publish quick`"
+    for name, text in blocks: assert found_in_readme(read_findings(name)) == text, f"run `lth results publish {name}`"
 
 
 def test_tickets_and_dense_networks_are_trained_on_the_same_images():

@@ -12,6 +12,7 @@ from scipy.stats import ttest_ind_from_stats
 
 from lth_nb.claims import CLAIMS, paper_table
 from lth_nb.core import Paths
+from lth_nb.over_targets import judge
 from lth_nb.results import read_results, read_study_info, write_results
 from lth_nb.statistics import holm
 
@@ -144,6 +145,27 @@ def test_numbers_that_claims_cite_are_the_tables():
     assert typed - set(ours) == {"S7"}  # read off a figure; no table has it
 
 
+def test_effects_of_claims_are_the_tables():
+    "The paper's differences that forest plots show, computed anew from its tables."
+    found = tables()
+    two = found["sabatelli_table2"].set_index(["target", "source"])["mean"]
+    domain = found["sabatelli_table1"].set_index("dataset").domain
+    morcos = found["morcos_reimplementation"]
+    of = morcos[morcos.experiment == "datasets"].set_index("source").accuracy
+    by = morcos[morcos.experiment == "optimizers"].set_index(["ticket_optimizer", "optimizer"]).accuracy
+    targets = two.index.unique("target")
+    mean_natural = {t: two[t][list(NATURAL)].mean() for t in targets}
+    expected = {
+        "S1": {t: two[t].drop("").mean() - two[t, ""] for t in targets},
+        "S2": {t: mean_natural[t] - two[t, t] for t in targets if domain[t] == "art"},
+        "S3": {t: two[t, t] - mean_natural[t] for t in targets if domain[t] == "pathology"},
+        "M1": {"CIFAR-10": of["CIFAR-100"] - of["CIFAR-10"]},
+        "M3": {"re-implementation": (by["Adam", "SGD"] - by["SGD", "SGD"] + by["SGD", "Adam"] - by["Adam", "Adam"]) / 2},
+    }
+    assert {id for id, claim in CLAIMS.items() if claim.effects} == set(expected)
+    for id, effects in expected.items(): assert CLAIMS[id].effects == pytest.approx(effects, abs=0.006), id
+
+
 def test_numbers_on_the_protocol_page_are_those_of_the_study_files():
     "What is typed there of a paper stands in its study file, and so under a mark."
     from lth_nb.study import load_study
@@ -232,8 +254,15 @@ def project(tmp_path, monkeypatch):
     assert os.environ["LTH_HOME"] == str(tmp_path)
 
 
+def publish(project, rows, info):
+    "Write a table and judge it, as `lth results publish` does."
+    table = project.results/f"{info['study']}.csv"
+    write_results(rows, info, table)
+    judge(table)
+
+
 def check_pages(project, rows, info, study="part"):
-    write_results(rows.assign(study=study), info | {"study": study}, project.results/f"{study}.csv")
+    publish(project, rows.assign(study=study), info | {"study": study})
     for page in PAGES:
         cells = shown(page, study)
         assert not prints_nan(cells), f"{page.name} prints nan"
@@ -265,9 +294,9 @@ def test_every_page_works_on_parts_of_the_small_study(project, name):
 
 def test_a_table_with_one_seed_says_so(project):
     rows, info = committed("quick")
-    write_results(rows[rows["seed"] == 0].assign(study="part"), info | {"study": "part"}, project.results/"part.csv")
+    publish(project, rows[rows["seed"] == 0].assign(study="part"), info | {"study": "part"})
     text = json.dumps(shown(ROOT/"nbs"/"papers"/"sabatelli_fig1.ipynb", "part"))
-    assert "one seed can never decide a claim" in text and "not measured (one seed cannot be compared)" in text
+    assert "1 seed per target cannot decide a claim" in text and "every target has one seed, and a comparison needs two" in text
 
 
 def test_a_run_with_the_same_results_changes_no_file(project):
@@ -283,19 +312,19 @@ def test_a_run_with_the_same_results_changes_no_file(project):
             for p in folder.glob("part*")
         }
 
-    write_results(rows, info, table)
+    publish(project, rows, info)
     shown(page, "part")
     before = files()
     assert {p.suffix for p in before} == {".csv", ".json", ".png"}
     again = rows.assign(seconds=rows["seconds"] * 1.7 + 1, commit="0123456789ab+", torch="9.9.9", device="another")
-    write_results(again, info, table)
+    publish(project, again, info)
     shown(page, "part")
     assert files() == before
 
     better = again.assign(
         test_accuracy=again["test_accuracy"].where(again["arm"] != "reinit", again["test_accuracy"] / 2)
     )
-    write_results(better, info, table)
+    publish(project, better, info)
     shown(page, "part")
     after = files()
     assert after.keys() == before.keys() and all(after[p][0] != before[p][0] for p in before), (
