@@ -171,7 +171,8 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
 
 def _file_name(*words: str) -> str:
     "Return words joined to a name that every file system takes."
-    return re.sub(r"[^\w.-]", "_", "--".join(words))
+    short = [w[:60] if ":" in w else w for w in words]  # a reference to a network may be long; a hash follows anyway
+    return re.sub(r"[^\w.-]", "_", "--".join(short))
 
 
 @lru_cache(200_000)

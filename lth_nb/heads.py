@@ -41,7 +41,7 @@ def _why(net: nn.Module, channels: int, image_size: int, e: Exception) -> str:
     return (f"two images of {channels} x {image_size} x {image_size} do not go through ({said}). Use a larger "
         "image_size if the network halves the image too often, or give a builder with a parameter `image_size`.")
 
-# %% ../nbs/02c_heads.ipynb #f2922fd1
+# %% ../nbs/02c_heads.ipynb #f5d9497e
 def _head_of(
     net: nn.Module,
     head: str,  # name of a layer, 'none', or '' to find it
@@ -64,12 +64,12 @@ def _head_of(
     raise Unbuildable(f"its head cannot be found: it returns {got}, which no linear layer gives alone. Name the layer "
         f"that classifies with head=, such as {ends}, or head='none' if it gives features as it is.")
 
-
+# %% ../nbs/02c_heads.ipynb #6f70dcc7
 def as_backbone(
     net: nn.Module,   # a classifier, or with head='none' a backbone; changed in place
     channels: int,    # of the images
     image_size: int,  # pixels
-    head: str = "",   # name of the layer; 'none': the network gives features as it is; '': it is found
+    head: str = "",   # name of the layer; 'none': the network gives features; '': it is found
 ) -> tuple[nn.Module, int]:  # backbone and its number of features
     "Take the head off a classifier. Raises a `ValueError` if it cannot be found or the rest gives no features."
     name = _head_of(net, head, channels, image_size)
@@ -77,5 +77,5 @@ def as_backbone(
     out, _ = _trial(net, channels, image_size)
     if isinstance(out, torch.Tensor) and out.dim() == 2 and len(out) == 2: return net, out.shape[1]
     got = tuple(out.shape) if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
-    raise Unbuildable(f"without its head ({name or 'none'}) it gives {got} for two images, not one row of features per image. "
-        "Name another layer with head=, or return a backbone and its number of features from a builder.")
+    raise Unbuildable(f"without its head ({name or 'none'}) it gives {got} for two images, not one row of features per "
+        "image. Name another layer with head=, or return a backbone and its number of features from a builder.")

@@ -22,7 +22,7 @@ from .models import MODELS, Architecture, Unbuildable
 from .originals import _torchvision
 from .selection import USUAL
 
-# %% ../nbs/02d_references.ipynb #3673eeae
+# %% ../nbs/02d_references.ipynb #10252912
 @dataclass(frozen=True)
 class Reference:
     "How to build a network, as a value."
@@ -42,7 +42,7 @@ class Reference:
 _KINDS = ("timm", "torchvision", "builder", "module")
 _FORMS = "'timm:NAME', 'torchvision:NAME' or 'FILE.py:FUNCTION', with '?head=LAYER&prune=RULE' after it where needed"
 
-
+# %% ../nbs/02d_references.ipynb #8cd44ed8
 def read_reference(
     text: str,  # such as 'timm:resnet18?prune=conv'
 ) -> Reference:
@@ -56,7 +56,7 @@ def read_reference(
         raise ValueError(f"model {text!r}: write {_FORMS}, in at most 200 characters without blanks.")
     return Reference(kind, name, **pairs)
 
-# %% ../nbs/02d_references.ipynb #15600a58
+# %% ../nbs/02d_references.ipynb #dd0c9d9c
 def _library(kind: str):
     "Import timm or torchvision; an `ImportError` says what to install."
     if importlib.util.find_spec(kind) is None:
@@ -88,7 +88,7 @@ def _of_torchvision(channels: int, image_size: int, name: str, head: str) -> tup
     if layer.in_channels != channels: net.set_submodule(first, _with_channels(layer, channels))
     return as_backbone(net, channels, image_size, head or ("classifier.1" if name.startswith("squeezenet") else ""))
 
-
+# %% ../nbs/02d_references.ipynb #59dfd3d9
 def _with_channels(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
     "Return a convolution for other images."
     settings = {k: getattr(layer, k) for k in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
@@ -122,11 +122,11 @@ def _copied(channels: int, image_size: int, module: nn.Module, head: str, fresh:
     "Copy a network; `fresh`: with values drawn anew in every layer that can."
     net = deepcopy(module).cpu()
     for layer in net.modules() if fresh else ():
-        reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))  # attention has the latter
+        reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))  # attention: the latter
         if callable(reset): reset()
     return as_backbone(net, channels, image_size, head)
 
-# %% ../nbs/02d_references.ipynb #378db439
+# %% ../nbs/02d_references.ipynb #7ff3c091
 def _find_file(
     text: str,                # path of a Python file, absolute or relative
     folders: tuple[Path, ...],  # where a relative path begins, first match wins
@@ -142,6 +142,7 @@ def _find_file(
 def _run_file(file: Path):
     "Run a Python file as a module of its own; the modules beside it can be imported."
     name = f"_lth_network_{digest(str(file), 12)}"
+    if b"torchvision" in file.read_bytes() and importlib.util.find_spec("torchvision"): _torchvision()
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(file.parent))
@@ -152,7 +153,7 @@ def _run_file(file: Path):
     finally: sys.path.remove(str(file.parent))
     return module
 
-
+# %% ../nbs/02d_references.ipynb #18dfcf7d
 def _function(file: Path, name: str) -> Callable:
     "Return a builder out of a Python file."
     found = getattr(_run_file(file), name, None)
@@ -160,7 +161,7 @@ def _function(file: Path, name: str) -> Callable:
     there = [n.name for n in ast.parse(file.read_bytes()).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
     raise ValueError(f"{file}: has no function {name!r}; it has {', '.join(there) or 'none'}. Name one of them.")
 
-# %% ../nbs/02d_references.ipynb #6703af11
+# %% ../nbs/02d_references.ipynb #1743ed75
 _GIVEN = {}  # name of a row that was made here -> what it was made from
 
 
@@ -184,13 +185,14 @@ def _by_text(ref: Reference, folders: tuple[Path, ...]) -> str:
         tv = _library("torchvision")
         names = tv.models.list_models(module=tv.models)
         if ref.name not in names: raise ValueError(_unknown(ref, names))
-        return _register(ref, partial(_of_torchvision, name=ref.name, head=ref.head), f"torchvision {tv.__version__}", ref)
+        build = partial(_of_torchvision, name=ref.name, head=ref.head)
+        return _register(ref, build, f"torchvision {tv.__version__}", ref)
     if ref.is_file: return _by_file(ref, folders)
     if str(ref) in MODELS: return str(ref)
     raise ValueError(f"model {str(ref)!r}: a {ref.kind} of an earlier session, which no text can build again. Call "
-        f"resolve_model(...) with the same {ref.kind} first, or put its builder into a file and name 'FILE.py:FUNCTION'.")
+        f"resolve_model(...) with the same {ref.kind} first, or put its builder into a file: 'FILE.py:FUNCTION'.")
 
-
+# %% ../nbs/02d_references.ipynb #e711980e
 def _unknown(ref: Reference, names: list[str]) -> str:
     "Say that a library has no network of this name, and which it has."
     from difflib import get_close_matches
@@ -220,7 +222,7 @@ def _reference_of(build: Callable, head: str, prune: str) -> Reference:
         return Reference("builder", name, head, prune)
     return Reference(file.relative_to(here).as_posix(), name, head, prune)
 
-# %% ../nbs/02d_references.ipynb #2ea41dfb
+# %% ../nbs/02d_references.ipynb #1e445238
 def resolve_model(
     model,                          # a name in MODELS, a reference, a builder, or a network
     head: str = "",                 # name of its layer that is the head; '': found; 'none': the network gives features
@@ -232,23 +234,24 @@ def resolve_model(
     prune = prune if isinstance(prune, str) else "+".join(prune)
     if isinstance(model, nn.Module): return _by_module(model, head, prune, init)
     if not isinstance(model, str):
-        if not callable(model): raise TypeError(f"model is a {type(model).__name__}: give {_FORMS}, a builder or a network.")
+        if not callable(model):
+            raise TypeError(f"model is a {type(model).__name__}: give {_FORMS}, a builder or a network.")
         ref = _reference_of(model, head, prune)
         if ref.kind != "builder": return _by_text(ref, ())
         return _register(ref, partial(_built, build=model, head=head), "a builder of this session", model)
     if model in MODELS and model not in _GIVEN or ":" not in model:
         if not (head or prune): return model
-        raise ValueError(f"model {model!r}: a row of MODELS says itself what its head is and what is pruned. Leave head "
-            "and prune out, or register Architecture(builder, halvings, origin, prune=RULE).")
+        raise ValueError(f"model {model!r}: a row of MODELS says itself what its head is and what is pruned. Leave "
+            "head and prune out, or register Architecture(builder, halvings, origin, prune=RULE).")
     ref = read_reference(model)
     return _by_text(replace(ref, head=head or ref.head, prune=prune or ref.prune), tuple(folders))
 
-
+# %% ../nbs/02d_references.ipynb #c75ac713
 def _by_module(module: nn.Module, head: str, prune: str, init: str) -> str:
     "Make a row from a network: its architecture and, with init='keep', its values."
     if fresh := init != "keep":
-        warnings.warn(f"the values of this {type(module).__name__} are not used: init={init!r} draws them anew from the "
-            "seed. Set init='keep' in the recipe to start from them.")
+        warnings.warn(f"the values of this {type(module).__name__} are not used: init={init!r} draws them anew from "
+            "the seed. Set init='keep' in the recipe to start from them.")
     what = [describe_architecture(module), {} if fresh else {n: v for n, v in module.state_dict().items()}]
     ref = Reference("module", f"{type(module).__name__}-{digest(what, 8)}", head, prune)
     kept = deepcopy(module)  # what is trained later does not change it

@@ -47,17 +47,18 @@ def _chain(
     for part in name.split(".")[:-1]: found.append(getattr(found[-1], part))
     return found
 
-# %% ../nbs/02b_selection.ipynb #86018a4f
+# %% ../nbs/02b_selection.ipynb #dadba7c6
 def _words(rule: str) -> tuple[list[str], list[str]]:
     "Return what a rule takes and what it leaves out."
     words = [w.strip() for w in str(rule).split("+")]
     if not all(w.removeprefix("-") for w in words):
-        raise ValueError(f"prune = {rule!r}: there is an empty word. Write words with one + between them, such as {USUAL!r}.")
+        raise ValueError(f"prune = {rule!r}: there is an empty word. Write words with one + between them, such as "
+            f"{USUAL!r}.")
     out = [w[1:] for w in words if w.startswith("-")]
     taken = [w for w in words if not w.startswith("-")]
     return taken or USUAL.split("+"), out
 
-
+# %% ../nbs/02b_selection.ipynb #86018a4f
 def select_weights(
     model: nn.Module,    # any network; the parts of `build_model`'s networks are 'backbone' and 'head'
     rule: str = USUAL,   # words with + between them

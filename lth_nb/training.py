@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Length', 'count_steps', 'Recipe', 'settings_of', 'learning_rates', 'Batches', 'evaluate', 'Diverged', 'TrainResult',
-           'state_of', 'steps_per_epoch', 'train']
+           'state_of', 'load_state', 'steps_per_epoch', 'train']
 
 # %% ../nbs/05_training.ipynb #dc77b817
 import re, threading, time
+from collections import OrderedDict
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -231,6 +232,18 @@ def state_of(
 ) -> dict[str, Tensor]:  # parameter and buffer name -> tensor of its own, on the CPU
     "A copy of all parameters and buffers."
     return {n: v.detach().cpu().clone().contiguous() for n, v in model.state_dict().items()}
+
+
+def load_state(
+    model: nn.Module,         # changed in place
+    state: dict[str, Tensor], # from `state_of`, or a part of it
+    strict: bool = True,      # every name of the model has to be there
+) -> nn.Module:               # the same model
+    "Give `model` a state. Layers that ask for the version of their state get the model's own."
+    versioned = OrderedDict(state)
+    versioned._metadata = model.state_dict()._metadata  # a plain dict, as in a ticket file, has lost it
+    model.load_state_dict(versioned, strict=strict)
+    return model
 
 
 def steps_per_epoch(
