@@ -202,8 +202,10 @@ def _unknown(ref: Reference, names: list[str]) -> str:
 # %% ../nbs/02d_references.ipynb #c01efff2
 def _by_file(ref: Reference, folders: tuple[Path, ...]) -> str:
     "Make a row from a Python file; two files of one name are an error."
-    file, before = _find_file(ref.kind, folders), _GIVEN.get(str(ref))
-    if before and before[0] != file and before[0].is_file():
+    before = _GIVEN.get(str(ref))
+    known = before is not None and before[0].is_file()
+    file = before[0] if known and not folders else _find_file(ref.kind, folders)
+    if known and before[0] != file:
         raise ValueError(f"model {str(ref)!r}: {file} and {before[0]} have the same name in one process. Rename one.")
     made_from = file, digest(file.read_bytes())
     if before == made_from and str(ref) in MODELS: return str(ref)
