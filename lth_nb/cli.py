@@ -176,9 +176,10 @@ def _only_run(paths: Paths):
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
     "Return a sound study and its missing runs, and say how far it is; `here`: its device has to be sound too."
-    from lth_nb.study import check_data, few_seeds, load_study, status
+    from lth_nb.study import check_data, check_networks, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
+    check_networks(loaded)
     if here: device(loaded.device)
     if few := few_seeds(loaded): typer.echo(few, err=True)
     table = status(loaded, paths)

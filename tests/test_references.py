@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import TINY
+from conftest import TINY, run
 from lth_nb.core import Paths
 from lth_nb.data import load_dataset
 from lth_nb.models import MODELS, build_model, prunable
@@ -257,3 +257,12 @@ def test_a_study_names_a_reference_that_fails(home):
     (home/"my_nets.py").write_text(MY_NETS)
     (home/"tiny.yaml").write_text(STUDY.replace("my_nets.py:build,", "'my_nets.py:build?prune=conv&head=fc',"))
     with pytest.raises(ValueError, match=r"write it as my_nets.py:build\?head=fc&prune=conv"): load_study(home/"tiny.yaml", Paths(home))
+
+
+def test_lth_run_refuses_a_network_before_anything_trains(home):
+    (home/"my_nets.py").write_text(MY_NETS)
+    (home/"tiny.yaml").write_text(STUDY.replace("my_nets.py:build", "my_nets.py:rgb"))
+    done = run("lth_nb.cli", "run", "tiny.yaml", home=home, check=False)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "tiny.yaml: model 'my_nets.py:rgb': its first convolution takes 3 channels, and the images have 1" in done.stderr
+    assert not list((home/"data").rglob("*.safetensors*"))
