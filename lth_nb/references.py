@@ -139,6 +139,12 @@ def _find_file(
     raise ValueError(f"{text}: no such file. It is looked for in {looked}; put it there, or write its whole path.")
 
 
+def _shown(file: Path) -> str:
+    "Return a path as one would type it in the working folder."
+    here = Path.cwd().resolve()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+
+
 def _run_file(file: Path):
     "Run a Python file as a module of its own; the modules beside it can be imported."
     name = f"_lth_network_{digest(str(file), 12)}"
@@ -149,7 +155,7 @@ def _run_file(file: Path):
     sys.modules[name] = module  # dataclasses and the like look it up
     try: exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
     except Exception as e:
-        raise ValueError(f"{file}: fails when it is run ({type(e).__name__}: {e}). Change the file.") from e
+        raise ValueError(f"{_shown(file)}: fails when it is run ({type(e).__name__}: {e}). Change the file.") from e
     finally: sys.path.remove(str(file.parent))
     return module
 
@@ -159,7 +165,7 @@ def _function(file: Path, name: str) -> Callable:
     found = getattr(_run_file(file), name, None)
     if callable(found): return found
     there = [n.name for n in ast.parse(file.read_bytes()).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
-    raise ValueError(f"{file}: has no function {name!r}; it has {', '.join(there) or 'none'}. Name one of them.")
+    raise ValueError(f"{_shown(file)}: has no function {name!r}; it has {', '.join(there) or 'none'}. Name one of them.")
 
 # %% ../nbs/02d_references.ipynb #1743ed75
 _GIVEN = {}  # name of a row that was made here -> what it was made from
