@@ -165,12 +165,20 @@ def _changed_search(study: Study | str, ticket_recipes: list[str], changes: dict
     changed = _with_changes(study, content, paths, parameter, changes)
     return changed, [named[t] if t in study.ticket_recipes else t for t in named]
 
-# %% ../nbs/12e_run.ipynb #ea97313e
+# %% ../nbs/12e_run.ipynb #16c9a36d
+def _say_where(pairs: list[tuple], study: Study, paths: Paths) -> pd.DataFrame:
+    "Join the tables of cells; print where they were written if the working folder is outside the project's folder."
+    if not Path.cwd().resolve().is_relative_to(paths.root):
+        files = [str(cell_file(study, cell, paths).relative_to(paths.root)) for cell, _ in pairs]
+        print(f"rows: {', '.join(files)} in {paths.root}")
+    return pd.concat([table for _, table in pairs], ignore_index=True)
+
+
 def _read(**values) -> dict:
     "Return parameters in their one form, by name."
     return {name: read_parameter(name, value) for name, value in values.items()}
 
-
+# %% ../nbs/12e_run.ipynb #eb3e378f
 def run_tickets(
     study: Study | str,             # a study or its name: recipes, image size, model
     source: str,                    # data set on which tickets are found
@@ -194,9 +202,9 @@ def run_tickets(
         source_fractions=[source_fraction], ticket_recipes=[ticket_recipe],
         models=[model] if model else [], seeds=seeds)
     cell = TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds))
-    return run_search(study, cell, paths)
+    return _say_where([(cell, run_search(study, cell, paths))], study, paths)
 
-# %% ../nbs/12e_run.ipynb #b0324498
+# %% ../nbs/12e_run.ipynb #40764691
 def run_transfers(
     study: Study | str,              # a study or its name: recipes, image size, model
     source: str,                     # data set the tickets come from; 'own': the target itself; '': none
@@ -227,7 +235,7 @@ def run_transfers(
         found = given["ticket_recipes"] or ["base"]
         study, given["ticket_recipes"] = _changed_search(study, found, ticket_changes, paths)
     study = narrow_study(study, paths, {}, sources=[source] if source else [], targets=[target], **given)
-    return pd.concat([run_cell(study, cell, paths) for cell in transfer_cells(study)], ignore_index=True)
+    return _say_where([(c, run_cell(study, c, paths)) for c in transfer_cells(study)], study, paths)
 
 # %% ../nbs/12e_run.ipynb #85ec86ca
 def _hashes(study: Study, n: Planned, data: Dataset, source: Tickets | None, target: Tickets | None) -> dict:
