@@ -116,7 +116,7 @@ def status(
 def study_info(study: Study) -> dict:
     "Return what the judging notebooks need to know about a study beside its rows."
     used = dict(image_sizes=study.image_sizes, resplit=list(study.resplit), redraw=list(study.redraw),
-        left_out=study.left_out, cautions=study.cautions)
+        left_out=study.left_out, cautions=study.cautions, metrics=list(study.metrics))
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models),
         seeds=list(study.seeds), image_size=study.image_size, channels=study.channels,
         **{k: v for k, v in used.items() if v},

@@ -275,7 +275,7 @@ def _one_row(study: Study, n: Planned, data: Dataset, pair: list, done: dict, st
     if row is not None and all(row[k] == v for k, v in hashes.items()): return row
     if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # it was made from other data or tickets
     t = transfer(n.arm, data, study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze,
-                 head=n.head, may_diverge=n.recipe in study.may_diverge)
+                 head=n.head, may_diverge=n.recipe in study.may_diverge, metrics=study.metrics)
     row = {**keys, **t.values, **made_where(), **hashes}
     append_row(row, started)
     done[row_key(keys)] = row

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .core import seed_for
 from .data import Dataset
 from .masking import Mask, dead_layers, density, layer_densities, random_mask, shuffle_mask
+from .metrics import measure
 from .models import build_model, count_flops, replace_head
 from .references import resolve_model
 from .tickets import Tickets, check_fits
@@ -124,6 +125,7 @@ def transfer(
     freeze: str = "none",            # 'none', or 'backbone' to train only the head
     head: str = "linear",            # 'linear' or 'mlp'
     may_diverge: bool = False,       # measure a network whose loss is no longer finite, instead of raising `Diverged`
+    metrics: tuple[str, ...] = (),   # names in METRICS, measured on top
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
     arm = _check_transfer(arm, level, source, target, freeze)
@@ -137,7 +139,8 @@ def transfer(
         if not may_diverge: raise
         result = _diverged(net, data, recipe, e)
     size = recipe.input_size(data.image_size)
-    return Transferred(net, mask, result, _values(net, mask, size, data.channels, result))
+    values = _values(net, mask, size, data.channels, result) | measure(net, data, recipe, metrics)
+    return Transferred(net, mask, result, values)
 
 # %% ../nbs/07_transfer.ipynb #e86cc4ac
 def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, source, target, model) -> nn.Module:
