@@ -17,7 +17,7 @@ from .core import Paths
 from .data import check_files, content_hash, count_images, find_dataset, half_of, load_dataset
 from .grid import Planned, TicketCell, cell_file, cell_name, networks_in, networks_of
 from .grid import ticket_cells, ticket_file, transfer_cells
-from .results import merge_rows, read_results, read_study_info, write_results, write_rows
+from .results import OPTIONAL, merge_rows, read_results, read_study_info, write_results, write_rows
 from .spec import Block, Study
 from .tickets import ticket_header
 from .training import settings_of
@@ -198,9 +198,13 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
     cut_anew, redrawn = ({*info.get(k, [])} ^ {*now.get(k, [])} for k in ("resplit", "redraw"))  # in one of the two only
 
+    if not {*study.metrics} <= {*info.get("metrics", [])}: return []  # its rows have no such columns
+
     def drawn_otherwise(name, fraction):
         return name in cut_anew or (name in redrawn and fraction < 1)
-    return [r for r in read_results(source).to_dict("records") if r["ticket_recipe"] in same
+    table = read_results(source)
+    unasked = [c.name for c in OPTIONAL if c.name in table and c.name.partition("_")[2] not in study.metrics]
+    return [r for r in table.drop(columns=unasked).to_dict("records") if r["ticket_recipe"] in same
         and not drawn_otherwise(r["source"], r["source_fraction"]) and not drawn_otherwise(r["target"], r["fraction"])]
 
 # %% ../nbs/12g_ledger.ipynb #de745488

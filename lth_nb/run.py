@@ -15,9 +15,11 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
+from .compact import trained_network
 from .core import Paths, device, provenance
 from .data import Dataset, load_dataset
 from .grid import Planned, TicketCell, cell_file, networks_of, ticket_file, tickets_for, transfer_cells
+from .metrics import measure
 from .models import build_model, count_flops
 from .parameters import read_parameter
 from .results import append_row, read_results, row_key, write_rows
@@ -59,7 +61,17 @@ def made_where(made: dict | None = None) -> dict:
     made = made or provenance()
     return {k: made[k] for k in ("device", "torch", "commit")}
 
-# %% ../nbs/12e_run.ipynb #bf1dde7c
+# %% ../nbs/12e_run.ipynb #c512f3f0
+def _with_metrics(
+    study: Study, cell: TicketCell, seed: int, tickets: Tickets, rows: list[dict], paths: Paths,
+) -> list[dict]:
+    "Return the rows of a search with the study's metrics; they stay empty where the trained weights were not kept."
+    data = load_images(study, cell.source, cell.source_fraction, paths, seed)
+    training, where = study.ticket_recipes[cell.ticket_recipe].training, data.train_images.device
+    return [row | (measure(trained_network(tickets, row["level"]).to(where), data, training, study.metrics)
+                   if row["level"] in tickets.final else {}) for row in rows]
+
+
 def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) -> list[dict]:
     "Return one row per network that the search trained: arm 'imp', on its own source and with its own head."
     h, recipe = tickets.header, study.ticket_recipes[cell.ticket_recipe]
@@ -78,14 +90,15 @@ def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) ->
         rows.append({**keys, **line, **hashes, **made_where(h["provenance"]), **size})
     return rows
 
-
+# %% ../nbs/12e_run.ipynb #d56e52e8
 def run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None) -> pd.DataFrame:
     "Find the missing tickets of one cell and write its table; `after` is called after every network."
     rows, levels = [], study.ticket_recipes[cell.ticket_recipe].rounds + 1
     with tqdm(total=len(cell.seeds) * levels, desc=f"tickets on {cell.source}", unit="network", mininterval=1) as bar:
         for done, seed in enumerate(cell.seeds, 1):
             tickets = get_tickets(study, cell, seed, paths, lambda line: (bar.update(), after()))
-            rows += _search_rows(study, cell, seed, tickets)
+            found = _search_rows(study, cell, seed, tickets)
+            rows += _with_metrics(study, cell, seed, tickets, found, paths) if study.metrics else found
             bar.update(done * levels - bar.n)
     return write_rows(rows, cell_file(study, cell, paths))
 
