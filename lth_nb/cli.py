@@ -188,6 +188,22 @@ def _look(study: str, paths: Paths, here: bool):
     typer.echo(f"{loaded.study}: {len(table) - len(todo)} of {len(table)} runs are done, {lacking} networks to train")
     return loaded, todo
 
+# %% ../nbs/13_cli.ipynb #cefd73b9
+def _show_missing(todo, table_there: bool) -> None:
+    "Say what a run would do."
+    if len(todo): _show(todo, False)
+    if len(todo) or not table_there: typer.echo("then: the results table, the papers, the site")
+
+
+def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
+    "Say what a user should know before anything trains: what looks odd about the images, and what comes after."
+    if not len(todo): return
+    from lth_nb.study import data_notes
+    for note in data_notes(study, paths): typer.echo(f"note: {note}", err=True)
+    if to_the_end:
+        typer.echo("after that the results table, the papers and the site, which take some minutes: "
+            "`--until results` leaves papers and site out")
+
 # %% ../nbs/13_cli.ipynb #c814ba21
 @app.command()
 def run(
@@ -206,11 +222,9 @@ def run(
         loaded, todo = _look(study, paths := Paths(), here=not profile)
         table_there = (paths.results/f"{loaded.study}.csv").is_file() and (paths.results/f"{loaded.study}.json").is_file()
         if dry_run:
-            if len(todo): _show(todo, False)
-            if len(todo) or not table_there: typer.echo("then: the results table, the papers, the site")
-            return
+            return _show_missing(todo, table_there)
         if profile and (gpus or per_gpu): raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does, as the profile asks for")
-        if until == "site" and not first and len(todo): typer.echo("after that the results table, the papers and the site, which take some minutes: `--until results` leaves papers and site out")
+        _tell_before(loaded, paths, todo, until == "site" and not first)
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         where = [*(["--jobs", str(jobs)] if jobs else []), *(_profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))]
         only = _first(loaded, paths, first) if first else ["--until", "pair" if (until, loaded.job) == ("transfer", "pair") else until] if until != "site" else []
@@ -544,12 +558,13 @@ def results_restore(study: StudyName):
 @results_app.command("merge")
 def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to join")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the joined table")]):
-    "Join tables of pieces of a study; rows that contradict each other are an error. The first description beside a table (STUDY.json) goes with them."
-    from lth_nb.results import merge_rows, read_study_info, write_results, write_rows
+    "Join tables of pieces of a study, and their descriptions; rows that contradict each other are an error."
+    from lth_nb.results import merge_rows, write_results, write_rows
+    from lth_nb.study import merged_info
     with _plain_errors():
-        rows, described = merge_rows(tables), [t for t in tables if t.with_suffix(".json").is_file()]
-        info = {k: v for k, v in read_study_info(described[0]).items() if k not in ("provenance", "table_sha256", "runs_missing")} if described else None
-        typer.echo(f"wrote {len(write_results(rows, info, out) if info else write_rows(rows, out))} rows to {out}")
+        rows, info = merge_rows(tables), merged_info(tables)
+        written = write_results(rows, info, out) if info else write_rows(rows, out)
+        typer.echo(f"wrote {len(written)} rows to {out}")
 
 
 if __name__ == "__main__" and "__file__" in globals(): app()

@@ -125,39 +125,37 @@ def gains_by_length(
     wide = rows.pivot_table(index="target", columns="contrast", values="difference").reindex(columns=list(LONGER.values()))
     return wide.dropna().set_axis(list(LONGER), axis=1)
 
-# %% ../nbs/11a_forest.ipynb #156d5bfc
-def _apart(heights: pd.Series, gap: float) -> list[tuple[str, float, float]]:
-    "Return name, height and height of the label, so that labels are a gap apart."
-    placed, at = [], None
-    for name, height in heights.sort_values().items():
-        at = height if at is None else max(height, at + gap)
-        placed.append((name, height, at))
-    return placed
+# %% ../nbs/11a_forest.ipynb #ca24506f
+_LENGTHS = {"as long": ("o", BLUE), "twice as long": ("|", BLACK), "five times as long": ("D", ORANGE)}  # marker and color
 
-# %% ../nbs/11a_forest.ipynb #d4065d7c
+
+def _budget_title(wide: pd.DataFrame) -> str:
+    "Return what the figure shows, from the targets that count."
+    caught_up = (wide["five times as long"] <= 0).sum()
+    return f"A dense network trained five times as long\nmatches the ticket on {caught_up} of {len(wide)} targets"
+
+# %% ../nbs/11a_forest.ipynb #28e86b87
 @use_style()
 def plot_budget(
     found: Findings,
 ):                    # matplotlib Figure; `None` if no target has all three lengths
-    "Draw the gain of own tickets over ever longer dense training."
-    wide = gains_by_length(found)
+    "Draw the gain of own tickets over ever longer dense training, one row per target that counts."
+    wide, rows = gains_by_length(found), found.rows("targets", "S1")
+    left_out = set(rows.loc[rows["left_out"] != "", "target"])
+    wide = wide.drop(index=[t for t in wide.index if t in left_out]).sort_values("as long")
     if wide.empty:
         return None
-    rows = found.rows("targets", "S1")
-    left_out, places = set(rows.loc[rows["left_out"] != "", "target"]), range(len(LONGER))
-    figure, axes = plt.subplots(figsize=(6.4, 3.2 + 0.12 * len(wide)), layout="constrained")
-    for target, gains in wide.iterrows():
-        color, line = (GREY, "--") if target in left_out else (BLUE, "-")
-        axes.plot(places, gains, color=color, linestyle=line, marker="o", markersize=4)
-    spread = wide.to_numpy().max() - wide.to_numpy().min()
-    for target, _, at in _apart(wide.iloc[:, -1], 0.055 * spread):
-        axes.annotate(written(target), (2.06, at), va="center", fontsize=10)
-    axes.axhline(0, color=BLACK, linewidth=0.8)
-    axes.set_xticks(places, [*LONGER])
-    axes.set(xlabel="dense network trained …", ylabel="gain of the ticket (points)", xlim=(-0.15, 3.0))
-    counted = wide.drop(index=list(left_out & set(wide.index)))
-    caught_up = (counted.iloc[:, -1] <= 0).mean() > 0.5
-    axes.set_title("Longer dense training catches up with a ticket" if caught_up else "Tickets stay ahead of longer dense training", loc="left")
+    figure, axes = plt.subplots(figsize=(6.4, 1.9 + 0.32 * len(wide)), layout="constrained")
+    places = range(len(wide))
+    axes.hlines(places, wide.min(axis=1), wide.max(axis=1), color=GREY, linewidth=1.2)
+    for length, (marker, color) in _LENGTHS.items():
+        axes.plot(wide[length], places, marker, color=color, markersize=8, markeredgewidth=2 if marker == "|" else 0, label=length)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    axes.set_yticks(places, [written(target) for target in wide.index])
+    axes.set(xlabel="gain of the ticket (points)")
+    axes.grid(axis="y", visible=False)
+    figure.suptitle(_budget_title(wide), x=0.01, ha="left", fontsize=13)
+    figure.legend(loc="outside lower center", ncols=3, title="over a dense network trained …", fontsize=10, title_fontsize=10)
     return figure
 
 # %% ../nbs/11a_forest.ipynb #ff31ba9c

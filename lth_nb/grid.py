@@ -164,6 +164,7 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
     settings = [settings_of(study.recipes[r]) for r in recipes], [settings_of(study.ticket_recipes[t]) for t in found]
     special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets},
                    resplit=[n for n in study.resplit if n in sets],
+                   grouped=[n for n in study.grouped if n in sets],
                    redraw=[n for n in study.redraw if n in _taken_in_part(cell)])
     return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=models,
                 **{k: v for k, v in special.items() if v})

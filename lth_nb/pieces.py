@@ -13,7 +13,7 @@ import pandas as pd
 
 from .core import Paths, write_atomically
 from .grid import cell_file, networks_of, ticket_cells, tickets_of, transfer_cells
-from .ledger import restore, study_info
+from .ledger import data_notes, restore, study_info
 from .plan import images_in
 from .results import merge_rows, write_results
 from .run import run_cell, run_search
@@ -73,6 +73,7 @@ def run_piece(
     study = study if isinstance(study, Study) else load_study(study, paths)
     published = paths.results/f"{study.study}.csv"
     if published.is_file() and (taken := restore(study, paths)): print(f"{taken:,} rows of {published} count as done")
+    for note in data_notes(study, paths): print(f"note: {note}")
     there = {*paths.tickets.rglob("*.safetensors")}
     try: _train(study, paths, minutes, began)
     except OutOfTime: pass

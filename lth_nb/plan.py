@@ -18,7 +18,7 @@ import torch
 from .core import Paths, device
 from .data import Dataset, count_images
 from .grid import TicketCell, networks_in, networks_of, ticket_cells, transfer_cells
-from .models import build_model
+from .models import MODELS, Architecture, build_model
 from .spec import Study
 from .training import count_steps, steps_per_epoch, train
 
@@ -58,7 +58,7 @@ ASSUMED_IMAGES = 10_000  # training images of a data set that is not here, for a
 
 def images_in(study: Study, name: str, fraction: float, paths: Paths) -> int:
     "Return the training images of a fraction of a data set; of one that is not here, as published or as assumed."
-    return count_images(name, fraction, paths, name in study.resplit) or ceil(ASSUMED_IMAGES * fraction)
+    return count_images(name, fraction, paths, **study.counted_as(name)) or ceil(ASSUMED_IMAGES * fraction)
 
 
 def _trainings(study: Study) -> list[tuple]:
@@ -72,9 +72,14 @@ def _trainings(study: Study) -> list[tuple]:
 
 # %% ../nbs/12h_plan.ipynb #314338dc
 @lru_cache(64)
-def _count_weights(model: str, size: int, channels: int) -> int:
-    "Return the number of weights of a network."
+def _weights_of(model: str, row: Architecture, size: int, channels: int) -> int:
+    "Return the number of weights of a network; the row counts, so that a changed builder is counted anew."
     return sum(p.numel() for p in build_model(model, 10, size, channels).parameters())
+
+
+def _count_weights(model: str, size: int, channels: int) -> int:
+    "Return the number of weights of a network, remembered until its row in MODELS changes."
+    return _weights_of(model, MODELS[model], size, channels)
 
 
 def _ticket_bytes(study: Study, cell: TicketCell) -> float:

@@ -64,6 +64,7 @@ class Study(BaseModel):
     scale: str                          # one sentence that every page shows beside the results
     image_size: Pixels                  # pixels to which every image is brought
     resplit: Names = ()                 # sets too small for their own splits: cut anew for every seed, 60 / 10 / 30
+    grouped: Names = ()                 # sets whose near-duplicate images stay together when a split or a fraction is drawn
     redraw: Names = ()                  # sets of which every seed draws its own training images, if a fraction is taken
     image_sizes: dict[str, Pixels] = {}  # sets brought to another size; a recipe's `upsample` and `crop_to` come after
     channels: Literal[1, 3]             # 1: gray, 3: color; every image is brought to it
@@ -91,6 +92,8 @@ class Study(BaseModel):
 def data_of(self: Study, name: str, seed: int, fraction: float = 1.0) -> dict:  # settings of `load_dataset` and `content_hash`
     "Return how a run with this seed reads a data set."
     settings = dict(image_size=self.size_of(name), channels=self.channels)
+    if name in self.grouped:
+        settings["groups"] = "near-duplicates"
     if name in self.resplit:
         return settings | dict(split_seed=seed, resplit=True)
     return settings | (dict(split_seed=seed) if self.by_seed(name, fraction) else {})
@@ -100,6 +103,12 @@ def data_of(self: Study, name: str, seed: int, fraction: float = 1.0) -> dict:  
 def by_seed(self: Study, name: str, fraction: float) -> bool:
     "Return whether every seed reads other images of a data set."
     return name in self.resplit or (name in self.redraw and fraction < 1)
+
+
+@patch
+def counted_as(self: Study, name: str) -> dict:  # settings of `count_images`
+    "Return what decides how many training images a data set has."
+    return dict(resplit=name in self.resplit, groups="near-duplicates" if name in self.grouped else None)
 
 
 @patch
@@ -134,7 +143,8 @@ def _is_known(name, key: str, paths: Paths) -> bool:
 
 def _unknown_sets(study: Study, paths: Paths) -> list[str]:
     "Return what is wrong with the names of data sets in a study."
-    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, redraw=study.redraw, left_out=study.left_out, cautions=study.cautions)
+    named = dict(image_sizes=study.image_sizes, resplit=study.resplit, grouped=study.grouped, redraw=study.redraw,
+        left_out=study.left_out, cautions=study.cautions)
     for role, entries in study.roles.items():
         named[f"roles.{role}"] = {n for e in entries for n in ([e] if isinstance(e, str) else e)}
     for i, b in enumerate(study.transfers):

@@ -131,7 +131,8 @@ def test_committed_results_belong_together():
         path = ROOT/"data"/"results"/f"{name}.csv"
         rows, info, study = read_results(path), read_study_info(path), load_study(name)
         planned = sum(len(networks_of(study, c)) for c in transfer_cells(study))
-        planned += sum(len(c.seeds) * (study.ticket_recipes[c.ticket_recipe].rounds + 1) for c in ticket_cells(study))
+        searches = {(c.model, c.source, c.source_fraction, c.ticket_recipe, seed) for c in ticket_cells(study) for seed in c.seeds}
+        planned += sum(study.ticket_recipes[recipe].rounds + 1 for *_, recipe, seed in searches)
         assert info.get("runs_missing") or len(rows) == planned, f"{path.name} was not made by nbs/studies/{name}.yaml as it is now; run `lth run {name}`"
         judged = judged_tables(rows, info)
         for table in JUDGED:

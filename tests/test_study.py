@@ -8,12 +8,12 @@ from lth_nb.studyfile import EXAMPLE, gathered, load_study, parse_study, read_ya
 
 # study -> number of cells, and hashes of their names, of ticket files and of jobs, as when results were made from them
 NAMES = {
-    "gpu": (768, "9fa5b9499e46", "993f0804ec1d", "d05e0ba91889"),
+    "gpu": (915, "1e61c43c9c2f", "4bbc83be11a4", "a0818398ff02"),
     "paper-mehta": (56, "a741be940eef", "201986e43161", "1419302da486"),
     "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
     "paper-sabatelli": (224, "122764aaedf0", "712a41031022", "cb44449c4b04"),
     "quick": (25, "736410dedc74", "b716609da416", "44fd63484f9f"),
-    "small": (318, "c6edc26d4405", "293c06256a05", "8a71300d6c00"),
+    "small": (405, "3331f5965410", "e088e24db67b", "41ba407ca82e"),
 }
 
 
@@ -217,3 +217,79 @@ def test_files_that_are_no_study(tmp_path):
             load_study(tmp_path / "bad.yaml")
         assert words in str(error.value) and "bad.yaml" in str(error.value), content
     with pytest.raises(FileNotFoundError, match="a folder, not a file; the studies are gpu"): load_study(tmp_path)
+
+
+# Which images a study's networks see
+
+
+def rows_of(study, project, seeds=(0,)):
+    "Rows as a run of the example would write them, with made-up accuracies."
+    from lth_nb.grid import networks_of
+    from lth_nb.results import read_results
+    template = read_results(Paths().results/"quick.csv").query("arm == 'scratch'").iloc[0].to_dict()
+    networks = [n for c in transfer_cells(study) for n in networks_of(study, c) if n.arm == "scratch"]
+    return [{**template, **vars(n), "study": study.study, "recipe_hash": study.recipes[n.recipe].hash} for n in networks]
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    "A project, and a study of one target of which a tenth is taken; further keys make it draw otherwise."
+    def make(**keys):
+        content = {**yaml.safe_load(EXAMPLE), "seeds": [0, 1], "roles": {}, **keys}
+        content["transfers"] = [dict(targets="digits", arms="scratch", fractions=[0.1])]
+        return parse_study(content, "example.yaml")
+    project = Paths(tmp_path)
+    project.results.mkdir(parents=True)
+    return project, make
+
+
+@pytest.mark.parametrize("key", ["redraw", "grouped", "resplit"])
+def test_rows_on_other_images_do_not_count_and_are_named(drawn, key):
+    "A table whose images were drawn otherwise is not taken for the study's, and the user is told."
+    from lth_nb.results import write_results
+    from lth_nb.study import restore, study_info
+    project, make = drawn
+    plain, other = make(), make(**{key: ["digits"]})
+    rows = rows_of(plain, project)
+    write_results(rows, study_info(plain), project.results/f"{plain.study}.csv")
+    with pytest.warns(UserWarning, match=rf"{len(rows)} rows do not count, because .*{key}.*digits"):
+        assert restore(other, project) == 0
+    assert restore(plain, project) == len(rows)
+
+
+@pytest.mark.parametrize("key", ["redraw", "grouped", "resplit"])
+def test_descriptions_are_joined_only_where_images_agree(drawn, key):
+    from lth_nb.results import write_results
+    from lth_nb.study import merged_info, study_info
+    project, make = drawn
+    plain, other = make(), make(**{key: ["digits"]})
+    rows = rows_of(plain, project)
+    one, two, none = (project.root/f"{name}.csv" for name in ("one", "two", "none"))
+    write_results(rows, study_info(plain), one)
+    write_results(rows, study_info(other), two)
+    write_results(rows[:0], study_info(plain), none)
+    with pytest.raises(ValueError, match=f"one.csv: its {len(rows)} rows on digits were made without `{key}: digits`"):
+        merged_info([two, one])
+    for tables in ([two, none], [none, two]): assert merged_info(tables)[key] == ["digits"]
+    assert merged_info([project.root/"nothing.csv"]) is None
+
+
+def test_notes_about_images_are_told_before_training(tmp_path):
+    "A file that cannot be read, and is lost, is named before anything trains."
+    import numpy as np
+    from PIL import Image
+
+    from lth_nb.study import data_notes
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 6)):
+        for name in ("cat", "dog"):
+            folder = tmp_path/"data"/"raw"/"pets"/split/name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(draw.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(folder/f"{i}.png")
+    content = {**yaml.safe_load(EXAMPLE), "roles": {}, "transfers": [dict(targets="pets", arms="scratch", fractions=[1.0])]}
+    project, study = Paths(tmp_path), parse_study(content, "example.yaml", Paths(tmp_path))
+    assert data_notes(study, project) == []
+    (tmp_path/"data"/"raw"/"pets"/"train"/"cat"/"30.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    notes = data_notes(study, project)
+    assert len(notes) == 1 and "pets" in notes[0] and "30.heic" in notes[0]

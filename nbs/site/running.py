@@ -44,7 +44,7 @@ def key_of(page, cells):
     "Everything that what a page shows depends on."
     code = [c["source"] for c in cells if c["cell_type"] == "code"]
     text = "\n".join(code)
-    everything = re.search(r"^\s*[!%]|subprocess|papermill", text, re.M)
+    everything = re.search(rf"^\s*[!%]|^import {package}$|subprocess|papermill", text, re.M)
     used = {p.stem for p in (root/package).glob("*.py")} if everything else set(re.findall(rf"\b{package}\.(\w+)", text))
     used = set().union(*map(imports, used))
     files = [root/package/f"{m}.py" for m in sorted(used)]
