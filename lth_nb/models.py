@@ -462,7 +462,7 @@ def _check_size(name: str, row: Architecture, image_size: int) -> None:
     raise ValueError(f"{name} halves the image {row.halvings} times and needs {2**row.halvings} pixels or more, "
         f"not {image_size}: load the data set with a larger image_size, or use one of {', '.join(fits) or 'none'}")
 
-# %% ../nbs/02_models.ipynb #f6a3ff9f
+# %% ../nbs/02_models.ipynb #c35c7165
 _PLAIN = {nn.Conv2d.forward, nn.Conv2d._conv_forward, nn.Linear.forward}
 
 
@@ -480,7 +480,7 @@ def _twin(layer: nn.Module) -> nn.Module:
     twin.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in vars(layer).items()}
     return twin
 
-
+# %% ../nbs/02_models.ipynb #f6a3ff9f
 def _inputs_seen(layer: nn.Module) -> int:
     "Keep one weight of each output of a layer, and return the most inputs that one of its outputs depends on."
     held = dict([*layer.named_parameters(), *layer.named_buffers()])
