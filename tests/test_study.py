@@ -235,6 +235,36 @@ def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path):
     with pytest.raises(ValueError, match="example.yaml: "): load_study(file)
 
 
+def test_a_large_file_is_refused_before_it_is_read(tmp_path):
+    file = tmp_path/"example.yaml"
+    file.write_text("- 1\n" * 100_000)
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="example.yaml: 400,000 bytes, and a study has at most 200,000"): load_study(file)
+    assert time.perf_counter() - began < 0.1
+    file.write_text(EXAMPLE.replace("seeds: [0, 1]", f"seeds: {'x' * 100_000}"))
+    with pytest.raises(ValueError) as error: load_study(file)
+    assert len(str(error.value)) < 1000 and "seeds[0] = 'xxx" in str(error.value)
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"\0\0\0\n", "holds zero bytes"), ("st\u00fcdy\n".encode("latin-1"), "no readable CSV .UnicodeDecodeError"),
+    (b'a,"' + b"x" * 200_000 + b'"\n', "no readable CSV .Error"),
+])
+def test_tables_that_are_no_text(tmp_path, content, words):
+    from lth_nb.results import read_results
+    (tmp_path/"rows.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"rows.csv: .*{words}"): read_results(tmp_path/"rows.csv")
+
+
+@pytest.mark.parametrize("content", [b"\0", b"[]", b"[" * 100_000, b"{", "\u00fc".encode("latin-1"), b"5"])
+def test_descriptions_that_are_no_json(tmp_path, content):
+    from lth_nb.results import read_study_info
+    (tmp_path/"rows.csv").write_text("x\n")
+    (tmp_path/"rows.json").write_bytes(content)
+    with pytest.raises(ValueError, match="rows.json: no .*JSON.*; publish the table again"):
+        read_study_info(tmp_path/"rows.csv")
+
+
 def test_single_values_and_texts_with_commas_are_lists(tmp_path):
     file = tmp_path/"example.yaml"
     file.write_text(example("seeds: [0, 1]", "seeds: 0,1").replace("arms: [finetuned]", "arms: finetuned")
