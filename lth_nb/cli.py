@@ -340,12 +340,13 @@ def claims(study: StudyName, as_json: AsJson = False):
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     typer.echo(textwrap.fill(re.sub("[*`]", "", study_banner(rows, info)), width) + "\n")
     typer.echo(claims_in_lines(found, width) + "\n")
-    typer.echo(textwrap.fill("Differences are points of test accuracy, averaged over targets, with a 95% confidence interval. "
-        "The site explains the rule under Statistics.", width))
+    typer.echo(textwrap.fill("Differences are points of test accuracy, averaged over targets, with a 95% confidence "
+        "interval. The site explains the rule under Statistics.", width))
     if words := _study_has_changed(study, info): typer.echo(words, err=True)
     if (lost := diverged(rows)).any():
         recipes = ", ".join(sorted({*rows.recipe[lost]}))
-        typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with (recipe {recipes})")
+        typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with "
+            f"(recipe {recipes})")
 
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
@@ -521,7 +522,8 @@ def _renew_readme(table: Path) -> bool:
     readme = Paths().root/"README.md"
     old = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     def renewed(mark):
-        return mark[1] + found_in_readme(read_findings(table.stem)) + "\n" + mark[4] if mark[2] == table.stem else mark[0]
+        if mark[2] != table.stem: return mark[0]
+        return f"{mark[1]}{found_in_readme(read_findings(table.stem))}\n{mark[4]}"
     new = re.sub(r"(<!-- found: ([\w.-]+) \([^>]*-->\n)(.*?)(<!-- /found -->)", renewed, old, flags=re.S)
     if new == old: return False
     with write_atomically(readme) as f: f.write(new)

@@ -9,6 +9,7 @@ __all__ = ['USED', 'DRAWN_BY', 'missing_data', 'stale_files', 'check_data', 'dat
 # %% ../nbs/12g_ledger.ipynb #ef16fd0b
 import csv, json, shlex, warnings
 from dataclasses import asdict
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -129,10 +130,13 @@ def status(
     return pd.DataFrame(lines)
 
 # %% ../nbs/12g_ledger.ipynb #d6bd82a8
+DRAWN_BY = ("resplit", "grouped", "redraw")  # keys of a study that decide which images its networks see
+
+
 def study_info(study: Study) -> dict:
     "Return what the judging notebooks need to know about a study beside its rows."
-    used = dict(image_sizes=study.image_sizes, resplit=list(study.resplit), grouped=list(study.grouped), redraw=list(study.redraw),
-        left_out=study.left_out, cautions=study.cautions)
+    drawn_by = {key: list(getattr(study, key)) for key in DRAWN_BY}
+    used = dict(image_sizes=study.image_sizes, **drawn_by, left_out=study.left_out, cautions=study.cautions)
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models),
         seeds=list(study.seeds), image_size=study.image_size, channels=study.channels,
         **{k: v for k, v in used.items() if v},
@@ -144,7 +148,8 @@ def _images_of(study: Study, rows: pd.DataFrame, before: dict, paths: Paths) -> 
     "Return target -> fraction -> its training images; of a target that is not here what was noted before, or nothing."
     found, rows = {}, rows[rows["arm"] != "imp"]
     for name, fraction in sorted({*zip(rows["target"], rows["fraction"])}):
-        images = count_images(name, fraction, paths, **study.counted_as(name)) or before.get(name, {}).get(f"{fraction:g}")
+        images = count_images(name, fraction, paths, **study.counted_as(name))
+        images = images or before.get(name, {}).get(f"{fraction:g}")
         if images: found.setdefault(name, {})[f"{fraction:g}"] = images
     return found
 
@@ -203,10 +208,7 @@ def _key_of(values) -> tuple:
     "Return values in which a missing number is None, so that equal keys are equal."
     return tuple(None if v != v else v for v in values)
 
-# %% ../nbs/12g_ledger.ipynb #7fc623dd
-DRAWN_BY = ("resplit", "grouped", "redraw")  # keys of a study that decide which images its networks see
-
-
+# %% ../nbs/12g_ledger.ipynb #5a4eee7d
 def _drawn_otherwise(info: dict, now: dict):
     "Return whether two descriptions take other images of a data set, by its name and fraction."
     differing = {k: {*info.get(k, [])} ^ {*now.get(k, [])} for k in DRAWN_BY}
@@ -214,8 +216,13 @@ def _drawn_otherwise(info: dict, now: dict):
     return lambda name, fraction: name in anew or (name in differing["redraw"] and fraction < 1)
 
 
+def _warn_of(source: Path, counts: Counter, why: str) -> None:
+    "Say how many rows do not count, and whose they are."
+    warnings.warn(f"{source}: {counts.total():,} rows do not count, because {why} ({', '.join(sorted(counts))})", stacklevel=4)
+
+# %% ../nbs/12g_ledger.ipynb #d6d34819
 def _rows_that_count(study: Study, source: Path) -> list[dict]:
-    "Return the rows of a published table whose images and tickets were made as the study would make them; warn of others."
+    "Return the rows of a published table that the study would make from the same images and tickets; warn of others."
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
     differing = [k for k in ("image_size", "image_sizes", "channels") if info.get(k, {}) != now.get(k, {})]
     if differing:
@@ -223,17 +230,16 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
                          "its rows cannot stand for this study's")
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
     otherwise, rows = _drawn_otherwise(info, now), read_results(source).to_dict("records")
-    other_images = [r for r in rows if otherwise(r["source"], r["source_fraction"]) or otherwise(r["target"], r["fraction"])]
-    other_tickets = [r for r in rows if r["ticket_recipe"] not in same]
-    if other_images:
-        sets = ", ".join(sorted({r["target"] for r in other_images if otherwise(r["target"], r["fraction"])} or {"their sources"}))
-        warnings.warn(f"{source}: {len(other_images):,} rows do not count, because {', '.join(DRAWN_BY)} of {study.file} draw "
-            f"other images ({sets})", stacklevel=3)
-    if other_tickets:
-        warnings.warn(f"{source}: {len(other_tickets):,} rows do not count, because their ticket recipe has changed "
-            f"({', '.join(sorted({r['ticket_recipe'] for r in other_tickets}))})", stacklevel=3)
-    out = {id(r) for r in (*other_images, *other_tickets)}
-    return [r for r in rows if id(r) not in out]
+    images, tickets, kept = Counter(), Counter(), []
+    for row in rows:
+        seen = (row["source"], row["source_fraction"]), (row["target"], row["fraction"])
+        others = [name for name, fraction in seen if otherwise(name, fraction)]
+        if others: images[others[0]] += 1
+        elif row["ticket_recipe"] not in same: tickets[row["ticket_recipe"]] += 1
+        else: kept.append(row)
+    if images: _warn_of(source, images, f"{', '.join(DRAWN_BY)} of {study.file} draw other images")
+    if tickets: _warn_of(source, tickets, "their ticket recipe has changed")
+    return kept
 
 # %% ../nbs/12g_ledger.ipynb #de745488
 def _by_key(study: Study, table: list[dict]) -> tuple[dict, dict]:
@@ -283,13 +289,14 @@ def merged_info(
     "Join the descriptions of tables; a `ValueError` names two that drew other images of one data set."
     infos = {t: read_study_info(t) for t in tables if t.with_suffix(".json").is_file()}
     if not infos: return None
-    merged = {k: v for k, v in next(iter(infos.values())).items() if k not in ("provenance", "table_sha256", "runs_missing")}
+    of_one_table = ("provenance", "table_sha256", "runs_missing")
+    merged = {k: v for k, v in next(iter(infos.values())).items() if k not in of_one_table}
     for key in DRAWN_BY:
         every = list(dict.fromkeys(name for info in infos.values() for name in info.get(key, [])))
         for table, info in infos.items():
             for name in {*every} - {*info.get(key, [])}:
                 if count := _rows_on(table, name, key):
-                    raise ValueError(f"{table}: its {count:,} rows on {name} were made without `{key}: {name}`, which the description of "
-                        "another table has; merge only tables that drew the same images")
+                    raise ValueError(f"{table}: its {count:,} rows on {name} were made without `{key}: {name}`, which the "
+                        "description of another table has; merge only tables that drew the same images")
         if every: merged[key] = every
     return merged

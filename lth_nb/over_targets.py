@@ -323,7 +323,9 @@ def read_judged(
     files = {name: results/f"{study}.{name}.csv" for name in JUDGED}
     if missing := [f for f in files.values() if not f.is_file()]:
         raise FileNotFoundError(f"{missing[0]}: missing. Publish the study first: `lth results publish {study}`.")
-    return {name: pd.read_csv(file, keep_default_na=False, na_values={c: [""] for c in _NUMBERS}) for name, file in files.items()}
+    empty = {column: [""] for column in _NUMBERS}
+    tables = {name: pd.read_csv(file, keep_default_na=False, na_values=empty) for name, file in files.items()}
+    return {**tables, "contrasts": tables["contrasts"].astype({"decides": bool})}
 
 # %% ../nbs/10a_over_targets.ipynb #ea9da902
 _NUMBERS = ["a", "b", "density_a", "density_b", "difference", "se", "low", "high", "new_low", "new_high", "tau", "i_squared", "p", "p_for", "p_against",

@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from .core import Paths, write_atomically
+from .names import written
 from .results import KEY, SCHEMA, seeds_in_words, table_hash
 from .statistics import paired_difference, summarise
 
@@ -48,7 +49,7 @@ class Look(NamedTuple):
     marker: str
     line: str = "-"
 
-# %% ../nbs/11_plots.ipynb #7c0c60b2
+# %% ../nbs/11_plots.ipynb #6932dfc5
 ARM_STYLE = {
     "ticket":            Look(r"ticket (mask + $\theta_k$)", BLUE, "o"),
     "original":          Look(r"original (mask + $\theta_0$)", SKY, "s"),
@@ -64,13 +65,28 @@ ARM_STYLE = {
     "dense_finetuned":   Look(r"dense, source's $\theta_i$", RED, "", (0, (3, 1.5))),
     "imp":               Look("while finding the ticket", BLUE, ".", ":"),
 }
+
+# %% ../nbs/11_plots.ipynb #e6cd028b
 SOURCE_STYLE = {  # 'own': the target itself
-    "own": Look("the target's own", BLUE, "o"), "cifar10": Look("CIFAR-10", GREEN, "s"), "cifar100": Look("CIFAR-100", ORANGE, "^"),
-    "fashion_mnist": Look("Fashion-MNIST", RED, "D"), "tiny_imagenet20": Look("Tiny ImageNet (20)", PURPLE, "v"),
-    "svhn": Look("SVHN", SKY, "P"), "mnist": Look("MNIST", GREY, "X"), "mnist_5k": Look("MNIST (5,000)", GREEN, "X", "--"),
-    "digits": Look("digits", ORANGE, "h", "--"), "kmnist": Look("KMNIST", PURPLE, "P", "--"), "blood_cells": Look("blood cells", PURPLE, "s", "--"), "cartoon_subject": Look("cartoon subject", SKY, "h", "--"),
-    "found on all": Look("found on all", BLUE, "p"), "found on 75%": Look("found on 75%", GREEN, "<"), "found on 50%": Look("found on 50%", ORANGE, ">"), "found on 25%": Look("found on 25%", RED, "*"),
+    "own": Look("the target's own", BLUE, "o"),
+    "cifar10": Look(written("cifar10"), GREEN, "s"),
+    "cifar100": Look(written("cifar100"), ORANGE, "^"),
+    "fashion_mnist": Look(written("fashion_mnist"), RED, "D"),
+    "tiny_imagenet20": Look(written("tiny_imagenet20"), PURPLE, "v"),
+    "svhn": Look(written("svhn"), SKY, "P"),
+    "mnist": Look(written("mnist"), GREY, "X"),
+    "mnist_5k": Look(written("mnist_5k"), GREEN, "X", "--"),
+    "digits": Look(written("digits"), ORANGE, "h", "--"),
+    "kmnist": Look(written("kmnist"), PURPLE, "P", "--"),
+    "blood_cells": Look(written("blood_cells"), PURPLE, "s", "--"),
+    "cartoon_subject": Look(written("cartoon_subject"), SKY, "h", "--"),
+    "found on all": Look("found on all", BLUE, "p"),
+    "found on 75%": Look("found on 75%", GREEN, "<"),
+    "found on 50%": Look("found on 50%", ORANGE, ">"),
+    "found on 25%": Look("found on 25%", RED, "*"),
 }
+
+# %% ../nbs/11_plots.ipynb #a9d5af04
 _BUDGETS = [(0, (1.2, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (1.2, 3.2)), (0, (10, 2.5))]  # of a dense network under other recipes
 _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, marker in
            ((RED, "D"), (GREEN, "s"), (PURPLE, "v"), (ORANGE, "^"), (SKY, "P"), (GREY, "X"), (BLACK, "h"))]
@@ -79,7 +95,7 @@ _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, mark
 def _words(name: str) -> str:
     "A data set's name, or a panel's title with such names in it, as it is written in a figure."
     if name in SOURCE_STYLE: return SOURCE_STYLE[name].label
-    return re.sub(r"\w+", lambda word: SOURCE_STYLE[word[0]].label if word[0] in SOURCE_STYLE and word[0] != "own" else word[0].replace("_", " "), str(name))
+    return re.sub(r"\w+", lambda word: written(word[0]), str(name))
 
 # %% ../nbs/11_plots.ipynb #542a86b9
 def looks(

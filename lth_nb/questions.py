@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Question', 'load_questions', 'ShortAnswer', 'short_answers', 'answers_in_brief', 'verdict_counts', 'found_in_readme']
 
-# %% ../nbs/10c_questions.ipynb #bc240c57
+# %% ../nbs/10c_questions.ipynb #1f44a44b
 import math
+import textwrap
 from dataclasses import dataclass
 
 import yaml
@@ -17,7 +18,7 @@ from .core import Paths
 from .over_targets import FEWEST
 from .papers import CLAIMS
 
-# %% ../nbs/10c_questions.ipynb #ac46a5bd
+# %% ../nbs/10c_questions.ipynb #4a1f1e73
 class Question(BaseModel):
     "A question that a reader asks first, and what to say for every result."
     model_config = ConfigDict(extra="forbid")
@@ -41,7 +42,7 @@ def load_questions(
     for q in found:
         for id, contrast in [*q.numbers.values(), (q.claim, q.contrast)]:
             if id not in CLAIMS:
-                raise ValueError(f"{file}: {q.question!r} names claim {id!r}, which data/papers/claims.yaml does not have")
+                raise ValueError(f"{file}: {q.question!r} names claim {id!r}; use one of {', '.join(CLAIMS)}")
             claim = CLAIMS[id]
             if contrast and contrast not in {c.name for c in (*claim.every_contrast, *claim.over_targets.derived)}:
                 raise ValueError(f"{file}: {q.question!r} names a contrast {contrast!r} that claim {id} does not have")
@@ -64,7 +65,7 @@ def _number(found: Findings, id: str, contrast: str) -> str:
         return "an unmeasured number of points"
     return f"{points(rows.iloc[0]['difference'])} points {interval(rows.iloc[0]['low'], rows.iloc[0]['high'])}"
 
-# %% ../nbs/10c_questions.ipynb #9fbb69aa
+# %% ../nbs/10c_questions.ipynb #46f31e46
 def short_answers(
     found: Findings,
     questions: list[Question] | None = None,  # `None`: those of data/papers/questions.yaml
@@ -79,10 +80,13 @@ def short_answers(
         else:
             result = "not tested" if row is None else row["verdict"]
         if result not in q.say:
-            raise ValueError(f"question {q.question!r} has no sentence for the result {result!r}; it has {', '.join(q.say)}")
-        targets = found.rows("contrasts", *next(iter(q.numbers.values())))["targets"].max() if q.numbers else 0
+            raise ValueError(f"question {q.question!r} has no sentence for the result {result!r}; "
+                f"it has {', '.join(q.say)}")
+        first = found.rows("contrasts", *next(iter(q.numbers.values())))
+        targets = int(first["targets"].iloc[0]) if len(first) else 0
         words = {word: _number(found, *of) for word, of in q.numbers.items()}
-        told.append(ShortAnswer(q.question, result, q.say[result].format(targets=0 if targets != targets else int(targets), needed=FEWEST, **words), q.page))
+        sentence = q.say[result].format(targets=targets, needed=FEWEST, **words)
+        told.append(ShortAnswer(q.question, result, sentence, q.page))
     return told
 
 # %% ../nbs/10c_questions.ipynb #26c68717
@@ -106,11 +110,15 @@ def verdict_counts(
     order = sorted(set(words), key=lambda w: (w == "not tested", w == "open", w))
     return ", ".join(f"{w}: {words.count(w)}" for w in order)
 
-# %% ../nbs/10c_questions.ipynb #d992600f
+# %% ../nbs/10c_questions.ipynb #25379e20
 def found_in_readme(
     found: Findings,
 ) -> str:             # Markdown
     "Return what the README says of a study: scale, figure, five answers."
     scale = found.info["scale"].rstrip(".")
-    return "\n".join([f"Study {found.study}, {scale}. Differences are points of test accuracy, averaged over targets, with a 95% confidence interval.", "",
-        answers_in_brief(found, "nbs/{page}.ipynb"), "", f"All claims and questions: {verdict_counts(found)} (`lth claims {found.study}`)."])
+    told = [f"Measured at {scale} (study `{found.study}`). Differences are points of test accuracy, averaged over targets, "
+        "with a 95% confidence interval.", "", *answers_in_brief(found, "nbs/{page}.ipynb").splitlines(), "",
+        f"All claims and questions: {verdict_counts(found)} (`lth claims {found.study}`)."]
+    lines = [textwrap.wrap(line, 120, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False,
+        break_long_words=False) or [""] for line in told]
+    return "\n".join(part for line in lines for part in line)

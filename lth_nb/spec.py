@@ -62,7 +62,7 @@ class Study(BaseModel):
     scale: str                          # one sentence that every page shows beside the results
     image_size: Pixels                  # pixels to which every image is brought
     resplit: Names = ()                 # sets too small for their own splits: cut anew for every seed, 60 / 10 / 30
-    grouped: Names = ()                 # sets whose near-duplicate images stay together when a split or a fraction is drawn
+    grouped: Names = ()                 # sets whose near-duplicate images stay together in whatever is drawn
     redraw: Names = ()                  # sets of which every seed draws its own training images, if a fraction is taken
     image_sizes: dict[str, Pixels] = {}  # sets brought to another size; a recipe's `upsample` and `crop_to` come after
     channels: Literal[1, 3]             # 1: gray, 3: color; every image is brought to it

@@ -125,7 +125,7 @@ def _start(model, data, recipe, seed, keep_final) -> Tickets:
         train_images=len(data.train_images), keep_final=keep_final, levels=[], provenance=provenance())
     network = blueprint(header)
     if not prunable(network, head=recipe.prune_head):
-        raise ValueError(f"model = {model!r}: it has no convolution or linear layer that can be pruned. Use another network.")
+        raise ValueError(f"model = {model!r}: it has no convolution or linear layer to prune. Use another network.")
     check_storable(kinds_of(network.state_dict()))
     return Tickets(header | dict(architecture=architecture_hash(network)), {}, {}, {})
 
