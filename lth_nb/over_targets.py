@@ -8,9 +8,8 @@ __all__ = ['APART', 'ORDER', 'COMPARED', 'TARGET_COLUMNS', 'FEWEST', 'ALPHA', 'M
            'judged_tables', 'judge', 'read_judged']
 
 # %% ../nbs/10a_over_targets.ipynb #fff80fa9
-import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 from .claims import PAIR, RowReader, pairs_of
 from .core import Paths, write_atomically
 from .effects import TargetEffect, mean_effect, ordered_effects, predict_each, target_effect
-from .papers import DENSE, CLAIMS, REGIONS, Claim, Contrast, Derived, side
+from .papers import CLAIMS, REGIONS, Claim, Contrast, Derived, side
 from .results import read_results, read_study_info
 from .statistics import holm
 

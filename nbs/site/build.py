@@ -6,7 +6,7 @@ A notebook put into a folder of nbs/ that toc.yaml names is a page. What its run
 depends on: the page's code, the modules it uses, the tables it reads; prose may change without a run. Each page runs in a process
 and a project folder of its own, so that building the site leaves tickets, runs and figures of the checkout alone.
 """
-import argparse, json, os, shutil, sys, time
+import argparse, json, shutil, sys, time
 from pathlib import Path
 
 import yaml
