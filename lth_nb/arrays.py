@@ -72,7 +72,7 @@ def _check_text(source, key: str, texts: np.ndarray) -> None:
     if codes.max() < 0x110000 and not ((codes >= 0xD800) & (codes < 0xE000)).any(): return
     raise _wrong(source, key, "holds what is no text", "save it again as an array of strings")
 
-
+# %% ../nbs/01c_arrays.ipynb #c387a69a
 def _names_of(source, learnt: str, last: int, images: int, class_names) -> tuple[str, ...]:
     "Return the class names, after checking that there are two classes or more and no more than training images."
     if class_names is None:
@@ -89,7 +89,11 @@ def _names_of(source, learnt: str, last: int, images: int, class_names) -> tuple
     if len(given) > images:
         raise _wrong(source, "class_names", f"names {len(given)} classes for {images} images",
                      "every class needs a training image: leave the others out")
-    return tuple(map(str, class_names))
+    names = tuple(map(str, given.tolist()))
+    if twice := sorted({n for n in names if names.count(n) > 1} if len(names) < 2000 else ()):
+        raise _wrong(source, "class_names", f"gives several classes the name {_some(map(repr, twice))}",
+                     "give every class a name of its own, or leave class_names out")
+    return names
 
 
 def _some(items, most: int = 5) -> str:
@@ -106,14 +110,17 @@ def _check_classes(
     "Return the classes, after checking that every one can be learnt."
     key = "all" if "all" in labels else "train"
     learnt, last = f"{key}_labels", int(labels[key].max())
+    if below := [(s, int(of.min())) for s, of in labels.items() if of.min() < 0]:
+        raise _wrong(source, f"{below[0][0]}_labels", f"goes down to {below[0][1]}",
+                     "number the classes from 0, and leave images without a class out")
     names = _names_of(source, learnt, last, len(labels[key]), class_names)
     for split, of in labels.items():
         low, high = int(of.min()), int(of.max())
-        if low >= 0 and class_names is None and high > last:
+        if class_names is None and high > last:
             raise _wrong(source, f"{split}_labels", f"has class {high}, of which {learnt} has no image",
                          "add some there, or leave the class out (without class_names the classes are those of "
                          f"{learnt}, 0 to {last})")
-        if low < 0 or high >= len(names):
+        if high >= len(names):
             more = " in class_names, or name the others there" * (class_names is not None)
             raise _wrong(source, f"{split}_labels", f"runs from {low} to {high}",
                          f"use 0 to {len(names) - 1} for the {len(names)} classes{more}")
@@ -122,7 +129,7 @@ def _check_classes(
                      "add some, or leave the class out and renumber")
     return names
 
-
+# %% ../nbs/01c_arrays.ipynb #c1fc2987
 def _missing_in_test(source, labels: dict[str, np.ndarray], names: tuple[str, ...]) -> tuple[str, ...]:
     "Return a note if the given test split has no image of a class."
     absent = [] if "test" not in labels else sorted({*range(len(names))} - {*np.unique(labels["test"]).tolist()})

@@ -123,6 +123,8 @@ DATASETS = {row[0]: DatasetEntry(*row) for row in _ROWS}
 # %% ../nbs/01f_catalog.ipynb #12e244dc
 def _check_name(name) -> None:
     "Raise ValueError unless `name` may be the name of a data set."
+    if isinstance(name, str) and len(name.encode(errors="replace")) > 200:
+        raise ValueError(f"data set name {name[:20]!r}...: it has more than 200 characters; give a shorter one")
     if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name) and not name.endswith(".npz"): return
     where = "put the file or folder into data/raw, or its parent folder into LTH_DATA, and give its name"
     if not isinstance(name, (str, Path)): raise ValueError(f"data set name {name!r}: give text, such as 'digits'")

@@ -24,11 +24,11 @@ from .catalog import DATASETS, DatasetEntry, find_dataset, half_of, is_here, kno
 from .catalog import _source_files
 from .core import Paths, _version, digest, write_atomically
 from .duplicates import count_near, count_shared, merged_groups, near_duplicate_groups
-from .fitting import _fitted, _statistics
+from .fitting import _check_fit, _fitted, _statistics
 from .folders import _files_in, _holds_classes, _read_folder, _refuse_losses
 from .images import IMAGE_SUFFIXES, count_pages
 from .originals import _from_torchvision, _read_smallnorb, _torchvision
-from .splits import SPLITS, _divided, _kept, subset
+from .splits import SPLITS, _check_draw, _divided, _kept, subset
 
 _all_ = ["SPLITS", "IMAGE_SUFFIXES", "DATASETS", "DatasetEntry", "subset", "find_dataset", "half_of", "is_here",
          "own_datasets", "known_names", "count_shared", "count_near", "near_duplicate_groups"]
@@ -65,11 +65,21 @@ class Dataset:
         if name not in SPLITS: raise ValueError(f"unknown split {name!r}: use one of {', '.join(SPLITS)}")
         return getattr(self, f"{name}_images"), getattr(self, f"{name}_labels")
 
+# %% ../nbs/01_data.ipynb #f8042b2c
+def _device(device) -> torch.device:
+    "Return a device of this machine; ValueError if it is none."
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as e:
+        raise ValueError(f"device is {device!r}: this machine has no such device; use 'cpu', or 'cuda' with a GPU") from e
+    return found
+
 # %% ../nbs/01_data.ipynb #79ba3060
 @patch
 def to(self: Dataset, device) -> Dataset:
     "Return the same data set on another device; its groups stay on the CPU."
-    if torch.device(device).type == "cuda":
+    if (device := _device(device)).type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         _check_room(self.name, sum(self.split(s)[0].nbytes for s in SPLITS), free, "on the GPU")
     names = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels")]
@@ -161,16 +171,16 @@ def load_dataset(
     groups: str | None = None,       # 'near-duplicates': find them; 'none': ignore them; `None`: as the files name them
 ) -> Dataset:
     "Load a data set by name, checked, split, fitted and on the device; what is drawn takes groups whole."
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels is {channels}: use 1 (grey), 3 (color) or None (as in the files)")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size is {image_size}: give pixels, 1 or more")
+    _check_fit(image_size, channels)
+    _check_draw(fraction, split_seed)
+    device = _device(device)
     if groups not in (None, *_GROUPINGS):
         raise ValueError(f"groups is {groups!r}: use 'near-duplicates', 'none' or None (as the files name them)")
     (whole, half), paths = half_of(name, paths), paths or Paths()
     found = _grouped(_read(whole, image_size, channels, paths, download), whole, groups, paths, download)
     for note in found.notes: warnings.warn(note, stacklevel=2)
-    splits = _drawn(found.splits, found.groups, half, fraction, split_seed, resplit)
+    try: splits = _drawn(found.splits, found.groups, half, fraction, split_seed, resplit)
+    except ValueError as e: raise ValueError(f"{find_dataset(whole, paths.raw_folders) or name}: {e}") from e
     flat = {f"{s}_{part}": t for s in SPLITS for part, t in zip(("images", "labels"), splits[s])}
     mean, std = _statistics(flat["train_images"])
     hashed, grouped = digest([flat, found.class_names]), {s: splits[s][2] for s in SPLITS} if found.groups else None

@@ -6,10 +6,20 @@
 __all__ = []
 
 # %% ../nbs/01g_fitting.ipynb #a2c1e64e
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from .arrays import _check_memory
+
+# %% ../nbs/01g_fitting.ipynb #e0961a5b
+def _check_fit(image_size, channels) -> None:
+    "Raise ValueError unless images can be brought to this size and number of channels; `None` leaves them."
+    if channels not in (None, 1, 3) or isinstance(channels, bool):
+        raise ValueError(f"channels is {channels!r}: use 1 (grey), 3 (color) or None (as in the files)")
+    whole = isinstance(image_size, (int, np.integer)) and not isinstance(image_size, bool)
+    if image_size is not None and not (whole and image_size >= 1):
+        raise ValueError(f"image_size is {image_size!r}: give pixels, a whole number from 1")
 
 # %% ../nbs/01g_fitting.ipynb #28cf998e
 _GREY = torch.tensor([19595, 38470, 7471], dtype=torch.int32)  # ITU-R 601 weights of red, green and blue, times 2**16

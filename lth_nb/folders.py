@@ -6,7 +6,7 @@
 __all__ = ['MAX_LOST', 'Listing']
 
 # %% ../nbs/01d_folders.ipynb #f8c5770d
-import csv, os
+import csv, os, unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .arrays import Contents, _check_memory, _checked, _some
-from .images import IMAGE_SUFFIXES, UnreadableImage, _wrong, count_pages, is_image, read_image
+from .images import IMAGE_SUFFIXES, UnreadableImage, _printable, _wrong, count_pages, is_image, read_image
 from .splits import SPLITS
 
 # %% ../nbs/01d_folders.ipynb #0fb21681
@@ -89,7 +89,29 @@ class Listing:
 
     def tell(self, count: int, what: str, which) -> None:
         "Note what is not read."
-        if count: self.notes.append(f"{self.root}: {count:,} {what}: {_some(which, 3)}")
+        if count: self.notes.append(_printable(f"{self.root}: {count:,} {what}: {_some(which, 3)}"))
+
+# %% ../nbs/01d_folders.ipynb #8bb03888
+def _refuse_dead_links(folder: Path) -> None:
+    "Raise ValueError if a link that may stand for a split or a class leads to nothing."
+    for path in _listed(folder):
+        if path.exists() or path.suffix.lower() in (*IMAGE_SUFFIXES, *_SIDE_FILES): continue
+        raise _wrong(path, "the link", "leads to nothing", "bring back what it led to, or remove the link")
+
+
+def _composed(name: str) -> str:
+    "Return a name with each letter and its accents as one character: systems differ in how they write these."
+    return unicodedata.normalize("NFC", name)
+
+
+def _check_class_names(folder: Path, names: list[str]) -> None:
+    "Raise ValueError if the name of a class's folder is no text, or looks like another one."
+    for name in names:
+        try: name.encode()
+        except UnicodeEncodeError as e:
+            raise _wrong(folder, f"the folder {name!r}", "has a name that is not UTF-8", "rename it") from e
+    if twice := [n for n in names if [*map(_composed, names)].count(_composed(n)) > 1]:
+        raise _wrong(folder, "folders", f"have names that look the same: {_some(twice)}", "join or rename them")
 
 # %% ../nbs/01d_folders.ipynb #05ebf80b
 def _files_in(path: Path) -> Listing:
@@ -99,8 +121,9 @@ def _files_in(path: Path) -> Listing:
         cure = "lay images out as train/CLASS/IMAGE and test/CLASS/IMAGE, or as CLASS/IMAGE alone"
         raise _wrong(path, "train/ or test/", "is missing", cure)
     learnt = splits.get("train", path)
-    found = Listing(path, [d.name for d in _listed(learnt) if d.is_dir()])
-    nested = {}
+    for folder in {path, *splits.values()}: _refuse_dead_links(folder)
+    found, nested = Listing(path, [d.name for d in _listed(learnt) if d.is_dir()]), {}
+    _check_class_names(learnt, found.names)
     for split, root in splits.items(): nested[split] = _list_split(found, split, root)
     for label, name in enumerate(found.names):
         if label in found.labels.get("train", found.labels.get("all")): continue
@@ -126,13 +149,14 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
         for p in (p for p in _walk(entry) if not p.is_dir()):
             if any(part.lower() in _NOT_IMAGES for part in p.relative_to(entry).parts[:-1]): masks.append(p)
             else: (files if is_image(p) else others).append(p)
-    if extra := sorted({f.relative_to(root).parts[0] for f in files} - {*found.names}):
+    inside = [f.relative_to(root).parts for f in files]
+    numbers = {_composed(name): label for label, name in enumerate(found.names)}
+    if extra := sorted({p[0] for p in inside if _composed(p[0]) not in numbers}):
         raise _wrong(root, f"class {extra[0]}", "is not in train/", "use the same class folders")
     if not files:
         kinds = " ".join(IMAGE_SUFFIXES[:10])
         raise _wrong(root, "the folder", "holds no images", f"add CLASS/IMAGE files ({kinds} ...)")
-    inside = [f.relative_to(root).parts for f in files]
-    found.files[split], found.labels[split] = files, np.array([found.names.index(p[0]) for p in inside])
+    found.files[split], found.labels[split] = files, np.array([numbers[_composed(p[0])] for p in inside])
     beside = {f.with_suffix("") for f in files}
     side = [p for p in others if not is_image(p) and (p.suffix.lower() in _SIDE_FILES or p.with_suffix("") in beside)]
     loose = [p for p in others if p not in side]
@@ -146,7 +170,7 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
 def _groups_of(found: Listing, nested: dict[str, list[str]]) -> dict[str, list[str]] | None:
     "Return the group of each file: by groups.csv, else by the folders below the classes; `None`: there are none."
     table = found.root/"groups.csv"
-    if table.is_file(): return _read_groups(table, found.files)
+    if os.path.lexists(table): return _read_groups(table, found.files)
     folders = {(label, name) for s in nested for label, name in zip(found.labels[s].tolist(), nested[s]) if name}
     if len(folders) == len({label for label, _ in folders}): return None  # no class has two: they are no groups
     inside = [sorted({n for label, n in folders if label == own}) for own in range(len(found.names))]
@@ -158,6 +182,7 @@ def _groups_of(found: Listing, nested: dict[str, list[str]]) -> dict[str, list[s
 # %% ../nbs/01d_folders.ipynb #60251c38
 def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[str]]:
     "Return the group of each file from a table with the columns `path` and `group`."
+    if not table.is_file(): raise _wrong(table, "the file", "is a link to nothing, or no file", "replace or remove it")
     try: rows = [*csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines())]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise _wrong(table, "the file", f"is no readable CSV ({type(e).__name__})", "save it as UTF-8") from e
@@ -194,6 +219,7 @@ def _read_images(listing: Listing, split: str, image_size: int | None) -> tuple[
         try: return read_image(file, image_size)
         except UnreadableImage as e: return e
     files, pages, told = listing.files[split], [], []
+    if image_size: _check_memory(listing.root, len(files), image_size, 3)
     bar = dict(desc=f"reading {listing.root.name}/{split}", unit="image", mininterval=1, disable=len(files) < 5000)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, got in enumerate(tqdm(pool.map(read, files), total=len(files), **bar)):
@@ -226,8 +252,8 @@ def _read_folder(
     paged = [f.name for f, t in told if t.pages > 1]
     listing.tell(len(paged), "files hold several images, of which each is one of the set", paged)
     arrays = {s: (x[..., :1] if all_grey else x, listing.labels[s][of]) for s, (x, of, _) in read.items()}
-    groups = listing.groups or ({s: [str(f) for f in files] for s, files in listing.files.items()} if paged else None)
-    groups = groups and {s: np.array(groups[s])[of] for s, (_, of, _) in read.items()}
+    groups = listing.groups or ({s: [*map(str, files)] for s, files in listing.files.items()} if paged else None)
+    groups = groups and {s: np.array([*map(_printable, groups[s])])[of] for s, (_, of, _) in read.items()}
     return _checked(path, arrays, listing.names, groups, tuple(listing.notes))
 
 

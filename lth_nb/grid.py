@@ -104,9 +104,10 @@ def _refuse_twice(study: Study, cell: Block, at: int, origin: dict[Planned, list
     for n in networks_of(study, cell.model_copy(update=dict(seeds=(0,)))):
         for before, theirs in origin.setdefault(n, []):
             if not (both := seeds & theirs): continue
-            asked = replace(n, seed=min(both))
+            told = asdict(replace(n, seed=min(both))).items()
+            asked = ", ".join(f"{k} {v}" for k, v in told if v == v and v != "")
             raise ValueError(f"{study.file}: transfers[{at}] asks for a network that transfers[{before}] already has: "
-                             f"{asked}")
+                             f"{asked}; leave it out of one of them")
         origin[n].append((at, seeds))
 
 # %% ../nbs/12d_grid.ipynb #a164985a

@@ -6,7 +6,7 @@
 __all__ = ['IMAGE_SUFFIXES', 'BACKGROUND', 'MAX_PIXELS', 'is_image', 'UnreadableImage', 'ImageFile', 'read_image', 'count_pages']
 
 # %% ../nbs/01a_images.ipynb #72602984
-import threading
+import os, stat, threading
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -45,9 +45,14 @@ class UnreadableImage(ValueError):
     "One file is no readable image."
 
 
+def _printable(text: str) -> str:
+    "Return a text that can be written; bytes of a file's name that are no UTF-8 become escapes."
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _wrong(source, part: str, fault: str, cure: str, kind=ValueError) -> ValueError:
     "Return the error for data that cannot be used."
-    return kind(f"{source}: {part} {fault}; {cure}")
+    return kind(_printable(f"{source}: {part} {fault}; {cure}"))
 
 
 def _unreadable(path: Path, fault: str, cure: str = "replace or remove it") -> UnreadableImage:
@@ -117,6 +122,11 @@ def _check_size(file, path: Path) -> None:
                       "it is damaged or a decompression bomb: replace or remove it, or save it smaller")
 
 # %% ../nbs/01a_images.ipynb #18149cad
+def _check_kind(path: Path) -> None:
+    "Raise UnreadableImage if something is no file: reading a pipe would wait for ever, and a device has no end."
+    if not stat.S_ISREG(os.stat(path).st_mode): raise _unreadable(path, "is a pipe, a device or a folder, no file")
+
+
 def _read_pages(file, path: Path, image_size: int | None) -> ImageFile:
     "Read the pages of an open file."
     count = getattr(file, "n_frames", 1) if file.format in _PAGED else 1
@@ -143,6 +153,7 @@ def read_image(
 ) -> ImageFile:
     "Read all pages of a file, each cropped to its central square; UnreadableImage names the file and the fault."
     try:
+        _check_kind(path)
         with Image.open(path, formats=_formats()) as file:
             _check_size(file, path)
             if file.width * file.height < _LARGE: return _read_pages(file, path, image_size)
@@ -161,6 +172,7 @@ def count_pages(
     "Count the images of a file from its headers, without decoding them."
     if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp"): return 1
     try:
+        _check_kind(path)
         with Image.open(path, formats=_formats()) as file:
             count, first = getattr(file, "n_frames", 1) if file.format in _PAGED else 1, file.size
             if count == 1: return 1

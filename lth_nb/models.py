@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'INITIALISATIONS', 'HEADS', 'lenet', 'plain', 'Residual', '
            'replace_head', 'build_model', 'prunable', 'count_flops']
 
 # %% ../nbs/02_models.ipynb #824a48a9
-import inspect, random
+import copy, inspect, random
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -462,6 +462,52 @@ def _check_size(name: str, row: Architecture, image_size: int) -> None:
     raise ValueError(f"{name} halves the image {row.halvings} times and needs {2**row.halvings} pixels or more, "
         f"not {image_size}: load the data set with a larger image_size, or use one of {', '.join(fits) or 'none'}")
 
+# %% ../nbs/02_models.ipynb #c35c7165
+_PLAIN = {nn.Conv2d.forward, nn.Conv2d._conv_forward, nn.Linear.forward}
+
+
+def _own_forward(layer: nn.Module) -> bool:
+    "Whether a convolution or linear layer does more, or something else, than torch's own."
+    kind = type(layer)
+    ways = {kind.forward, getattr(kind, "_conv_forward", nn.Conv2d._conv_forward)}
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    return bool(ways - _PLAIN or hooks or {"forward", "_conv_forward"} & vars(layer).keys())
+
+
+def _twin(layer: nn.Module) -> nn.Module:
+    "Return a copy that shares all tensors; what it notes in its attributes stays in the copy."
+    twin = copy.copy(layer)
+    twin.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in vars(layer).items()}
+    return twin
+
+# %% ../nbs/02_models.ipynb #f6a3ff9f
+def _inputs_seen(layer: nn.Module) -> int:
+    "Keep one weight of each output of a layer, and return the most inputs that one of its outputs depends on."
+    held = dict([*layer.named_parameters(), *layer.named_buffers()])
+    held = {n: torch.ones(t.shape, dtype=t.dtype) for n, t in held.items()}
+    weight = torch.zeros(layer.weight.shape)
+    weight[(slice(None), -1, *(side // 2 for side in weight.shape[2:]))] = torch.linspace(1, 2, len(weight))
+    reach = zip(weight.shape[2:], getattr(layer, "dilation", ()), getattr(layer, "stride", ()))
+    shape = (2, weight.shape[1] * getattr(layer, "groups", 1), *((k - 1) * d + 1 + 2 * s for k, d, s in reach))
+    with _plain_torch(), _stream(0, "check"):
+        images = torch.randn(shape, requires_grad=True)
+        made = torch.func.functional_call(_twin(layer), held | dict(weight=weight), (images,))
+        places = [(0, o, *(side // 2 for side in made.shape[2:])) for o in (0, len(weight) - 1)]
+        seen = [torch.autograd.grad(made[p], images, retain_graph=True)[0] for p in places]
+    return max(int((g != 0).sum()) for g in seen)
+
+# %% ../nbs/02_models.ipynb #132df9c2
+def _check_zeros_stay(name: str, layer: nn.Module) -> None:
+    "Raise a `ValueError` unless a weight that a mask sets to zero connects nothing."
+    kind, cure = type(layer).__name__, "Use a network with plain convolutions and linear layers."
+    try: seen = _inputs_seen(layer)
+    except Exception as e:
+        raise ValueError(f"layer {name!r} ({kind}) has a forward of its own, and we cannot see whether pruned weights "
+            f"stay zero in it ({type(e).__name__}: {e}). {cure}") from e
+    if seen > 1:
+        raise ValueError(f"layer {name!r} ({kind}) uses another weight than the one it holds (weight standardization "
+            f"or the like): a pruned weight would not stay zero. {cure}")
+
 # %% ../nbs/02_models.ipynb #19b7a417
 def prunable(
     model: nn.Module,    # made by `build_model`, or any network
@@ -475,6 +521,7 @@ def prunable(
         if weight is None:
             raise ValueError(f"layer {name!r} computes its weight from other parameters (weight_norm, spectral_norm or "
                 "the like), so that no mask can keep it at zero. Prune a network without this reparametrization.")
+        if _own_forward(layer): _check_zeros_stay(name, layer)
         if not any(weight is w for w in found.values()): found[f"{name}.weight"] = weight
     return found
 

@@ -234,8 +234,12 @@ def read_results(
     "Read and check a results table; a last line that was cut off in mid-write is dropped."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such results table; run the study first")
-    text = path.read_text(encoding="utf-8-sig")
-    lines = list(csv.reader(text[:text.rfind("\n") + 1].splitlines()))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = list(csv.reader(text[:text.rfind("\n") + 1].splitlines()))
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise ValueError(f"{path}: no readable CSV ({type(e).__name__}); bring back an older copy, or run the study again") from e
+    if "\0" in text: raise ValueError(f"{path}: it holds zero bytes, as after a crash; bring back an older copy, or delete it")
     for i, line in enumerate(lines):
         if len(line) != len(lines[0]): raise ValueError(f"{path}: row {i} has {len(line)} cells, the header has {len(lines[0])}")
     frame = pd.DataFrame(lines[1:], columns=lines[0]) if lines else pd.DataFrame()
@@ -320,7 +324,11 @@ def read_study_info(
     "What was published beside a table; ValueError if the table is another one than then."
     where = _info_path(path)
     if not where.is_file(): raise FileNotFoundError(f"{where}: the study's description is missing; publish the table with write_results")
-    info = _check_info(json.loads(where.read_text(encoding="utf-8")), where)
+    try: info = json.loads(where.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{where}: no readable JSON ({type(e).__name__}); publish the table again with write_results") from e
+    if not isinstance(info, dict): raise ValueError(f"{where}: no JSON object; publish the table again with write_results")
+    _check_info(info, where)
     if info.get("table_sha256") != hashlib.sha256(Path(path).read_bytes()).hexdigest():
         raise ValueError(f"{path}: table_sha256 in {where.name} is that of another table; publish the table again with write_results")
     return info

@@ -43,6 +43,15 @@ def _tally(labels: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tens
     wide = int(classes.max()) + 1
     return (groups * wide + classes).bincount(minlength=count * wide).reshape(count, wide)
 
+# %% ../nbs/01b_splits.ipynb #c04dfc94
+def _check_draw(fraction, seed) -> None:
+    "Raise ValueError unless a share lies in (0, 1] and a seed is a whole number."
+    number = isinstance(fraction, (int, float, np.number)) and not isinstance(fraction, bool)
+    if not number or not 0 < fraction <= 1:
+        raise ValueError(f"fraction is {fraction!r}: it must lie in (0, 1]")
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
+        raise ValueError(f"split_seed is {seed!r}: give a whole number")
+
 # %% ../nbs/01b_splits.ipynb #a60adac8
 def subset(
     labels: torch.Tensor,   # int64 (N,), class of each image
@@ -51,7 +60,7 @@ def subset(
     groups: torch.Tensor | None = None,  # int64 (N,), group of each image; `None`: each image by itself
 ) -> torch.Tensor:          # int64 indices, ascending
     "Draw a stratified share with at least one image of each class; smaller fractions lie inside larger ones."
-    if not 0 < fraction <= 1: raise ValueError(f"fraction is {fraction}: it must lie in (0, 1]")
+    _check_draw(fraction, seed)
     labels = labels.cpu()
     keep = max(int(fraction * len(labels) + 0.5), len(labels.unique()))
     if groups is None: return _stratified_order(labels, seed, "subset", offset=0)[:keep].sort().values

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from .core import digest
 from .masking import Mask, density
-from .training import Length, Recipe, count_steps, settings_of, steps_per_epoch
+from .training import Count, Length, Real, Recipe, count_steps, settings_of, steps_per_epoch
 
 # %% ../nbs/05a_ticket_values.ipynb #7cb58476
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TicketRecipe:
     "How tickets are found."
     training: Recipe = Recipe()     # how each round trains
-    rounds: Annotated[int, Field(ge=1, le=254)] = 31   # prunings, so levels 1 to `rounds` (Section 3)
-    rate: Annotated[float, Field(gt=0, lt=1)] = 0.2    # fraction of the surviving weights pruned each round (Table 4)
+    rounds: Annotated[Count, Field(ge=1, le=254)] = 31   # prunings, so levels 1 to `rounds` (Section 3)
+    rate: Annotated[Real, Field(gt=0, lt=1)] = 0.2    # fraction of the surviving weights pruned each round (Table 4)
     rewind: Length = "2ep"          # when theta_k is taken, in the first round (Table 4: 2 epochs)
     scope: Literal["global", "layerwise"] = "global"   # where weights compete (not stated; global as in Morcos et al.)
     one_shot: bool = False          # prune every level from the first round's weights, not step by step (Mehta 2019)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .architecture import architecture_hash
-from .core import check_writable, digest, provenance
+from .core import check_kind, check_writable, digest, provenance, whole_seed
 from .data import Dataset
 from .masking import Mask, dead_layers, density
 from .models import MODELS, build_model, prunable
@@ -98,6 +98,7 @@ def find_tickets(
     tickets = _start(model, data, recipe, seed, keep_final)
     if save_to: check_writable(save_to)
     partial = Path(f"{save_to}.partial") if save_to else None
+    if partial: check_writable(partial)
     if partial and partial.is_file(): tickets = _resume(partial, tickets)
     for level in range(len(tickets), recipe.rounds + 1):
         trained, result = _round(tickets, level, data, recipe, seed)
@@ -119,6 +120,9 @@ def _start(model, data, recipe, seed, keep_final) -> Tickets:
         raise TypeError(f"model is a {type(model).__name__}, not a name: add a row for its builder, "
             "MODELS['mine'] = Architecture(builder, halvings, origin), and pass 'mine'.")
     if model not in MODELS: raise ValueError(f"unknown model {model!r}: use one of {', '.join(MODELS)}")
+    check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
+    check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")
+    seed = whole_seed(seed)
     header = dict(format="lth_nb tickets 1", source=data.name, data_hash=data.content_hash, model=model,
         num_classes=data.num_classes, image_size=recipe.training.input_size(data.image_size), channels=data.channels,
         init=recipe.training.init, seed=seed, recipe=settings_of(recipe), recipe_hash=recipe.hash,

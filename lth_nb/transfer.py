@@ -7,12 +7,13 @@ __all__ = ['ARMS', 'Arm', 'arm_mask', 'arm_weights', 'Transferred', 'transfer']
 
 # %% ../nbs/07_transfer.ipynb #27b7c66a
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .core import seed_for
+from .core import check_kind, seed_for
 from .data import Dataset
 from .masking import Mask, dead_layers, density, layer_densities, random_mask, shuffle_mask
 from .models import build_model, count_flops, replace_head
@@ -97,6 +98,9 @@ class Transferred:
 # %% ../nbs/07_transfer.ipynb #538bbdce
 def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     "The arm, after every check that needs no network."
+    if isinstance(level, bool) or not isinstance(level, Integral): raise ValueError(f"level is {level!r}: give a whole number")
+    for name, tickets in dict(source=source, target=target).items():
+        if tickets is not None: check_kind(name, tickets, Tickets, "load a ticket file first, load_tickets(file)")
     if arm not in ARMS: raise ValueError(f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
     arm = ARMS[arm]
     if freeze not in ("none", "backbone"): raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
@@ -126,6 +130,8 @@ def transfer(
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
     arm = _check_transfer(arm, level, source, target, freeze)
+    check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
+    check_kind("recipe", recipe, Recipe, "give Recipe(length='20ep', ...)")
     net = _start(arm, data, recipe, seed, level, source, target, model)
     replace_head(net, data.num_classes, head, seed=seed_for(seed, "new head", data.name))
     mask = arm_mask(arm, level, seed, source, target)

@@ -1,6 +1,7 @@
 "What people have in their folders is read as it is, counted, or refused in one sentence that names the file."
 import io
 import os
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -337,6 +338,83 @@ def test_faults_of_classes(raw):
     refused(raw, "classes", "classes/test: class d is not in train/")
 
 
+def test_what_is_no_file_is_not_waited_for(raw):
+    "A pipe with the suffix of an image is one lost file; nobody writes into it."
+    where = folders(raw/"pipes")
+    for name in ("pipe.png", "hose.jpg", "tube"): os.mkfifo(where/"train"/"a"/name)
+    for name in ("b.png", "c"): (where/"train"/"a"/name).symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="5 of 45 files of train cannot be read"): load(raw, "pipes")
+    for name in ("hose.jpg", "tube", "b.png", "c"): (where/"train"/"a"/name).unlink()
+    data = load(raw, "pipes")
+    assert len(data.notes) == 1 and "pipe.png: the file is a pipe, a device or a folder" in data.notes[0]
+    assert count_images("pipes", paths=home(raw)) == len(data.train_labels) == 36
+    os.mkfifo(where/"groups.csv")
+    refused(raw, "pipes", "groups.csv: the file is a link to nothing, or no file")
+
+
+@pytest.mark.parametrize("dead", ["val", "train/c", "test/c", "groups.csv"])
+def test_links_to_nothing_that_stand_for_more_than_an_image(raw, dead):
+    "Whatever the link led to would be missing without a word."
+    where = folders(raw/"moved")
+    (where/dead).symlink_to(raw/"unmounted")
+    refused(raw, "moved", f"moved/{dead}: the ", "link", "to nothing", "remove")
+    with pytest.raises(ValueError, match="to nothing"): check_files("moved", home(raw))
+    (where/dead).unlink()
+    (where/"train"/"a"/"old.png").symlink_to(raw/"unmounted")
+    assert "1 of 41 files of train cannot be read" in load(raw, "moved").notes[0]
+
+
+def test_names_of_classes_as_systems_write_them(raw):
+    "macOS writes an accent as a character of its own; the class is the same."
+    one, two = (unicodedata.normalize(form, "K\u00e4se") for form in ("NFC", "NFD"))
+    where = folders(raw/"cheese")
+    (where/"train"/"a").rename(where/"train"/one)
+    (where/"test"/"a").rename(where/"test"/two)
+    data = load(raw, "cheese")
+    assert data.class_names == (one, "b")
+    assert (data.test_labels.bincount() == 8).all()
+    save(where/"train"/two/"0.png")
+    refused(raw, "cheese", "cheese/train: folders have names that look the same", "join or rename them")
+
+
+def test_a_class_whose_name_is_no_text(raw):
+    folders(raw/"bytes")
+    try: os.mkdir(os.fsencode(raw/"bytes"/"train") + b"/\xff")
+    except OSError: pytest.skip("this file system takes only text")
+    refused(raw, "bytes", "bytes/train: the folder ", "is not UTF-8; rename it")
+
+
+def test_a_file_whose_name_is_no_text_is_told(raw):
+    where = folders(raw/"bytes")
+    try: file = open(os.fsencode(where/"train"/"a") + b"/\xff.png", "wb")
+    except OSError: pytest.skip("this file system takes only text")
+    with file: file.write(b"no image")
+    assert "1 of 41 files of train cannot be read" in load(raw, "bytes").notes[0]
+    done = run("lth_nb.cli", "data", "check", "bytes", home=raw.parents[1])
+    assert "1 of 41 files" in done.stderr and "Traceback" not in done.stderr
+    assert "1 of 41 files" in run("lth_nb.cli", "data", "check", "bytes", "--json", home=raw.parents[1]).stdout
+
+
+def test_arguments_are_blamed_and_not_the_files(raw):
+    folders(raw/"shapes")
+    for settings, words in (
+        (dict(image_size="8"), "image_size is '8'"), (dict(image_size=8.5), "image_size is 8.5"),
+        (dict(image_size=True), "image_size is True"), (dict(image_size=0), "image_size is 0"),
+        (dict(image_size=10**7), "the images need 24,000,000.00 GB of memory"), (dict(channels="3"), "channels is '3'"),
+        (dict(fraction="0.5"), "fraction is '0.5'"), (dict(fraction=0), "fraction is 0"),
+        (dict(fraction=float("nan")), "fraction is nan"), (dict(split_seed="a"), "split_seed is 'a'"),
+        (dict(split_seed=1.5), "split_seed is 1.5"), (dict(device="tpu9"), "device is 'tpu9': this machine has no such"),
+        (dict(device="cuda:99"), "device is 'cuda:99': this machine has no such"), (dict(groups="x"), "groups is 'x'"),
+    ): refused(raw, "shapes", words, **settings)
+    refused(raw, "x" * 300, "data set name 'xxxxxxxxxxxxxxxxxxxx'...: it has more than 200 characters")
+    refused(raw, "ü" * 150, "more than 200 characters")
+
+
+def test_too_few_images_name_the_set(raw):
+    folders(raw/"few", n=1, test=1)
+    refused(raw, "few", "raw/few: 2 images are too few to draw a validation split from")
+
+
 def test_capital_splits_and_sets_of_sets_are_no_classes(raw):
     folders(raw/"capital")
     for split in ("train", "test"): (raw/"capital"/split).rename(raw/"capital"/split.title())
@@ -457,6 +535,9 @@ def test_odd_members(raw, tmp_path):
 @pytest.mark.parametrize("changes, words", [
     (dict(train_labels=np.array([0] * 39 + [2**62])), "goes up to class 4611686018427387904 with 40 images"),
     (dict(train_labels=np.array([0] * 39 + [2**64 - 1], np.uint64)), "train_labels goes up to class"),
+    (dict(train_labels=np.arange(40) % 2 - 1), "train_labels goes down to -1; number the classes from 0"),
+    (dict(test_labels=np.arange(40) % 2 - 1), "test_labels goes down to -1"),
+    (dict(class_names=np.array(["a", "a"])), "class_names gives several classes the name 'a'"),
     (dict(class_names=np.arange(3_000_000)), "class_names names 3000000 classes for 40 images"),
     (dict(train_images=np.zeros((40, 0, 8), np.uint8)), "train_images has shape (40, 0, 8)"),
     (dict(train_labels=np.zeros((40, 3), [("a", int)])), "train_labels has shape (40, 3)"),

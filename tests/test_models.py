@@ -246,6 +246,104 @@ def test_reparametrized_layers_are_built_and_refused_by_pruning(wrap):
         with pytest.raises(ValueError, match="'backbone.2' computes its weight from other parameters"): prunable(model)
 
 
+class Centered(nn.Conv2d):
+    "The mean of each filter is taken away: weight standardization without its scale."
+    def forward(self, x): return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class CenteredInside(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight - weight.mean((1, 2, 3), keepdim=True), bias)
+
+
+class CenteredLinear(nn.Linear):
+    def forward(self, x): return nn.functional.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
+class LowRank(nn.Linear):
+    "A trained matrix of rank one is added, as adapters do."
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.down = nn.Parameter(torch.randn(1, sizes[0]))
+        self.up = nn.Parameter(torch.zeros(sizes[1], 1))
+
+    def forward(self, x): return super().forward(x) + x @ self.down.T @ self.up.T
+
+
+class Scaled(nn.Conv2d):
+    "Every filter has length one; a zero stays zero."
+    def forward(self, x):
+        return self._conv_forward(x, self.weight / self.weight.flatten(1).norm(dim=1)[:, None, None, None], self.bias)
+
+
+class SamePadding(nn.Conv2d):
+    "Notes the padding for the size that it sees first."
+    def forward(self, x):
+        self.pad = getattr(self, "pad", None) or nn.ZeroPad2d(int(x.shape[-1] % 2))
+        return super().forward(self.pad(x))
+
+
+def patched(layer):
+    layer.forward = lambda x: nn.functional.linear(x, layer.weight - layer.weight.mean(), layer.bias)
+    return layer
+
+
+def hooked(layer, wrong):
+    if wrong: layer.register_forward_hook(lambda layer, args, out: out + args[0].sum())
+    else: layer.register_forward_pre_hook(lambda layer, args: None)
+    return layer
+
+
+FILLED = {
+    "centered": lambda: Centered(3, 4, 3), "depthwise": lambda: Centered(4, 4, 3, groups=4),
+    "within": lambda: CenteredInside(3, 4, 3, stride=2, padding=1), "linear": lambda: CenteredLinear(6, 4),
+    "adapter": lambda: LowRank(6, 4), "hook": lambda: hooked(nn.Linear(6, 4), True),
+    "patched": lambda: patched(nn.Linear(6, 4)),
+}
+ZEROS_STAY = {
+    "scaled": lambda: Scaled(3, 4, 3), "padding": lambda: SamePadding(3, 4, 3), "hook": lambda: hooked(nn.Linear(6, 4), False),
+    "grouped": lambda: Scaled(4, 8, (3, 1), groups=2, dilation=2, padding_mode="reflect", padding=1),
+    "one pixel": lambda: Scaled(3, 4, 1),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("kind", FILLED)
+def test_layers_that_fill_pruned_places_are_refused(kind, device):
+    if kind == "patched" and device == "meta": pytest.skip("its function holds the layer itself")
+    with torch.device(device): net = nn.Sequential(FILLED[kind]())
+    with pytest.raises(ValueError, match=r"layer '0' \(\w+\) (uses another weight|has a forward of its own).*plain"):
+        prunable(net)
+
+
+@pytest.mark.parametrize("kind", ZEROS_STAY)
+def test_layers_in_which_zeros_stay_are_pruned_and_left_as_they_are(kind):
+    net = nn.Sequential(ZEROS_STAY[kind]())
+    before, attributes, state = digest(dict(net.state_dict())), {*vars(net[0])}, torch.get_rng_state()
+    assert list(prunable(net)) == ["0.weight"]
+    assert digest(dict(net.state_dict())) == before and {*vars(net[0])} == attributes and "pad" not in net[0]._modules
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_timm_s_standardized_layers_are_refused_and_its_padded_ones_pruned():
+    if find_spec("torchvision"): _torchvision()  # timm imports it
+    layers = pytest.importorskip("timm.layers")
+    for name in ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"):
+        with pytest.raises(ValueError, match=f"{name}. uses another weight"):
+            prunable(nn.Sequential(getattr(layers, name)(3, 4, 3)))
+    assert len(prunable(nn.Sequential(layers.Conv2dSame(3, 4, 3, 2), layers.Linear(4, 4)))) == 2
+
+
+def test_no_search_begins_on_standardized_layers(monkeypatch):
+    def build(channels, size):
+        return nn.Sequential(Centered(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4
+
+    data = load_dataset("digits", image_size=8, channels=1)
+    monkeypatch.setattr("lth_nb.tickets.train", lambda *given, **more: pytest.fail("a network was trained"))
+    with registered(build) as mine, pytest.raises(ValueError, match="layer 'backbone.0' .Centered. uses another weight"):
+        find_tickets(mine, data, TicketRecipe(Recipe(length="5it"), rounds=2, rewind="2it"))
+
+
 def test_surroundings_do_not_matter():
     expected = weights(build_model("resnet8", 10, 32))
     torch.set_default_dtype(torch.float64)
@@ -378,8 +476,9 @@ def test_loaded_weights_are_kept_when_told():
             assert built.loaded == ("backbone.1.weight",) and not built.fresh
         data, recipe = load_dataset("digits", image_size=8, channels=1), Recipe(length="2it")
         transfer("scratch", data, recipe, model=row)  # the dense network from where its builder starts
+        tickets = find_tickets(row, data, TicketRecipe(recipe, rounds=1, rewind="1it"))
         with pytest.raises(ValueError, match="arm 'reinit' needs fresh weights"):
-            transfer("reinit", data, recipe, model=row, level=1, source=object())
+            transfer("reinit", data, recipe, level=1, source=tickets)
     assert build_model("resnet8", 10, 8, init="keep").fresh
 
 

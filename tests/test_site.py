@@ -28,6 +28,25 @@ def build(*words, **environment):
     return subprocess.run([sys.executable, str(BUILD), *map(str, words)], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
+class Shown(HTMLParser):
+    "The text of a page's outputs, without scripts and styles."
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.said = [], []
+        self.feed(text)
+        self.plain = " ".join(self.said)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "div": self.open.append("cell_output" in (dict(attributes).get("class") or "").split())
+        if tag in ("script", "style"): self.open.append(None)
+
+    def handle_endtag(self, tag):
+        if tag in ("div", "script", "style"): self.open.pop()
+
+    def handle_data(self, data):
+        if any(self.open) and None not in self.open: self.said.append(data)
+
+
 class Page(HTMLParser):
     "What a page links to, what it loads, and where it can be linked."
     LOADS = dict(script="src", img="src", iframe="src", source="src", video="src", audio="src", embed="src", object="data")
@@ -88,6 +107,19 @@ def test_nothing_is_loaded_from_elsewhere(site):
 
 def test_no_page_shows_where_it_was_built(site):
     for path, page in site.items(): assert str(ROOT) not in page.text, path
+
+
+def test_no_output_shows_nan(site):
+    "A reader sees an empty cell or words; the code of an example may hold the name."
+    seen = [f"{path.relative_to(SITE)}: {found[0]}" for path, page in site.items()
+            for found in re.finditer(r".{0,40}\b(?:nan|NaT|<NA>)\b.{0,20}", Shown(page.text).plain, re.I)]
+    assert not seen
+
+
+def test_outputs_are_told_from_code_and_scripts():
+    page = Shown("""<div class="cell"><div class="cell_input">float("nan")</div><div class="cell_output docutils">
+        <script>var a = NaN;</script><style>nan {}</style><table><tr><td>NaN</td></tr></table><br></div></div><p>nan</p>""")
+    assert page.plain.split() == ["NaN"]
 
 
 def test_every_section_is_there(site):

@@ -1,4 +1,6 @@
 "Study files: what is wrong with them is said with the key; the names of cells, tickets and jobs never change."
+import time
+
 import pytest
 import yaml
 
@@ -52,6 +54,21 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     ),
     ("related: [[mnist_5k, digits]]", "related: [[mnist, digit]]", "roles.related = 'digit': unknown data set"),
     ("seeds: [0, 1]", "seeds: [0, 1, 0]", "seed 0 is there twice"),
+    ("related: [[mnist_5k, digits]]", "related: [[mnist_5k]]", "roles.related = ['mnist_5k']: give pairs [source, target]"),
+    ("related: [[mnist_5k, digits]]", "related: [mnist_5k, digits]", "roles.related = 'mnist_5k', roles.related = 'digits'"),
+    ("related: [[mnist_5k, digits]]", "related: [[[mnist_5k], digits]]", "roles.related = [['mnist_5k'], 'digits']: give"),
+    ("related: [[mnist_5k, digits]]", "natural: [[mnist_5k, digits]]", "roles.natural = ['mnist_5k', 'digits']: give sources"),
+    ("related: [[mnist_5k, digits]]", "natural: [5]", "roles.natural = 5: give sources of natural images, each a name"),
+    ("channels: 1", "channels: yes", "channels = True: give a number"),
+    ("image_size: 8", "image_size: .inf", "image_size = inf: Input should be a finite number"),
+    ("batch_size: 32}", "batch_size: 32, lr: yes}", "recipes.base.lr = True"),
+    ("batch_size: 32}", "batch_size: 32, lr: .inf}", "recipes.base.lr = inf"),
+    ("batch_size: 32}", "batch_size: yes}", "recipes.base.batch_size = True"),
+    ("rounds: 4", "rounds: true", "ticket_recipes.base.rounds = True"),
+    ("seeds: [0, 1]", "seeds: [99999999999999999999]", "seeds[0] = 99999999999999999999: Input should be less than"),
+    ("image_size: 8", "image_size: 8\ngrouped: digits.a", "grouped = 'digits.a': transfers use digits, which counts as"),
+    ("image_size: 8", "image_size: 8\nresplit: mnist_5k.b", "resplit = 'mnist_5k.b': transfers use mnist_5k, which"),
+    ("image_size: 8", "image_size: 8\nimages_per_second: {lenet_300_100: .inf}", "images_per_second.lenet_300_100 = inf"),
     (
         "batch_size: 32",
         "batch: 32",
@@ -107,6 +124,27 @@ def test_what_is_wrong_is_said_with_the_key(text, by, words):
     assert text in EXAMPLE
     with pytest.raises(ValueError) as error: parsed(text, by)
     assert words in str(error.value) and str(error.value).startswith("example.yaml: ")
+
+
+def test_halves_are_sets_of_their_own():
+    "A key on the whole set does not count for its halves; naming both is right."
+    content = yaml.safe_load(example("targets: digits, fractions: 0.1, arms: scratch", "targets: digits.a, arms: scratch"))
+    with pytest.raises(ValueError, match="grouped = 'digits': transfers use digits.a, which counts as another data set"):
+        parse_study(content | dict(grouped=["digits"]), "example.yaml")
+    assert parse_study(content | dict(grouped=["digits", "digits.a"]), "example.yaml").grouped == ("digits", "digits.a")
+
+
+def test_an_item_that_is_wrong_is_not_said_to_be_missing():
+    with pytest.raises(ValueError) as error: parsed("fractions: 0.1", "fractions: 0")
+    assert "fractions[0] = 0" in str(error.value) and "at least 1 item" not in str(error.value)
+
+
+def test_a_network_that_is_asked_for_twice_is_described_without_nan():
+    content = yaml.safe_load(EXAMPLE)
+    content["transfers"].append(content["transfers"][-1])
+    with pytest.raises(ValueError) as error: transfer_cells(parse_study(content, "example.yaml"))
+    words = "transfers[3] asks for a network that transfers[2] already has: arm scratch, target digits, fraction 0.1"
+    assert words in str(error.value) and "nan" not in str(error.value)
 
 
 def test_complaints_that_say_the_same_are_said_once():
@@ -173,8 +211,58 @@ def test_anchors_and_merge_keys_are_no_repetition(tmp_path):
 def test_many_aliases_take_no_time(tmp_path):
     "Thirty anchors, each a list of two of the one before: looked at once each, not 2^30 times."
     lines = ["a0: &a0 {x: 1}"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 30)]
+    (tmp_path/"aliases.yaml").write_text("\n".join(lines[:12]) + "\n")
+    assert len(read_yaml(tmp_path/"aliases.yaml")) == 12
     (tmp_path/"aliases.yaml").write_text("\n".join(lines) + "\n")
-    assert len(read_yaml(tmp_path/"aliases.yaml")) == 30
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="aliases.yaml: it stands for .* more than 100,000"):
+        read_yaml(tmp_path/"aliases.yaml")
+    assert time.perf_counter() - began < 1
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path):
+    "Twelve lines that stand for billions of values."
+    lines = ["a0: &a0 [lol]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+    file = tmp_path/"example.yaml"
+    file.write_text("\n".join([*lines, EXAMPLE]))
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="example.yaml: it stands for .* values with its aliases, more than 100,000"):
+        load_study(file)
+    assert time.perf_counter() - began < 1
+    file.write_text("a: &a [1, *a]\n" + EXAMPLE)
+    with pytest.raises(ValueError, match="example.yaml: line 1: this list or mapping holds itself"): load_study(file)
+    file.write_text("a: " + "[" * 5000)
+    with pytest.raises(ValueError, match="example.yaml: "): load_study(file)
+
+
+def test_a_large_file_is_refused_before_it_is_read(tmp_path):
+    file = tmp_path/"example.yaml"
+    file.write_text("- 1\n" * 100_000)
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="example.yaml: 400,000 bytes, and a study has at most 200,000"): load_study(file)
+    assert time.perf_counter() - began < 0.1
+    file.write_text(EXAMPLE.replace("seeds: [0, 1]", f"seeds: {'x' * 100_000}"))
+    with pytest.raises(ValueError) as error: load_study(file)
+    assert len(str(error.value)) < 1000 and "seeds[0] = 'xxx" in str(error.value)
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"\0\0\0\n", "holds zero bytes"), ("st\u00fcdy\n".encode("latin-1"), "no readable CSV .UnicodeDecodeError"),
+    (b'a,"' + b"x" * 200_000 + b'"\n', "no readable CSV .Error"),
+])
+def test_tables_that_are_no_text(tmp_path, content, words):
+    from lth_nb.results import read_results
+    (tmp_path/"rows.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"rows.csv: .*{words}"): read_results(tmp_path/"rows.csv")
+
+
+@pytest.mark.parametrize("content", [b"\0", b"[]", b"[" * 100_000, b"{", "\u00fc".encode("latin-1"), b"5"])
+def test_descriptions_that_are_no_json(tmp_path, content):
+    from lth_nb.results import read_study_info
+    (tmp_path/"rows.csv").write_text("x\n")
+    (tmp_path/"rows.json").write_bytes(content)
+    with pytest.raises(ValueError, match="rows.json: no .*JSON.*; publish the table again"):
+        read_study_info(tmp_path/"rows.csv")
 
 
 def test_single_values_and_texts_with_commas_are_lists(tmp_path):

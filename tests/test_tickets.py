@@ -193,6 +193,30 @@ def test_a_place_where_nothing_can_be_written(whole, digits, tmp_path, home):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_is_given_in_place_of_something_else(whole, digits, tmp_path, monkeypatch):
+    "One sentence that names the argument, before anything trains."
+    for place in ("tickets", "transfer"): monkeypatch.setattr(f"lth_nb.{place}.train", lambda *a, **k: pytest.fail("trained"))
+    recipe = TicketRecipe(Recipe(length="5it"), rounds=2, rewind="2it")
+    found = dict(model="lenet_300_100", data=digits, recipe=recipe)
+    (tmp_path/"t.safetensors.partial").mkdir()
+    for changes, words in (
+        (dict(model=torch.nn.Linear(3, 3)), "model is a Linear, not a name"), (dict(model=None), "model is a NoneType"),
+        (dict(data="digits"), "data is a str, not a Dataset: load a data set first"),
+        (dict(recipe=Recipe()), "recipe is a Recipe, not a TicketRecipe: give TicketRecipe"),
+        (dict(seed=0.5), "seed is 0.5: give a whole number"), (dict(seed="a"), "seed is 'a'"),
+        (dict(save_to=tmp_path/"t.safetensors"), "t.safetensors.partial: cannot be written"),
+    ):
+        with pytest.raises((TypeError, ValueError, OSError), match=words): find_tickets(**found | changes)
+    given = dict(arm="ticket", data=digits, recipe=Recipe(length="5it"), level=1, source=load_tickets(whole))
+    for changes, words in (
+        (dict(source=str(whole)), "source is a str, not a Tickets: load a ticket file first"),
+        (dict(data="digits"), "data is a str, not a Dataset"), (dict(recipe="base"), "recipe is a str, not a Recipe"),
+        (dict(level="1"), "level is '1': give a whole number"), (dict(level=True), "level is True"),
+        (dict(level=1.0), "level is 1.0"), (dict(seed=1.5), "seed is 1.5"), (dict(seed=None), "seed is None"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words): transfer(**given | changes)
+
+
 def test_a_disk_that_is_full(whole, tmp_path):
     "Here: no file may be longer than 10,000 bytes. What was there before stays."
     tickets, file = load_tickets(whole), tmp_path/"seed0.safetensors"
