@@ -10,7 +10,8 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
 words = lambda key: settings.get(key, "").split()
-data, run, slurm, export = (words(f"{extra}_requirements") for extra in ("data", "run", "slurm", "export"))
+EXTRAS = ("data", "run", "slurm", "networks", "export")
+extras = {extra: words(f"{extra}_requirements") for extra in EXTRAS}
 
 SHIPPED = ["nbs/Snakefile", "nbs/runs/*.ipynb", "nbs/papers/*.ipynb", "nbs/studies/*.yaml", "nbs/profiles/*/config.yaml", "data/papers/*.csv", "data/papers/*.yaml"]
 
@@ -41,7 +42,7 @@ setup(
     include_package_data=True,
     python_requires=f">={settings['min_python']}",
     install_requires=words("requirements"),
-    extras_require={"data": data, "run": run, "slurm": slurm, "export": export, "all": data + run + slurm + export},
+    extras_require=extras | {"all": [requirement for extra in EXTRAS for requirement in extras[extra]]},
     entry_points={"console_scripts": words("console_scripts"), "nbdev": ["lth_nb=lth_nb._modidx:d"]},
     zip_safe=False,
 )

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson', 'TicketFile', 'TicketPaths', 'AnyModel',
-           'hold_lock', 'run', 'plan', 'piece', 'status', 'claims', 'docs', 'bench', 'data_list', 'data_get',
-           'data_check', 'ticket_show', 'ticket_verify', 'ticket_export', 'ticket_latency', 'results_publish',
-           'results_restore', 'results_merge']
+           'hold_lock', 'run', 'plan', 'piece', 'status', 'claims', 'docs', 'doctor', 'init', 'bench', 'data_list',
+           'data_get', 'data_check', 'ticket_show', 'ticket_verify', 'ticket_export', 'ticket_latency',
+           'results_publish', 'results_restore', 'results_merge']
 
 # %% ../nbs/13_cli.ipynb #35a021a2
 import errno, json, os, re, shutil, signal, subprocess, sys, textwrap, time
@@ -176,9 +176,10 @@ def _only_run(paths: Paths):
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
     "Return a sound study and its missing runs, and say how far it is; `here`: its device has to be sound too."
-    from lth_nb.study import check_data, few_seeds, load_study, status
+    from lth_nb.study import check_data, check_networks, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
+    check_networks(loaded)
     if here: device(loaded.device)
     if few := few_seeds(loaded): typer.echo(few, err=True)
     table = status(loaded, paths)
@@ -371,6 +372,25 @@ def docs(study: Annotated[str, typer.Option(help="the study whose pages are show
         code = subprocess.run([sys.executable, str(builder), "--study", study_name(study)], cwd=paths.root).returncode
     if code: raise typer.Exit(1)
     typer.echo(f"open {paths.root/'_site'/'index.html'}")
+
+# %% ../nbs/13_cli.ipynb #b64b4603
+@app.command()
+def doctor(as_json: AsJson = False):
+    "Is this machine ready? One line per thing that a study needs; exit 1 if something is broken."
+    from dataclasses import asdict
+    from lth_nb.doctor import examine, shown
+    with _plain_errors(): found = examine()
+    typer.echo(json.dumps([asdict(f) for f in found], indent=1) if as_json else shown(found))
+    if any(f.state == "broken" for f in found): raise typer.Exit(1)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="the new folder")]):
+    "Make a study folder: the quick study, the notebooks that train, a README."
+    from lth_nb.layout import lay_out
+    with _plain_errors():
+        for file in lay_out(folder): typer.echo(f"wrote {file}")
+    typer.echo(f"next: cd {folder} && lth run quick")
 
 # %% ../nbs/13_cli.ipynb #5176813a
 @app.command()

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .masking import Mask, apply_mask
 from .models import Network, Residual, build_model
 from .tickets import Ticket, Tickets
+from .training import load_state
 
 # %% ../nbs/15_compact.ipynb #e768ea22
 @dataclass
@@ -239,8 +240,7 @@ def trained_network(
     if ticket.final is None:
         raise ValueError(f"these tickets hold no trained weights of level {level}: find them with keep_final=True")
     network = build_model(h["model"], h["num_classes"], h["image_size"], h["channels"], h["init"])
-    network.load_state_dict(ticket.final)
-    return network.eval()
+    return load_state(network, ticket.final).eval()
 
 # %% ../nbs/15_compact.ipynb #f05e149c
 def footprint(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .core import seed_for
 from .data import Dataset, subset
 from .masking import Mask, apply_mask
-from .training import Batches, Recipe, evaluate, state_of, train
+from .training import Batches, Recipe, evaluate, load_state, state_of, train
 
 # %% ../nbs/14_connectivity.ipynb #06e9a396
 def interpolate(
@@ -97,7 +97,7 @@ def error_path(
     some = _some(labels, images).to(labels.device)
     data = replace(data, **{f"{split}_images": pixels[some], f"{split}_labels": labels[some]})
     for i in range(points):
-        net.load_state_dict(interpolate(a, b, i / (points - 1)))
+        load_state(net, interpolate(a, b, i / (points - 1)))
         if batchnorm == "estimated": estimate_batchnorm(net, data, recipe)
         errors.append(1 - evaluate(net, data, split, recipe)[1])
     return ErrorPath(tuple(errors))
@@ -130,7 +130,7 @@ def trained_copies(
     found = []
     for order in range(orders):
         net = deepcopy(model)
-        net.load_state_dict(state)
+        load_state(net, state)
         if mask: apply_mask(net, mask)
         train(net, data, replace(recipe, patience=None), seed_for(seed, "copy", order), mask, between=(step, None))
         found.append(state_of(net))

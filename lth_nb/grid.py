@@ -173,7 +173,8 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
 
 def _file_name(*words: str) -> str:
     "Return words joined to a name that every file system takes."
-    return re.sub(r"[^\w.-]", "_", "--".join(words))
+    short = [w[:60] if ":" in w else w for w in words]  # a reference to a network may be long; a hash follows anyway
+    return re.sub(r"[^\w.-]", "_", "--".join(short))
 
 
 @lru_cache(200_000)
@@ -181,7 +182,8 @@ def cell_name(study: Study, cell: TicketCell | Block) -> str:
     "Return a readable name that ends in a hash of the cell."
     if isinstance(cell, TicketCell): words = cell.source, cell.ticket_recipe
     else: words = *(cell.sources or ["scratch"]), *cell.targets
-    return _file_name(*words, digest(_identity(study, cell), 10))
+    wanted = dict(metrics=study.metrics) if study.metrics else {}  # columns of the table, which tickets do not have
+    return _file_name(*words, digest(_identity(study, cell) | wanted, 10))
 
 # %% ../nbs/12d_grid.ipynb #c19d36e3
 def cell_file(

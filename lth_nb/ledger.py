@@ -19,7 +19,7 @@ from .core import Paths
 from .data import check_files, content_hash, count_images, find_dataset, half_of, load_dataset
 from .grid import Planned, TicketCell, cell_file, cell_name, networks_in, networks_of
 from .grid import ticket_cells, ticket_file, transfer_cells
-from .results import merge_rows, read_results, read_study_info, write_results, write_rows
+from .results import OPTIONAL, merge_rows, read_results, read_study_info, write_results, write_rows
 from .spec import Block, Study
 from .tickets import ticket_header
 from .training import settings_of
@@ -136,7 +136,8 @@ DRAWN_BY = ("resplit", "grouped", "redraw")  # keys of a study that decide which
 def study_info(study: Study) -> dict:
     "Return what the judging notebooks need to know about a study beside its rows."
     drawn_by = {key: list(getattr(study, key)) for key in DRAWN_BY}
-    used = dict(image_sizes=study.image_sizes, **drawn_by, left_out=study.left_out, cautions=study.cautions)
+    used = dict(image_sizes=study.image_sizes, **drawn_by, left_out=study.left_out, cautions=study.cautions,
+        metrics=list(study.metrics))
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models),
         seeds=list(study.seeds), image_size=study.image_size, channels=study.channels,
         **{k: v for k, v in used.items() if v},
@@ -208,6 +209,16 @@ def _key_of(values) -> tuple:
     "Return values in which a missing number is None, so that equal keys are equal."
     return tuple(None if v != v else v for v in values)
 
+# %% ../nbs/12g_ledger.ipynb #98ea9eaa
+def _with_metrics(study: Study, info: dict, source: Path) -> pd.DataFrame:
+    "Return a published table with just the metrics that a study asks for; empty if it lacks some."
+    table = read_results(source)
+    if lacking := [m for m in study.metrics if m not in info.get("metrics", [])]:
+        warnings.warn(f"{source}: {len(table):,} rows do not count, because they have no {', '.join(lacking)}, which "
+            f"{study.file} asks for", stacklevel=4)
+        return table.iloc[:0]
+    return table.drop(columns=[c.name for c in OPTIONAL if c.name in table and c.name.partition("_")[2] not in study.metrics])
+
 # %% ../nbs/12g_ledger.ipynb #5a4eee7d
 def _drawn_otherwise(info: dict, now: dict):
     "Return whether two descriptions take other images of a data set, by its name and fraction."
@@ -229,7 +240,7 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
         raise ValueError(f"{source}: made with another {' and '.join(differing)} than {study.file}; "
                          "its rows cannot stand for this study's")
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
-    otherwise, rows = _drawn_otherwise(info, now), read_results(source).to_dict("records")
+    otherwise, rows = _drawn_otherwise(info, now), _with_metrics(study, info, source).to_dict("records")
     images, tickets, kept = Counter(), Counter(), []
     for row in rows:
         seen = (row["source"], row["source_fraction"]), (row["target"], row["fraction"])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'INITIALISATIONS', 'HEADS', 'lenet', 'plain', 'Residual', 'residual', 'Architecture', 'Network',
-           'replace_head', 'build_model', 'prunable', 'count_flops']
+           'replace_head', 'Unbuildable', 'build_model', 'prunable', 'count_flops']
 
 # %% ../nbs/02_models.ipynb #824a48a9
 import copy, inspect, random
@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .core import generator_for, seed_for
+from .selection import select_weights
 
 # %% ../nbs/02_models.ipynb #fdd4b099
 def lenet(
@@ -124,6 +125,7 @@ class Architecture:
     halvings: int     # how often the image is halved before the global pooling: 2**halvings pixels are needed
     origin: str       # where the network is from
     init: str = ""    # 'keep': the builder's own values always stay (it loads trained weights); '': by argument
+    prune: str = ""   # rule of `select_weights`; '': weights of Conv2d and Linear layers
 
     def __post_init__(self):
         if not callable(self.build) or isinstance(self.build, nn.Module):
@@ -212,7 +214,7 @@ class Network(nn.Module):
     ):
         super().__init__()
         self.name, self.backbone, self.num_features, self.init = name, backbone, num_features, init
-        self.head, self._loaded = nn.Identity(), ()
+        self.head, self._loaded, self._prune = nn.Identity(), (), ""
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -309,6 +311,10 @@ def _overlap(module: nn.Module) -> tuple[str, str] | None:
         if stop > end: end, name, trained = stop, n, parameter
 
 # %% ../nbs/02_models.ipynb #cbd96f54
+class Unbuildable(ValueError):
+    "A builder cannot make its network, for a reason that it says in full."
+
+
 def _construct(
     name: str,          # of the model, for messages
     row: Architecture,
@@ -325,6 +331,7 @@ def _construct(
     except ValueError: pass  # a builder in C tells no signature
     with _plain_torch(), _stream(seed, stream, name):
         try: made = row(channels, image_size)
+        except Unbuildable as e: raise ValueError(f"model {name!r}: {e}") from e
         except Exception as e:
             raise ValueError(f"model {name!r}: its builder fails for {channels} channels and {image_size} pixels "
                 f"({type(e).__name__}: {e}). Change the builder, or use a size that it takes.") from e
@@ -439,7 +446,8 @@ def build_model(
     if not keep:
         with _stream(seed, "init", name): _initialize(made[0], init)
     network = Network(name, *made, init)
-    network._loaded = loaded
+    network._loaded, network._prune = loaded, row.prune
+    if row.prune: prunable(network)  # before anything trains: an error if its rule names no weight
     return replace_head(network, num_classes, head, seed)
 
 # %% ../nbs/02_models.ipynb #a7460d19
@@ -514,6 +522,7 @@ def prunable(
     head: bool = False,  # the head's weights too
 ) -> dict[str, nn.Parameter]:  # name in `model.state_dict()` -> weight; a weight under two names has the first
     "Return the weights that pruning may remove, from input to output."
+    if rule := getattr(model, "_prune", ""): return select_weights(model, rule, head)
     found = {}
     for name, layer in model.named_modules():
         if not _weighted(layer) or not head and f"{name}.".startswith("head."): continue

@@ -15,9 +15,11 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
+from .compact import trained_network
 from .core import Paths, device, provenance
 from .data import Dataset, load_dataset
 from .grid import Planned, TicketCell, cell_file, networks_of, ticket_file, tickets_for, transfer_cells
+from .metrics import measure
 from .models import build_model, count_flops
 from .parameters import read_parameter
 from .results import append_row, read_results, row_key, write_rows
@@ -59,7 +61,17 @@ def made_where(made: dict | None = None) -> dict:
     made = made or provenance()
     return {k: made[k] for k in ("device", "torch", "commit")}
 
-# %% ../nbs/12e_run.ipynb #bf1dde7c
+# %% ../nbs/12e_run.ipynb #c512f3f0
+def _with_metrics(
+    study: Study, cell: TicketCell, seed: int, tickets: Tickets, rows: list[dict], paths: Paths,
+) -> list[dict]:
+    "Return the rows of a search with the study's metrics; they stay empty where the trained weights were not kept."
+    data = load_images(study, cell.source, cell.source_fraction, paths, seed)
+    training, where = study.ticket_recipes[cell.ticket_recipe].training, data.train_images.device
+    return [row | (measure(trained_network(tickets, row["level"]).to(where), data, training, study.metrics)
+                   if row["level"] in tickets.final else {}) for row in rows]
+
+
 def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) -> list[dict]:
     "Return one row per network that the search trained: arm 'imp', on its own source and with its own head."
     h, recipe = tickets.header, study.ticket_recipes[cell.ticket_recipe]
@@ -78,14 +90,15 @@ def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) ->
         rows.append({**keys, **line, **hashes, **made_where(h["provenance"]), **size})
     return rows
 
-
+# %% ../nbs/12e_run.ipynb #d56e52e8
 def run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None) -> pd.DataFrame:
     "Find the missing tickets of one cell and write its table; `after` is called after every network."
     rows, levels = [], study.ticket_recipes[cell.ticket_recipe].rounds + 1
     with tqdm(total=len(cell.seeds) * levels, desc=f"tickets on {cell.source}", unit="network", mininterval=1) as bar:
         for done, seed in enumerate(cell.seeds, 1):
             tickets = get_tickets(study, cell, seed, paths, lambda line: (bar.update(), after()))
-            rows += _search_rows(study, cell, seed, tickets)
+            found = _search_rows(study, cell, seed, tickets)
+            rows += _with_metrics(study, cell, seed, tickets, found, paths) if study.metrics else found
             bar.update(done * levels - bar.n)
     return write_rows(rows, cell_file(study, cell, paths))
 
@@ -165,12 +178,20 @@ def _changed_search(study: Study | str, ticket_recipes: list[str], changes: dict
     changed = _with_changes(study, content, paths, parameter, changes)
     return changed, [named[t] if t in study.ticket_recipes else t for t in named]
 
-# %% ../nbs/12e_run.ipynb #ea97313e
+# %% ../nbs/12e_run.ipynb #16c9a36d
+def _say_where(pairs: list[tuple], study: Study, paths: Paths) -> pd.DataFrame:
+    "Join the tables of cells; print where they were written if the working folder is outside the project's folder."
+    if not Path.cwd().resolve().is_relative_to(paths.root):
+        files = [str(cell_file(study, cell, paths).relative_to(paths.root)) for cell, _ in pairs]
+        print(f"rows: {', '.join(files)} in {paths.root}")
+    return pd.concat([table for _, table in pairs], ignore_index=True)
+
+
 def _read(**values) -> dict:
     "Return parameters in their one form, by name."
     return {name: read_parameter(name, value) for name, value in values.items()}
 
-
+# %% ../nbs/12e_run.ipynb #eb3e378f
 def run_tickets(
     study: Study | str,             # a study or its name: recipes, image size, model
     source: str,                    # data set on which tickets are found
@@ -194,9 +215,9 @@ def run_tickets(
         source_fractions=[source_fraction], ticket_recipes=[ticket_recipe],
         models=[model] if model else [], seeds=seeds)
     cell = TicketCell(source, source_fraction, ticket_recipe, model or study.models[0], tuple(seeds or study.seeds))
-    return run_search(study, cell, paths)
+    return _say_where([(cell, run_search(study, cell, paths))], study, paths)
 
-# %% ../nbs/12e_run.ipynb #b0324498
+# %% ../nbs/12e_run.ipynb #40764691
 def run_transfers(
     study: Study | str,              # a study or its name: recipes, image size, model
     source: str,                     # data set the tickets come from; 'own': the target itself; '': none
@@ -227,7 +248,7 @@ def run_transfers(
         found = given["ticket_recipes"] or ["base"]
         study, given["ticket_recipes"] = _changed_search(study, found, ticket_changes, paths)
     study = narrow_study(study, paths, {}, sources=[source] if source else [], targets=[target], **given)
-    return pd.concat([run_cell(study, cell, paths) for cell in transfer_cells(study)], ignore_index=True)
+    return _say_where([(c, run_cell(study, c, paths)) for c in transfer_cells(study)], study, paths)
 
 # %% ../nbs/12e_run.ipynb #85ec86ca
 def _hashes(study: Study, n: Planned, data: Dataset, source: Tickets | None, target: Tickets | None) -> dict:
@@ -267,7 +288,7 @@ def _one_row(study: Study, n: Planned, data: Dataset, pair: list, done: dict, st
     if row is not None and all(row[k] == v for k, v in hashes.items()): return row
     if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # it was made from other data or tickets
     t = transfer(n.arm, data, study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze,
-                 head=n.head, may_diverge=n.recipe in study.may_diverge)
+                 head=n.head, may_diverge=n.recipe in study.may_diverge, metrics=study.metrics)
     row = {**keys, **t.values, **made_where(), **hashes}
     append_row(row, started)
     done[row_key(keys)] = row

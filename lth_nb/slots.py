@@ -38,7 +38,9 @@ class Slot:
         labels: Tensor,         # (N,) int64, on the device
         recipe,                 # batch size, optimizer, precision: a `Recipe`
         masked: bool = True,    # whether there is room for a mask
+        class_weights: Tensor | None = None,  # (classes,) float: how much an image of each class counts in the loss
     ):
+        self.class_weights = class_weights
         self.network, self.part, self.parameters = network, part, parameters
         self.inputs, self.labels, self.recipe = inputs, labels, recipe
         like = _common(parameters)
@@ -121,7 +123,8 @@ def learn(self: Slot,
 ) -> Tensor:             # mean loss of the batch, 0-d, still on the device
     "One optimizer step."
     with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"): scores = self.part(x)
-    loss = F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, y)
+    scores = scores.float() if scores.dtype == torch.bfloat16 else scores
+    loss = F.cross_entropy(scores, y, weight=self.class_weights)
     self.weights.grad.zero_()
     loss.backward()
     if self.mask is not None: self.weights.grad.mul_(self.mask)

@@ -8,6 +8,7 @@ __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'Pixels', 'Rate', 'Block',
 # %% ../nbs/12b_spec.ipynb #20785b78
 import re
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Literal
 
 from fastcore.basics import patch
@@ -17,6 +18,7 @@ from .core import Paths
 from .data import DATASETS, half_of, is_here, known_names
 from .models import HEADS, MODELS
 from .parameters import as_list
+from .references import resolve_model
 from .results import ROLES
 from .tickets import TicketRecipe
 from .training import Count, Real, Recipe, count_steps, no_truth
@@ -74,6 +76,7 @@ class Study(BaseModel):
     left_out: dict[str, str] = {}       # target -> why verdicts over targets leave it out
     cautions: dict[str, str] = {}       # data set -> what to mind when reading results on it; shown above them
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU where there is one
+    metrics: Annotated[tuple[Literal["balanced_accuracy", "macro_auc"], ...], BeforeValidator(as_list)] = ()  # further columns
     images_per_second: dict[str, Rate] = {}  # stated for a model; plans measure the others
     file: str = ""                      # where it was read from
 
@@ -105,6 +108,19 @@ def counted_as(self: Study, name: str) -> dict:  # settings of `count_images`
 
 @patch
 def size_of(self: Study, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of its images
+
+# %% ../nbs/12b_spec.ipynb #690d4b90
+def _unresolved(study: Study) -> dict[str, str]:  # model -> what is wrong
+    "Make the networks that a study names by references known; return those for which that fails."
+    folder = (Path(study.file).resolve().parent,) if study.file.endswith((".yaml", ".yml")) else ()
+    wrong = {}
+    for model in dict.fromkeys([*study.models, *(m for b in study.transfers for m in b.models)]):
+        if ":" not in model: continue
+        try: named = resolve_model(model, folders=folder)
+        except (ValueError, ImportError) as e: wrong[model] = str(e)
+        else:
+            if named != model: wrong[model] = f"write it as {named}"
+    return wrong
 
 # %% ../nbs/12b_spec.ipynb #14f88f33
 def _allowed(study: Study, paths: Paths) -> dict:
@@ -224,12 +240,14 @@ def complaints(
     paths: Paths,  # where data sets are looked for
 ) -> list[str]:    # each 'KEY = VALUE: what is wrong', or 'KEY: what is wrong'
     "Return everything wrong with a study that its types alone do not show."
+    unbuilt = _unresolved(study)
     allowed = _allowed(study, paths)
     places = [("", study, ("models",)), *((f"transfers[{i}].", b, allowed) for i, b in enumerate(study.transfers))]
     named = [(where + key, v, *allowed[key]) for where, of, keys in places for key in keys for v in getattr(of, key)]
     named += [("may_diverge", r, "recipe", study.recipes) for r in study.may_diverge]
-    unknown = [(key, v, word, names) for key, v, word, names in named if v not in names]
+    unknown = [(key, v, word, names) for key, v, word, names in named if v not in names and v not in unbuilt]
     wrong = [f"{key} = {v!r}: unknown {word}; use one of {', '.join(names)}" for key, v, word, names in unknown]
+    wrong += [f"{key} = {v!r}: {unbuilt[v]}" for key, v, _, _ in named if v in unbuilt]
     wrong += [*_repeated(study), *_unknown_sets(study, paths), *_other_halves(study)]
     wrong += [f"{key} is empty: give at least one" for key in ("seeds", "models") if not getattr(study, key)]
     wrong += _odd_recipes(study)

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ASSUMED_IMAGES', 'Block', 'FEWEST_SEEDS', 'Fraction', 'Fractions', 'LINE', 'NAN', 'Names', 'OutOfTime', 'Planned',
-           'Study', 'TicketCell', 'USED', 'Whole', 'cell_file', 'cell_name', 'check_data', 'connectivity_table',
-           'data_notes', 'few_seeds', 'job_file', 'load_study', 'measured_throughput', 'merged_info', 'missing_data',
-           'networks_in', 'networks_of', 'parse_study', 'plan', 'publish', 'read_parameters', 'read_yaml',
-           'refuse_unknown_parameters', 'restore', 'run_connectivity', 'run_piece', 'run_tickets', 'run_transfers',
-           'stale_files', 'status', 'study_file', 'study_info', 'ticket_cells', 'ticket_file', 'tickets_of',
-           'transfer_cells', 'transfer_jobs']
+           'Study', 'TicketCell', 'USED', 'Whole', 'cell_file', 'cell_name', 'check_data', 'check_networks',
+           'connectivity_table', 'data_notes', 'few_seeds', 'job_file', 'load_study', 'measured_throughput',
+           'merged_info', 'missing_data', 'networks_in', 'networks_of', 'parse_study', 'plan', 'publish',
+           'read_parameters', 'read_yaml', 'refuse_unknown_parameters', 'restore', 'run_connectivity', 'run_piece',
+           'run_tickets', 'run_transfers', 'stale_files', 'status', 'study_file', 'study_info', 'ticket_cells',
+           'ticket_file', 'tickets_of', 'transfer_cells', 'transfer_jobs']
 
 # %% ../nbs/12_study.ipynb #8f740bb2
 from .grid import NAN, Planned, TicketCell, cell_file, cell_name, job_file, networks_in, networks_of, ticket_cells
@@ -18,7 +18,7 @@ from .ledger import USED, check_data, data_notes, merged_info, missing_data, pub
 from .ledger import study_info
 from .parameters import read_parameters, refuse_unknown_parameters
 from .pieces import OutOfTime, run_piece
-from .plan import ASSUMED_IMAGES, FEWEST_SEEDS, few_seeds, measured_throughput, plan
+from .plan import ASSUMED_IMAGES, FEWEST_SEEDS, check_networks, few_seeds, measured_throughput, plan
 from .rewinding import LINE, connectivity_table, run_connectivity
 from .run import run_tickets, run_transfers
 from .spec import Block, Fraction, Fractions, Names, Study, Whole
@@ -26,7 +26,7 @@ from .studyfile import load_study, parse_study, read_yaml, study_file
 
 _all_ = [
     "ASSUMED_IMAGES", "Block", "FEWEST_SEEDS", "Fraction", "Fractions", "LINE", "NAN", "Names", "OutOfTime",
-    "Planned", "Study", "TicketCell", "USED", "Whole", "cell_file", "cell_name", "check_data",
+    "Planned", "Study", "TicketCell", "USED", "Whole", "cell_file", "cell_name", "check_data", "check_networks",
     "connectivity_table", "data_notes", "few_seeds", "job_file", "load_study", "measured_throughput", "merged_info",
     "missing_data",
     "networks_in", "networks_of", "parse_study", "plan", "publish", "read_parameters", "read_yaml",

@@ -207,16 +207,19 @@ def parse_study(
 
 # %% ../nbs/12c_studyfile.ipynb #d53cf09b
 def study_file(
-    name: str | Path,  # a name in nbs/studies, or the path of a YAML file, with or without its suffix
+    name: str | Path,  # a name in studies/ or nbs/studies, or the path of a YAML file, with or without its suffix
     paths: Paths,
 ) -> Path:
     "Return the file of a study; a `FileNotFoundError` names the studies that exist."
     text = str(name)
     is_path = text.endswith((".yaml", ".yml"))
-    files = [Path(text)] if is_path else [paths.studies/f"{text}.yaml", Path(f"{text}.yaml"), Path(f"{text}.yml")]
+    places = [paths.root/"studies", paths.studies]
+    named = [*(p/f"{text}.yaml" for p in places), Path(f"{text}.yaml"), Path(f"{text}.yml")]
+    files = [Path(text)] if is_path else named
     if found := next((f for f in files if f.is_file()), None): return found
-    there = ", ".join(sorted(p.stem for p in paths.studies.glob("*.yaml"))) or "none yet"
-    what = "a folder, not a file" if Path(text).is_dir() else f"no file {files[0]}"
+    there = ", ".join(sorted({f.stem for p in places for f in p.glob("*.yaml")})) or "none yet"
+    file = files[0] if is_path else named[1]
+    what = "a folder, not a file" if Path(text).is_dir() else f"no file {file}"
     raise FileNotFoundError(f"study {text!r}: {what}; the studies are {there}; "
         "another one is given as the path of its YAML file")
 

@@ -9,12 +9,14 @@ __all__ = ['Kind', 'TicketError', 'OtherArchitecture', 'kinds_of', 'parts_of', '
 # %% ../nbs/05b_ticket_checks.ipynb #a576c558
 import math, warnings
 from importlib.metadata import version
+from pathlib import PurePath
 
 import torch
 from torch import Tensor
 
 from .architecture import architecture_hash
 from .models import HEADS, MODELS, Network, _stream, build_model, prunable
+from .references import read_reference, resolve_model
 from .ticket_values import NEVER, LevelHeader, TicketHeader, Tickets, short
 
 # %% ../nbs/05b_ticket_checks.ipynb #5ba0bc2c
@@ -101,6 +103,7 @@ def blueprint(
         try:
             with torch.device("meta"):
                 network = Network(name, *row(channels, size), header["init"])
+                network._prune = row.prune
                 network.head = HEADS["linear"](network.num_features, classes)
             return network
         except Exception: pass  # some builders need values
@@ -124,6 +127,20 @@ def check_architecture(
     if torch_then == version("torch"): raise OtherArchitecture(f"{words}. {_BRING_BACK}.")
     warnings.warn(f"{words}, unless torch {short(torch_then)} only described the same layers otherwise")
 
+# %% ../nbs/05b_ticket_checks.ipynb #2a1ecd7f
+def _resolve(model: str) -> None:
+    "Make the network of a reference in a ticket's header known. Raises a `TicketError` that says what to do."
+    if model in MODELS: return
+    try:
+        ref = read_reference(model)
+        path = PurePath(ref.kind)
+        if ref.is_file and (path.is_absolute() or ".." in path.parts):
+            raise ValueError(f"it names the Python file {ref.kind} outside the working folder. If you trust it, call "
+                f"resolve_model({model!r}) first")
+        resolve_model(model)
+    except (ValueError, ImportError) as e:
+        raise TicketError(f"its network cannot be built again: {e}") from e
+
 # %% ../nbs/05b_ticket_checks.ipynb #0ed5ddef
 def check_model(
     h: TicketHeader,
@@ -131,6 +148,7 @@ def check_model(
     any_model: bool = False,            # accept a model that is not in MODELS, unchecked
 ) -> None:
     "Raise a `ValueError` unless tickets fit the network that their header names."
+    if ":" in h.model and not any_model: _resolve(h.model)
     if h.model not in MODELS:
         if any_model: return
         raise TicketError(f"found on the model {h.model!r}, which is unknown here. Register it first, as the guide "

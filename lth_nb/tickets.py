@@ -20,10 +20,11 @@ from .data import Dataset
 from .masking import Mask, dead_layers, density
 from .models import MODELS, build_model, prunable
 from .pruning import SCOPES, magnitude
+from .references import resolve_model
 from .ticket_checks import OtherArchitecture, TicketError, blueprint, check_architecture, kinds_of
 from .ticket_files import check_storable, load_tickets, save_tickets, ticket_header
 from .ticket_values import NEVER, Ticket, TicketRecipe, Tickets, pack
-from .training import Diverged, TrainResult, count_steps, settings_of, state_of, steps_per_epoch, train
+from .training import Diverged, TrainResult, count_steps, load_state, settings_of, state_of, steps_per_epoch, train
 
 _all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", "Tickets", "load_tickets",
     "save_tickets", "ticket_header"]  # values and files, importable from here too
@@ -40,7 +41,7 @@ def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, se
         weights = prunable(model, head=recipe.prune_head)
         tickets.pruned_at = {n: torch.full(p.shape, NEVER, dtype=torch.uint8) for n, p in weights.items()}
     else:
-        model.load_state_dict(tickets.rewind)
+        load_state(model, tickets.rewind)
         mask = {n: p > level for n, p in tickets.pruned_at.items()}
         result = train(model, data, recipe.training, seed, mask=mask)
     trained = state_of(model)
@@ -86,15 +87,18 @@ def _due(recipe: TicketRecipe, level: int) -> range:
 
 # %% ../nbs/06_tickets.ipynb #5e287e22
 def find_tickets(
-    model: str,            # a name in MODELS
+    model: str | Callable | nn.Module,  # a name in MODELS, a reference such as 'timm:resnet18', a builder, a network
     data: Dataset,         # the source, resident on the device to train on
     recipe: TicketRecipe,  # how to prune, rewind and train
     seed: int = 0,         # decides initialization and the order of the images
     keep_final: bool = True,           # keep theta_i of every level
     save_to: str | Path | None = None, # file that is written after every round and resumed from
     on_level: Callable[[dict], None] | None = None,  # called with each finished level's line of the header
+    head: str = "",        # name of the layer that is the network's head; '': found; 'none': it gives features
+    prune: str | list[str] = "",  # what is pruned: rule of `select_weights`; '': convolutions, linear, attention
 ) -> Tickets:
     "Prune by magnitude and rewind: levels 0 (dense) to `recipe.rounds`."
+    model = resolve_model(model, head, prune, recipe.training.init)
     tickets = _start(model, data, recipe, seed, keep_final)
     if save_to: check_writable(save_to)
     partial = Path(f"{save_to}.partial") if save_to else None
@@ -116,9 +120,6 @@ def find_tickets(
 # %% ../nbs/06_tickets.ipynb #3a438682
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
     "Return tickets before the first round."
-    if not isinstance(model, str):
-        raise TypeError(f"model is a {type(model).__name__}, not a name: add a row for its builder, "
-            "MODELS['mine'] = Architecture(builder, halvings, origin), and pass 'mine'.")
     if model not in MODELS: raise ValueError(f"unknown model {model!r}: use one of {', '.join(MODELS)}")
     check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Real', 'Count', 'Length', 'count_steps', 'no_truth', 'Recipe', 'settings_of', 'learning_rates', 'Batches', 'evaluate',
-           'Diverged', 'TrainResult', 'state_of', 'steps_per_epoch', 'train']
+           'Diverged', 'TrainResult', 'state_of', 'load_state', 'steps_per_epoch', 'balanced_weights', 'train']
 
 # %% ../nbs/05_training.ipynb #dc77b817
 import re, threading, time
+from collections import OrderedDict
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -78,6 +79,7 @@ class Recipe:
     crop_to: Annotated[Count, Field(ge=1)] | None = None   # side in pixels of a random crop (Sabatelli et al.: 224)
     init: Literal["kaiming", "xavier", "pytorch", "keep"] = "kaiming"  # of fresh weights; Sabatelli et al. use Xavier
     precision: Literal["fp32", "bf16"] = "fp32"    # bf16 means autocast; fp32 is the reference
+    class_weights: Literal["balanced"] | None = None  # in the training loss: every class counts the same
 
     @property
     def hash(self) -> str: return digest(settings_of(self), 12)  # names the recipe in rows and files
@@ -94,7 +96,7 @@ def input_size(self: Recipe,
     return self.crop_to or self.upsample or image_size
 
 # %% ../nbs/05_training.ipynb #21507082
-_YOUNGER = {"crop_to": None}  # fields that came after the first results, with the value that changes nothing
+_YOUNGER = {"crop_to": None, "class_weights": None}  # fields that came after the first results, with the value that changes nothing
 
 
 def settings_of(
@@ -243,6 +245,18 @@ def state_of(
     return {n: v.detach().cpu().clone().contiguous() for n, v in model.state_dict().items()}
 
 
+def load_state(
+    model: nn.Module,         # changed in place
+    state: dict[str, Tensor], # from `state_of`, or a part of it
+    strict: bool = True,      # every name of the model has to be there
+) -> nn.Module:               # the same model
+    "Give `model` a state. Layers that ask for the version of their state get the model's own."
+    versioned = OrderedDict(state)
+    versioned._metadata = model.state_dict()._metadata  # a plain dict, as in a ticket file, has lost it
+    model.load_state_dict(versioned, strict=strict)
+    return model
+
+
 def steps_per_epoch(
     images: int,      # training images
     batch_size: int,  # images a step
@@ -268,20 +282,29 @@ class _Features:
 
     def __call__(self, index, moves): return self.table[index]
 
+# %% ../nbs/05_training.ipynb #2fc68881
+def balanced_weights(
+    data: Dataset,
+) -> Tensor:  # (classes,) float64, on the data's device; 0 for a class without a training image
+    "Return images / (classes * images of the class), so that the mean weight of the training images is 1."
+    counts = torch.bincount(data.train_labels, minlength=data.num_classes).double()
+    return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)
+
 # %% ../nbs/05_training.ipynb #0b3ca465
 def _new_slot(kind, network, data, recipe, freeze, masked):
     "The slot that trains `network`: what a step runs, where its inputs come from, and which parameters it trains."
     batches = Batches(data.train_images, data, recipe, augment=True, dtype=_dtype(network))
+    weights = balanced_weights(data).to(_dtype(network)) if recipe.class_weights else None
     if freeze == "none":
         trained = {n: p for n, p in network.named_parameters() if p.requires_grad}  # a builder may freeze some of them
-        return kind(network, network, trained, batches, data.train_labels, recipe, masked)
+        return kind(network, network, trained, batches, data.train_labels, recipe, masked, weights)
     if freeze != "backbone": raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
     head = {f"head.{n}": p for n, p in network.head.named_parameters() if p.requires_grad}
     network.backbone.requires_grad_(False)
-    if recipe.augments: return kind(network, network, head, batches, data.train_labels, recipe, False)
+    if recipe.augments: return kind(network, network, head, batches, data.train_labels, recipe, False, weights)
     features = _Features(network.backbone, batches, len(data.train_images), recipe)
     features.renew()
-    return kind(network, network.head, head, features, data.train_labels, recipe, False)
+    return kind(network, network.head, head, features, data.train_labels, recipe, False, weights)
 
 # %% ../nbs/05_training.ipynb #6208af35
 _NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # a slot takes any

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from .core import check_kind, seed_for
 from .data import Dataset
 from .masking import Mask, dead_layers, density, layer_densities, random_mask, shuffle_mask
+from .metrics import measure
 from .models import build_model, count_flops, replace_head
+from .references import resolve_model
 from .tickets import Tickets, check_fits
-from .training import Diverged, Recipe, TrainResult, evaluate, train
+from .training import Diverged, Recipe, TrainResult, evaluate, load_state, train
 
 # %% ../nbs/07_transfer.ipynb #0317ccde
 @dataclass(frozen=True)
@@ -123,10 +125,11 @@ def transfer(
     level: int = 0,                  # of the tickets; 0 for a dense arm
     source: Tickets | None = None,   # tickets found on the source (for a target's own tickets: on the target)
     target: Tickets | None = None,   # tickets found on the target, for mask_only and weights_only
-    model: str | None = None,        # a name in MODELS; `None`: the tickets' own
+    model=None,                      # as for `find_tickets`; `None`: the tickets' own
     freeze: str = "none",            # 'none', or 'backbone' to train only the head
     head: str = "linear",            # 'linear' or 'mlp'
     may_diverge: bool = False,       # measure a network whose loss is no longer finite, instead of raising `Diverged`
+    metrics: tuple[str, ...] = (),   # names in METRICS, measured on top
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
     arm = _check_transfer(arm, level, source, target, freeze)
@@ -142,12 +145,14 @@ def transfer(
         if not may_diverge: raise
         result = _diverged(net, data, recipe, e)
     size = recipe.input_size(data.image_size)
-    return Transferred(net, mask, result, _values(net, mask, size, data.channels, result))
+    values = _values(net, mask, size, data.channels, result) | measure(net, data, recipe, metrics)
+    return Transferred(net, mask, result, values)
 
 # %% ../nbs/07_transfer.ipynb #e86cc4ac
 def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, source, target, model) -> nn.Module:
     "Build the network that an arm starts from, its head aside."
     name = next((t.header["model"] for t in (source, target) if t), None) if model in (None, "") else model
+    if name is not None: name = resolve_model(name, init=recipe.init)
     if name is None: raise ValueError(f"arm {arm.name!r} without tickets: say which network with model=")
     net = build_model(name, data.num_classes, image_size=recipe.input_size(data.image_size), channels=data.channels,
         init=recipe.init, seed=seed_for(seed, "fresh"))
@@ -157,7 +162,7 @@ def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, sourc
     for tickets in (source if arm.needs_source else None, target if arm.needs_target else None):
         if tickets: check_fits(tickets, net)
     state = arm_weights(arm, level, source, target)
-    if state: net.load_state_dict(state, strict=False)
+    if state: load_state(net, state, strict=False)
     return net
 
 # %% ../nbs/07_transfer.ipynb #04bdaaa3

@@ -16,6 +16,7 @@ FLOORS = dict(core=0, parameters=0, effects=0, architecture=1, gpus=1, papers=1,
     study=14, benchmark=15, cli=16)
 FLOORS |= dict(images=0.1, splits=0.1, duplicates=0.1, arrays=0.2, folders=0.3, originals=0.3, fitting=0.3)  # the wing
 FLOORS |= dict(catalog=0.4, cache=0.4)                                    # of data, below data itself
+FLOORS |= dict(selection=1, heads=2.2, references=2.5, doctor=15.5, layout=1, metrics=3.5) # any network by a name
 JUDGES = ("core", "names", "results", "statistics", "effects", "papers", "claims", "over_targets",
     "answers", "questions", "forest", "plots")
 NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts)

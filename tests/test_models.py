@@ -435,10 +435,13 @@ def test_other_arguments_are_refused_in_one_sentence():
     for wrong, words in ((nn.Linear(2, 2), "model is a Linear, not a name"), (None, "model is a NoneType, not a name"),
             (lambda c, s: 3, "model is a function, not a name")):
         with pytest.raises(TypeError, match=words): build_model(wrong, 10, 8)
-    with pytest.raises(TypeError, match="model is a Linear, not a name"):
-        transfer("scratch", load_dataset("digits"), Recipe(length="1it"), model=ONE)
-    with pytest.raises(TypeError, match="model is a Linear, not a name"):
-        find_tickets(ONE, load_dataset("digits"), TicketRecipe(Recipe(length="1it"), rewind="0it"))
+    digits = load_dataset("digits")
+    with pytest.warns(UserWarning, match="are not used"), pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"):
+        transfer("scratch", digits, Recipe(length="1it"), model=ONE)
+    with pytest.warns(UserWarning, match="are not used"), pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"):
+        find_tickets(ONE, digits, TicketRecipe(Recipe(length="1it"), rewind="0it"))
+    with pytest.raises(TypeError, match="model is a int: give 'timm:NAME'"):
+        find_tickets(3, digits, TicketRecipe(Recipe(length="1it"), rewind="0it"))
     for size in ((32, 32), "32", 32.0, True):
         with pytest.raises(TypeError, match="image_size is .*: give a whole number"): build_model("resnet8", 10, size)
     with pytest.raises(ValueError, match="image_size is 0"): build_model("lenet_300_100", 10, 0)
