@@ -9,11 +9,15 @@ here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
-words = lambda key: settings.get(key, "").split()
+def words(key):
+    return settings.get(key, "").split()
 EXTRAS = ("data", "run", "slurm", "networks", "export")
 extras = {extra: words(f"{extra}_requirements") for extra in EXTRAS}
 
-SHIPPED = ["nbs/Snakefile", "nbs/runs/*.ipynb", "nbs/papers/*.ipynb", "nbs/studies/*.yaml", "nbs/profiles/*/config.yaml", "data/papers/*.csv", "data/papers/*.yaml"]
+SHIPPED = [
+    "nbs/Snakefile", "nbs/runs/*.ipynb", "nbs/papers/*.ipynb", "nbs/studies/*.yaml", "nbs/profiles/*/config.yaml",
+    "data/papers/*.csv", "data/papers/*.yaml"
+]
 
 
 class build_with_notebooks(build_py):

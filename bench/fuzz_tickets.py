@@ -277,7 +277,7 @@ def change_density(o: Original, r: random.Random):
 @kind
 def change_recipe(o: Original, r: random.Random):
     header, tensors = o.copy()
-    path = r.choice([p for p in places_of(header["recipe"])])
+    path = r.choice(list(places_of(header["recipe"])))
     put(header["recipe"], path, r.choice((*GARBAGE, 0.3, 5, "5it", "900ep", "adam", "layerwise")))
     if r.random() < 0.7:
         try: header["recipe_hash"] = digest(header["recipe"], 12)

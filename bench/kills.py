@@ -171,10 +171,12 @@ def kill_many(
             now = Found(home)
             identical += now.identity() == whole.identity()
             if now.identity() != whole.identity(): failures.append(f"home {finished}: another result than undisturbed")
-    return dict(kills=count, survived=survived, seed=seed, while_searching=struck["search"],
-        while_transferring=struck["transfer"], before_the_first_file=struck["start"], runs_finished=finished, runs_bit_identical=identical,
-        half_written_files=torn, taken_for_whole=len(failures),
-        seconds=round(time.perf_counter() - began, 1), first_failures=failures[:20])
+    return dict(
+        kills=count, survived=survived, seed=seed, while_searching=struck["search"],
+        while_transferring=struck["transfer"], before_the_first_file=struck["start"], runs_finished=finished,
+        runs_bit_identical=identical, half_written_files=torn, taken_for_whole=len(failures),
+        seconds=round(time.perf_counter() - began, 1), first_failures=failures[:20]
+    )
 
 
 def main():

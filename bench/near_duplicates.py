@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from lth_nb.data import SPLITS, count_shared_groups, load_dataset
 
 

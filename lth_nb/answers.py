@@ -246,9 +246,13 @@ def contrast_table(
     for id in ids:
         for r in found.rows("contrasts", id).itertuples():
             if r.targets:
-                made.append({"claim": id, "comparison": compared_words(r.contrast), "decides": "yes" if r.decides else "",
-                    "targets": int(r.targets), "points": points(r.difference) if r.targets > 1 else "",
-                    "95% interval": interval(r.low, r.high), "result": r.state})
+                made.append(
+                    {
+                        "claim": id, "comparison": compared_words(r.contrast), "decides": "yes" if r.decides else "",
+                        "targets": int(r.targets), "points": points(r.difference) if r.targets > 1 else "",
+                        "95% interval": interval(r.low, r.high), "result": r.state
+                    }
+                )
     return pd.DataFrame(made, columns=["claim", "comparison", "decides", "targets", "points", "95% interval", "result"])
 
 # %% ../nbs/10b_answers.ipynb #1a4e5e6f
@@ -308,5 +312,7 @@ def claims_in_lines(
     for id, claim in CLAIMS.items():
         text = answer(found, id).replace("**", "")
         lines.append(f"{id:3} {claim.short}")
-        lines.append(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False))
+        lines.append(
+            textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+        )
     return "\n".join(lines)

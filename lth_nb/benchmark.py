@@ -9,13 +9,18 @@ __all__ = ['WORKLOADS', 'PLAIN', 'STUDY', 'STUDIES', 'RUN', 'LINE', 'GOALS', 'ma
            'goals_reached', 'time_by_operator', 'measure_gpu']
 
 # %% ../nbs/16_benchmark.ipynb #962111ea
-import json, os, subprocess, sys, tempfile, time
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Callable
 
 import numpy as np
 import pandas as pd
@@ -24,20 +29,24 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .core import Paths, device as device_named, generator_for, processor, provenance, write_atomically
+from .core import Paths, generator_for, processor, provenance, write_atomically
+from .core import device as device_named
 from .data import Dataset, _torchvision, load_dataset
 from .masking import Mask, apply_mask, random_mask
 from .models import build_model, prunable
 from .slots import forget_slots, side_by_side
 from .statistics import equivalence, paired_difference
-from .training import Recipe, _slot_for, evaluate, train
+from .training import Recipe, _slot_for, train
 
 # %% ../nbs/16_benchmark.ipynb #aae03725
 def machine() -> dict[str, str]:
     "What a measurement was made on and with."
     found = provenance()
-    return dict(date=found["time"], processor=processor(), cores=os.cpu_count(), gpu=found["device"] if found["device"] != "cpu" else "",
-        load=round(os.getloadavg()[0], 1), python=found["python"], torch=found["torch"], commit=found["commit"])
+    return dict(
+        date=found["time"], processor=processor(), cores=os.cpu_count(),
+        gpu=found["device"] if found["device"] != "cpu" else "", load=round(os.getloadavg()[0], 1),
+        python=found["python"], torch=found["torch"], commit=found["commit"]
+    )
 
 
 def append_lines(
@@ -48,29 +57,42 @@ def append_lines(
     file, new = Path(file), pd.DataFrame(lines)
     old = file.read_text(encoding="utf-8") if file.is_file() else ""
     if old and len(new) and (columns := old.splitlines()[0].split(",")) != list(new.columns):
-        raise ValueError(f"{file}: its columns are {', '.join(columns)}, the new lines have {', '.join(new.columns)}; move the old table away")
+        raise ValueError(
+            f"{file}: its columns are {', '.join(columns)}, the new lines have {', '.join(new.columns)}; move the old "
+            f"table away"
+        )
     if len(new):
         with write_atomically(file) as f: f.write(old + new.to_csv(index=False, header=not old, lineterminator="\n"))
     return pd.read_csv(file, keep_default_na=False) if file.is_file() else new
 
 # %% ../nbs/16_benchmark.ipynb #c0d8fc7d
 def compare_precisions(
-    model: str,              # a name in MODELS
-    data: Dataset,           # on the device
-    recipe: Recipe,          # its precision is set here
-    seeds: list[int],        # one pair of networks each
-    file: str | Path | None = None,  # table to which every pair is added at once; pairs that are in it are not trained again
-) -> pd.DataFrame:           # one line a pair: test accuracies in [0, 1]
+    model: str,  # a name in MODELS
+    data: Dataset,  # on the device
+    recipe: Recipe,  # its precision is set here
+    seeds: list[int],  # one pair of networks each
+    file: str
+    | Path
+    | None = None,  # table to which every pair is added at once; pairs that are in it are not trained again
+) -> pd.DataFrame:  # one line a pair: test accuracies in [0, 1]
     "Train pairs that differ in precision alone."
     known = pd.read_csv(file, keep_default_na=False) if file and Path(file).is_file() else pd.DataFrame()
-    same = dict(model=model, data=data.name, train_images=len(data.train_labels), test_images=len(data.test_labels), image_size=data.image_size,
-        recipe=recipe.hash, length=recipe.length, device=data.train_images.device.type)
+    same = dict(
+        model=model, data=data.name, train_images=len(data.train_labels), test_images=len(data.test_labels),
+        image_size=data.image_size, recipe=recipe.hash, length=recipe.length, device=data.train_images.device.type
+    )
     if len(known): known = known[(known[list(same)].astype(str) == pd.Series(same).astype(str)).all(axis=1)]
     lines = known[known.seed.isin(seeds)].to_dict("records") if len(known) else []
-    for seed in tqdm([s for s in seeds if s not in {l["seed"] for l in lines}], desc=f"{model} on {data.name}", unit="pair", disable=len(seeds) < 2):
+    for seed in tqdm(
+        [s for s in seeds if s not in {l["seed"] for l in lines}], desc=f"{model} on {data.name}", unit="pair",
+        disable=len(seeds) < 2
+    ):
         found = {}
         for precision in ("fp32", "bf16"):
-            net = build_model(model, data.num_classes, image_size=recipe.input_size(data.image_size), channels=data.channels, init=recipe.init, seed=seed).to(data.train_images.device)
+            net = build_model(
+                model, data.num_classes, image_size=recipe.input_size(data.image_size), channels=data.channels,
+                init=recipe.init, seed=seed
+            ).to(data.train_images.device)
             found[precision] = train(net, data, replace(recipe, precision=precision), seed).test_accuracy
         lines.append({**same, "seed": seed, **found, **machine()})
         if file: append_lines(lines[-1:], file)
@@ -87,12 +109,18 @@ def precision_verdicts(
     for (model, data), g in pairs.groupby(["model", "data"]):
         if len(g) < 2: raise ValueError(f"{model} on {data}: a paired test needs at least 2 pairs, not {len(g)}")
         d, p = paired_difference(g.bf16, g.fp32), equivalence(g.bf16, g.fp32, margin)
-        lines.append(dict(model=model, data=data, pairs=len(g), fp32=g.fp32.mean(), bf16=g.bf16.mean(), difference=d.mean, low=d.t_low, high=d.t_high, p_equivalent=p, equivalent=p < alpha))
+        lines.append(
+            dict(
+                model=model, data=data, pairs=len(g), fp32=g.fp32.mean(), bf16=g.bf16.mean(), difference=d.mean,
+                low=d.t_low, high=d.t_high, p_equivalent=p, equivalent=p < alpha
+            )
+        )
     return pd.DataFrame(lines)
 
 # %% ../nbs/16_benchmark.ipynb #b221db27
 class Pictures(torch.utils.data.Dataset):
-    "Images one by one: array, PIL image, transforms, normalised tensor; grey ones lie in a tensor and coloured ones in an array, as in torchvision's MNIST and CIFAR-10."
+    """Images one by one: array, PIL image, transforms, normalised tensor; grey ones lie in a tensor and coloured ones
+    in an array, as in torchvision's MNIST and CIFAR-10."""
     def __init__(self,
         images: Tensor,          # uint8 (N, H, W, C)
         labels: Tensor,          # int64 (N,)
@@ -102,14 +130,19 @@ class Pictures(torch.utils.data.Dataset):
         _torchvision()
         from torchvision import transforms as t
         self.grey = images.shape[3] == 1
-        self.images, self.labels = (images[..., 0].cpu(), labels.cpu()) if self.grey else (images.cpu().numpy(), labels.tolist())
+        self.images, self.labels = (
+            (images[..., 0].cpu(), labels.cpu()) if self.grey else (images.cpu().numpy(), labels.tolist())
+        )
         moves = [t.RandomHorizontalFlip()] if recipe and recipe.flip else []
         if recipe and recipe.crop: moves.append(t.RandomCrop(data.image_size, recipe.crop))
         self.transform = t.Compose([*moves, t.ToTensor(), t.Normalize(data.mean, data.std)])
 
     def __len__(self): return len(self.labels)
 
-    def __getitem__(self, i): return self.transform(Image.fromarray(self.images[i].numpy() if self.grey else self.images[i])), int(self.labels[i])
+    def __getitem__(self, i):
+        return self.transform(Image.fromarray(self.images[i].numpy() if self.grey else self.images[i])), int(
+            self.labels[i]
+        )
 
 # %% ../nbs/16_benchmark.ipynb #486ada08
 class MaskedForward(nn.Module):
@@ -117,7 +150,10 @@ class MaskedForward(nn.Module):
     def __init__(self, model: nn.Module, mask: Mask):
         super().__init__()
         weights = dict(model.named_parameters())
-        self.model, self.pairs = model, [(weights[n], m.to(weights[n].device, weights[n].dtype)) for n, m in mask.items()]
+        self.model, self.pairs = (
+            model,
+            [(weights[n], m.to(weights[n].device, weights[n].dtype)) for n, m in mask.items()],
+        )
 
     def forward(self, x):
         for weight, m in self.pairs: weight.data *= m
@@ -127,7 +163,10 @@ class MaskedForward(nn.Module):
 def _mask_gradients(model: nn.Module, mask: Mask):
     "Zero the gradients of weights that are zero, through numpy."
     for name, p in model.named_parameters():
-        if name in mask: p.grad.data = torch.from_numpy(np.where(p.data.cpu().numpy() == 0, np.float32(0), p.grad.data.cpu().numpy())).to(p.device)
+        if name in mask:
+            p.grad.data = torch.from_numpy(
+                np.where(p.data.cpu().numpy() == 0, np.float32(0), p.grad.data.cpu().numpy())
+            ).to(p.device)
 
 # %% ../nbs/16_benchmark.ipynb #d1c7e6fd
 class PlainLoop:
@@ -143,9 +182,15 @@ class PlainLoop:
         self.device, self.mask, self.masking = next(model.parameters()).device, mask, masking
         apply_mask(model, mask)
         self.model = MaskedForward(model, mask) if masking == "forward" else model
-        self.loader = torch.utils.data.DataLoader(Pictures(data.train_images, data.train_labels, data, recipe), recipe.batch_size, shuffle=True,
-            num_workers=workers, persistent_workers=workers > 0, multiprocessing_context="fork" if workers else None, pin_memory=self.device.type == "cuda")
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay)
+        self.loader = torch.utils.data.DataLoader(
+            Pictures(data.train_images, data.train_labels, data, recipe), recipe.batch_size, shuffle=True,
+            num_workers=workers, persistent_workers=workers > 0, multiprocessing_context="fork" if workers else None,
+            pin_memory=self.device.type == "cuda"
+        )
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay
+        )
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [10**9])
         self.criterion = nn.CrossEntropyLoss()
 
@@ -158,11 +203,14 @@ class PlainLoop:
             self.optimizer.zero_grad()
             self.criterion(self.model(x), y).backward()
             if self.masking == "gradient": _mask_gradients(self.model, self.mask)
-            self.optimizer.step(); self.schedule.step()
+            self.optimizer.step()
+            self.schedule.step()
 
 # %% ../nbs/16_benchmark.ipynb #f18f0185
 @torch.no_grad()
-def _plain_evaluate(model: nn.Module, images: Tensor, labels: Tensor, data: Dataset, batch_size: int) -> tuple[float, float]:
+def _plain_evaluate(
+    model: nn.Module, images: Tensor, labels: Tensor, data: Dataset, batch_size: int
+) -> tuple[float, float]:
     "Loss and accuracy as a plain loop measures them."
     model.eval()
     device, loss, right = next(model.parameters()).device, 0.0, 0
@@ -184,10 +232,14 @@ class Workload:
     steps: int            # full batches in an epoch; half a batch comes after them
     augment: bool = True  # crop by an eighth of the image and flip, as is usual for it
     ceiling: str = "convolution"  # what limits it on paper: 'convolution' or 'matmul'
-    apart: bool = True    # on a CPU, whether plain loops get processes of their own and some of ours run packed; else all is in one process
+    # on a CPU, whether plain loops get processes of their own and some of ours run packed; else all is in one process
+    apart: bool = True
 
     def recipe(self, precision="fp32") -> Recipe:
-        return Recipe(length="1ep", batch_size=self.batch_size, lr=0.01, schedule="constant", precision=precision, crop=self.image_size // 8 * self.augment, flip=self.augment)
+        return Recipe(
+            length="1ep", batch_size=self.batch_size, lr=0.01, schedule="constant", precision=precision,
+            crop=self.image_size // 8 * self.augment, flip=self.augment
+        )
 
     def data(self, device="cpu") -> Dataset:
         "The images, resident."
@@ -199,13 +251,21 @@ class Workload:
         "A network and a mask that keeps a fifth of its weights."
         net = build_model(self.model, 10, image_size=self.image_size, channels=self.channels, seed=seed)
         shapes = {n: p.shape for n, p in prunable(net).items()}
-        return net.to(device), {n: m.to(device) for n, m in random_mask({n: 0.2 for n in shapes}, shapes, seed).items()}
+        return net.to(device), {
+            n: m.to(device) for n, m in random_mask(dict.fromkeys(shapes, 0.2), shapes, seed).items()
+        }
 
 # %% ../nbs/16_benchmark.ipynb #74e98474
 WORKLOADS = {
-    "cpu": [Workload("LeNet-300-100", "lenet_300_100", 28, 1, 60, 100, False, "matmul"), Workload("ResNet-20", "resnet20", 32, 3, 128, 5)],
-    "cuda": [Workload("ResNet-20", "resnet20", 32, 3, 128, 50), Workload("ResNet-50 at 224 px", "resnet50", 224, 3, 64, 20),
-        Workload("ResNet-18 (CIFAR stem)", "resnet18_cifar", 32, 3, 128, 40), Workload("LeNet-300-100", "lenet_300_100", 28, 1, 60, 100, False, "matmul")],
+    "cpu": [
+        Workload("LeNet-300-100", "lenet_300_100", 28, 1, 60, 100, False, "matmul"),
+        Workload("ResNet-20", "resnet20", 32, 3, 128, 5),
+    ],
+    "cuda": [
+        Workload("ResNet-20", "resnet20", 32, 3, 128, 50), Workload("ResNet-50 at 224 px", "resnet50", 224, 3, 64, 20),
+        Workload("ResNet-18 (CIFAR stem)", "resnet18_cifar", 32, 3, 128, 40),
+        Workload("LeNet-300-100", "lenet_300_100", 28, 1, 60, 100, False, "matmul")
+    ],
 }
 
 # %% ../nbs/16_benchmark.ipynb #6ed54bc4
@@ -217,25 +277,28 @@ def _seconds(call: Callable, device: torch.device) -> float:
     "Wall time of a call, from an idle device to an idle device."
     _wait(device)
     began = time.perf_counter()
-    call(); _wait(device)
+    call()
+    _wait(device)
     return time.perf_counter() - began
 
 # %% ../nbs/16_benchmark.ipynb #d85d9ab1
 def ceilings(
     device="cpu",
-    repeats: int = 7,        # the fastest one counts
-    share: float = 1.0,      # of the usual sizes of what is measured
-) -> dict[tuple[str, str], float]:  # (what, precision) -> operations a second; ('copy', '') -> bytes read and written a second
+    repeats: int = 7,  # the fastest one counts
+    share: float = 1.0,  # of the usual sizes of what is measured
+) -> dict:  # (what, precision) -> operations a second; ('copy', '') -> bytes read and written a second
     "The machine's limits."
     device, found = torch.device(device), {}
+    def best(call): return min(_seconds(call, device) for _ in range(repeats + 1))
     n = int(share * (1024 if device.type == "cpu" else 8192))
     b, c, s = (32, 64, 32) if device.type == "cpu" else (256, 64, 56)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a, x = torch.randn(n, n, device=device, dtype=dtype), torch.randn(b, c, s, s, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        a = torch.randn(n, n, device=device, dtype=dtype)
+        x = torch.randn(b, c, s, s, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         w = torch.randn(c, c, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-        best = lambda call: min(_seconds(call, device) for _ in range(repeats + 1))
-        found["matmul", precision] = 2 * n**3 / best(lambda: a @ a)
-        found["convolution", precision] = 2 * b * c * c * 9 * s * s / best(lambda: nn.functional.conv2d(x, w, padding=1))
+        found["matmul", precision] = 2 * n**3 / best(partial(torch.matmul, a, a))
+        convolve = partial(nn.functional.conv2d, x, w, padding=1)
+        found["convolution", precision] = 2 * b * c * c * 9 * s * s / best(convolve)
     a, b = torch.empty(2, int(share * (2**25 if device.type == "cpu" else 2**30)), device=device)
     found["copy", ""] = 2 * a.nbytes / min(_seconds(lambda: a.copy_(b), device) for _ in range(repeats + 1))
     return found
@@ -245,7 +308,8 @@ def training_flops(work: Workload) -> float:
     "Count the floating-point operations of one image in one training step, 2 per multiply-accumulate."
     from torch.utils.flop_counter import FlopCounterMode
     net, _ = work.network()
-    with FlopCounterMode(display=False) as count: net(torch.zeros(2, work.channels, work.image_size, work.image_size)).sum().backward()
+    with FlopCounterMode(display=False) as count:
+        net(torch.zeros(2, work.channels, work.image_size, work.image_size)).sum().backward()
     return count.get_total_flops() / 2
 
 # %% ../nbs/16_benchmark.ipynb #cd9f50f6
@@ -261,16 +325,24 @@ class Contestant:
     repeats: int = 1             # epochs a turn
 
 
-def _ours(work: Workload, data: Dataset, stack: ExitStack, precision="fp32", stepping="eager", masked=True, seed=0) -> Callable:
+def _ours(
+    work: Workload, data: Dataset, stack: ExitStack, precision="fp32", stepping="eager", masked=True, seed=0
+) -> Callable:
     "Our steps as `train` takes them, without the evaluation around them."
     net, mask = work.network(data.train_images.device, seed)
-    slot = stack.enter_context(_slot_for(apply_mask(net, mask), data, work.recipe(precision), mask if masked else None, "none", stepping))
+    slot = stack.enter_context(
+        _slot_for(apply_mask(net, mask), data, work.recipe(precision), mask if masked else None, "none", stepping)
+    )
     order_from, moves_from = generator_for(seed, "order"), generator_for(seed, "moves")
     rates = [0.01] * (work.steps + 1)
     return lambda: float(slot.steps(torch.randperm(len(data.train_labels), generator=order_from), rates, moves_from))
 
 # %% ../nbs/16_benchmark.ipynb #7ade8bc6
-PLAIN = {"plain loop": (0, "forward"), "plain loop, 2 workers": (2, "forward"), "plain loop, gradients masked through numpy": (0, "gradient")}
+PLAIN = {
+    "plain loop": (0, "forward"),
+    "plain loop, 2 workers": (2, "forward"),
+    "plain loop, gradients masked through numpy": (0, "gradient"),
+}
 
 
 def _plain(work: Workload, data: Dataset, name: str) -> Callable:
@@ -282,12 +354,22 @@ def _plain(work: Workload, data: Dataset, name: str) -> Callable:
 def _cpu_contestants(work: Workload, data: Dataset, stack: ExitStack) -> list[Contestant]:
     "All of them on a processor, each with one thread."
     ours, n = partial(_ours, work, data, stack), len(data.train_labels)
-    plain = {name: partial(_Processes(work, [name], stack).epoch, 1) if work.apart else _plain(work, data, name) for name in PLAIN}
-    made = [*(Contestant("A", name, epoch, n) for name, epoch in plain.items()), Contestant("B", "eager", ours(), n), Contestant("C", "eager, no mask", ours(masked=False), n),
-        Contestant("C", "slot", ours(stepping="graph"), n), Contestant("C", "bf16", ours("bf16"), n, "bf16")]
+    plain = {
+        name: partial(_Processes(work, [name], stack).epoch, 1) if work.apart else _plain(work, data, name)
+        for name in PLAIN
+    }
+    made = [
+        *(Contestant("A", name, epoch, n) for name, epoch in plain.items()), Contestant("B", "eager", ours(), n),
+        Contestant("C", "eager, no mask", ours(masked=False), n), Contestant("C", "slot", ours(stepping="graph"), n),
+        Contestant("C", "bf16", ours("bf16"), n, "bf16")
+    ]
     if not work.apart: return made
     two = _Processes(work, ["ours", "ours"], stack)
-    return [*made, Contestant("D", "one process", partial(two.epoch, 1), n), Contestant("D", "two processes", partial(two.epoch, 2), 2 * n, against="one process")]
+    return [
+        *made,
+        Contestant("D", "one process", partial(two.epoch, 1), n),
+        Contestant("D", "two processes", partial(two.epoch, 2), 2 * n, against="one process"),
+    ]
 
 
 def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int = 8) -> list[Contestant]:
@@ -295,37 +377,59 @@ def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int 
     ours, n, graphs = partial(_ours, work, data, stack), len(data.train_labels), []
     def packed(k):
         while len(graphs) < k: graphs.append(ours("bf16", "graph", seed=len(graphs)))
-        return Contestant("D", f"{k} streams, bf16", lambda: side_by_side(graphs[:k], data.train_images.device), k * n, "bf16", "graph, bf16")
+        return Contestant(
+            "D", f"{k} streams, bf16", lambda: side_by_side(graphs[:k], data.train_images.device), k * n, "bf16",
+            "graph, bf16"
+        )
     plain = [Contestant("A", name, _plain(work, data, name), n) for name in list(PLAIN)[:2]]
-    return [*plain, Contestant("B", "eager", ours(), n), Contestant("C", "graph", ours(stepping="graph"), n), Contestant("C", "eager, bf16", ours("bf16"), n, "bf16"),
-        Contestant("C", "graph, bf16", packed(1).epoch, n, "bf16"), *(packed(k) for k in (2, 4, 8) if k <= most)]
+    return [
+        *plain, Contestant("B", "eager", ours(), n), Contestant("C", "graph", ours(stepping="graph"), n),
+        Contestant("C", "eager, bf16", ours("bf16"), n, "bf16"),
+        Contestant("C", "graph, bf16", packed(1).epoch, n, "bf16"), *(packed(k) for k in (2, 4, 8) if k <= most)
+    ]
 
 # %% ../nbs/16_benchmark.ipynb #bd32945e
 def _serve(work: str, who: str):
-    "What a process of its own does: train an epoch for every line it reads. A plain loop gets one thread and nothing else from us."
+    """What a process of its own does: train an epoch for every line it reads. A plain loop gets one thread and nothing
+    else from us."""
     if who == "ours": device_named("cpu")
     else: torch.set_num_threads(1)
     with ExitStack() as stack:
         work = Workload(**json.loads(work))
         epoch = _ours(work, work.data(), stack) if who == "ours" else _plain(work, work.data(), who)
-        while sys.stdin.readline() == "epoch\n": epoch(); print("done", flush=True)
+        while sys.stdin.readline() == "epoch\n":
+            epoch()
+            print("done", flush=True)
 
 
 class _Processes:
     "Processes that train side by side, one thread each: 'ours' or a plain loop; they end with `stack`."
     def __init__(self, work: Workload, who: list[str], stack: ExitStack):
-        code, environment = "import sys; from lth_nb import benchmark; benchmark._serve(*sys.argv[1:])", {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        self.all = [subprocess.Popen([sys.executable, "-c", code, json.dumps(asdict(work)), w], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for w in who]
-        for p in self.all: stack.callback(p.wait); stack.callback(self._tell, p, "stop")
+        code, environment = (
+            "import sys; from lth_nb import benchmark; benchmark._serve(*sys.argv[1:])",
+            {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        )
+        self.all = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, json.dumps(asdict(work)), w], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True, env=environment
+            )
+            for w in who
+        ]
+        for p in self.all:
+            stack.callback(p.wait)
+            stack.callback(self._tell, p, "stop")
 
     @staticmethod
     def _tell(p, word):
-        p.stdin.write(f"{word}\n"); p.stdin.flush()
+        p.stdin.write(f"{word}\n")
+        p.stdin.flush()
 
     def epoch(self, count: int):
         "One epoch in each of the first so many."
         for p in self.all[:count]: self._tell(p, "epoch")
-        if not all(p.stdout.readline() for p in self.all[:count]): raise RuntimeError("a process that trains side by side has ended")
+        if not all(p.stdout.readline() for p in self.all[:count]):
+            raise RuntimeError("a process that trains side by side has ended")
 
 # %% ../nbs/16_benchmark.ipynb #c4da7348
 def compete(
@@ -346,18 +450,27 @@ def compete(
             if device.type == "cuda": torch.cuda.reset_peak_memory_stats(device)
             seconds, busy = _timed(c, device)
             memory = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
-            lines.append(dict(round=r, letter=c.letter, name=c.name, precision=c.precision, against=c.against, images=c.images * c.repeats, seconds=seconds, busy=busy, memory=memory))
+            lines.append(
+                dict(
+                    round=r, letter=c.letter, name=c.name, precision=c.precision, against=c.against,
+                    images=c.images * c.repeats, seconds=seconds, busy=busy, memory=memory
+                )
+            )
     return pd.DataFrame(lines)
 
 
 def _timed(c: Contestant, device: torch.device) -> tuple[float, float]:
-    "Wall time of a turn, from an idle device to an idle device, and the device's own between two events (the same on a processor)."
-    turn = lambda: [c.epoch() for _ in range(c.repeats)]
+    """Wall time of a turn, from an idle device to an idle device, and the device's own between two events (the same on
+    a processor)."""
+    def turn():
+        return [c.epoch() for _ in range(c.repeats)]
     if device.type != "cuda": return (_seconds(turn, device),) * 2
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    _wait(device); first.record()
+    _wait(device)
+    first.record()
     seconds = _seconds(turn, device)
-    last.record(); last.synchronize()
+    last.record()
+    last.synchronize()
     return seconds, first.elapsed_time(last) / 1000
 
 # %% ../nbs/16_benchmark.ipynb #9cd5e6e3
@@ -380,9 +493,16 @@ def summarise_turns(
         against, precision = g.against.iloc[0], g.precision.iloc[0]
         ratio = speed[name] / speed[against] if against in speed else speed[name] * np.nan
         share = speed[name].median() * flops / limits[what, precision] if limits and flops else np.nan
-        lines.append(dict(letter=g.letter.iloc[0], contestant=name, precision=precision, measure="images a second", rounds=len(g), value=speed[name].median(), low=speed[name].min(), high=speed[name].max(),
-            against=against, ratio=ratio.median(), ratio_low=ratio.min(), ratio_high=ratio.max(), ratio_to_fastest_plain=(speed[name] / speed[fastest]).median() if fastest else np.nan,
-            share_of_ceiling=share, memory_gb=g.memory.max(), valid=bool(spread(speed["plain loop"]) <= 0.3) if plain else True))
+        lines.append(
+            dict(
+                letter=g.letter.iloc[0], contestant=name, precision=precision, measure="images a second",
+                rounds=len(g), value=speed[name].median(), low=speed[name].min(), high=speed[name].max(),
+                against=against, ratio=ratio.median(), ratio_low=ratio.min(), ratio_high=ratio.max(),
+                ratio_to_fastest_plain=(speed[name] / speed[fastest]).median() if fastest else np.nan,
+                share_of_ceiling=share, memory_gb=g.memory.max(),
+                valid=bool(spread(speed["plain loop"]) <= 0.3) if plain else True
+            )
+        )
     return lines
 
 # %% ../nbs/16_benchmark.ipynb #d80e35e0
@@ -400,7 +520,10 @@ ticket_recipes:
 transfers:
   - {{sources: own, targets: digits, fractions: {fraction}, arms: ticket, levels: [1, 2, 3]}}
 """
-STUDIES = {"cpu": dict(model="lenet_300_100", size=28, channels=1, steps=200, batch=60), "cuda": dict(model="resnet20", size=32, channels=3, steps=160, batch=64)}
+STUDIES = {
+    "cpu": dict(model="lenet_300_100", size=28, channels=1, steps=200, batch=60),
+    "cuda": dict(model="resnet20", size=32, channels=3, steps=160, batch=64),
+}
 
 
 def prepare_study(
@@ -421,7 +544,10 @@ def _run_ours(home, seeds=(0, 1), recipe="base"):
     from lth_nb.study import load_study, run_transfers
     paths = Paths(home)
     study = load_study(str(Path(home)/"benchmark.yaml"), paths)
-    return run_transfers(study, "own", "digits", ["ticket"], [1, 2, 3], seeds, study.transfers[0].fractions, recipes=[recipe], paths=paths)
+    return run_transfers(
+        study, "own", "digits", ["ticket"], [1, 2, 3], seeds, study.transfers[0].fractions, recipes=[recipe],
+        paths=paths
+    )
 
 
 def _run_plain(home, seeds=(0, 1), recipe="base"):
@@ -434,26 +560,37 @@ def _run_plain(home, seeds=(0, 1), recipe="base"):
     for file in sorted(paths.tickets.rglob("*.safetensors")):
         tickets = load_tickets(file)
         if tickets.header["seed"] in seeds:
-            for level in (1, 2, 3): _plain_network(study, data, study.recipes[recipe], tickets, level, paths.root/"plain.csv")
+            for level in (1, 2, 3):
+                _plain_network(study, data, study.recipes[recipe], tickets, level, paths.root/"plain.csv")
 
 # %% ../nbs/16_benchmark.ipynb #1d8fe91f
 def _plain_network(study, data: Dataset, recipe: Recipe, tickets, level: int, file: Path):
     "Build, mask, train, evaluate, write a line."
-    net = build_model(study.models[0], data.num_classes, image_size=data.image_size, channels=data.channels, seed=tickets.header["seed"])
+    net = build_model(
+        study.models[0], data.num_classes, image_size=data.image_size, channels=data.channels,
+        seed=tickets.header["seed"]
+    )
     net.load_state_dict({n: v for n, v in tickets.rewind.items() if n.startswith("backbone.")}, strict=False)
     mask, steps = tickets.mask(level), int(recipe.length[:-2])
     torch.set_num_threads(1)
     loop = PlainLoop(net.to("cuda" if torch.cuda.is_available() else "cpu"), data, recipe, mask)
-    while steps > 0: loop.epoch(steps); steps -= len(loop.loader)
+    while steps > 0:
+        loop.epoch(steps)
+        steps -= len(loop.loader)
     val, test = (_plain_evaluate(net, *data.split(s), data, recipe.batch_size) for s in ("val", "test"))
-    with open(file, "a", encoding="utf-8") as f: f.write(f"{tickets.header['seed']},{level},{val[0]},{val[1]},{test[0]},{test[1]}\n")
+    with open(file, "a", encoding="utf-8") as f:
+        f.write(f"{tickets.header['seed']},{level},{val[0]},{val[1]},{test[0]},{test[1]}\n")
 
 # %% ../nbs/16_benchmark.ipynb #91f98ce2
 def _process(function: str, home, seeds=(0, 1)) -> subprocess.Popen:
     "A new Python that runs the study."
-    code = f"import sys; from lth_nb import benchmark; benchmark.{function}(sys.argv[1], [int(s) for s in sys.argv[2:]])"
-    return subprocess.Popen([sys.executable, "-c", code, str(home), *map(str, seeds)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "LTH_HOME": str(home), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"})
+    code = (
+        f"import sys; from lth_nb import benchmark; benchmark.{function}(sys.argv[1], [int(s) for s in sys.argv[2:]])"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(home), *map(str, seeds)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "LTH_HOME": str(home), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    )
 
 
 def _finish(*processes: subprocess.Popen):
@@ -463,14 +600,24 @@ def _finish(*processes: subprocess.Popen):
 
 
 def _study_contestants(home) -> tuple[list[Contestant], list[Contestant]]:
-    "The small study from start to end, and its networks without a step in a process that runs already; 'images' are networks here."
+    """The small study from start to end, and its networks without a step in a process that runs already; 'images' are
+    networks here."""
     def again(*runs):  # rows that are there would not be made again
         for file in Path(home).rglob("transfer/*.csv"): file.unlink()
         for run in runs: run()
-    whole = lambda function, *seeds: lambda: again(lambda: _finish(*[_process(function, home, s) for s in seeds]))
-    return ([Contestant("A", "plain loop", whole("_run_plain", (0, 1)), 6), Contestant("B", "one process", whole("_run_ours", (0, 1)), 6),
-        Contestant("D", "two processes", whole("_run_ours", (0,), (1,)), 6, against="one process")],
-        [Contestant("A", "plain loop", lambda: again(lambda: _run_plain(home, recipe="none")), 6), Contestant("B", "ours", lambda: again(lambda: _run_ours(home, recipe="none")), 6)])
+    def whole(function, *seeds):
+        return lambda: again(lambda: _finish(*[_process(function, home, s) for s in seeds]))
+    return (
+        [
+            Contestant("A", "plain loop", whole("_run_plain", (0, 1)), 6),
+            Contestant("B", "one process", whole("_run_ours", (0, 1)), 6),
+            Contestant("D", "two processes", whole("_run_ours", (0,), (1,)), 6, against="one process"),
+        ],
+        [
+            Contestant("A", "plain loop", lambda: again(lambda: _run_plain(home, recipe="none")), 6),
+            Contestant("B", "ours", lambda: again(lambda: _run_ours(home, recipe="none")), 6),
+        ],
+    )
 
 # %% ../nbs/16_benchmark.ipynb #9b38b008
 def _hourly_lines(turns: pd.DataFrame) -> list[dict]:
@@ -482,31 +629,53 @@ def _hourly_lines(turns: pd.DataFrame) -> list[dict]:
 def _fixed_lines(turns: pd.DataFrame) -> list[dict]:
     "Seconds of a network without a step."
     lines = summarise_turns(turns)
-    return [{**l, "measure": "seconds a network beyond its steps", "value": 1 / l["value"], "low": 1 / l["high"], "high": 1 / l["low"]} for l in lines]
+    return [
+        {
+            **l, "measure": "seconds a network beyond its steps", "value": 1 / l["value"], "low": 1 / l["high"],
+            "high": 1 / l["low"]
+        }
+        for l in lines
+    ]
 
 # %% ../nbs/16_benchmark.ipynb #460ac661
 RUN = ("date", "processor", "cores", "gpu", "load", "python", "torch", "commit", "device", "work")
-LINE = ("letter", "contestant", "precision", "measure", "rounds", "value", "low", "high", "against", "ratio", "ratio_low", "ratio_high", "ratio_to_fastest_plain", "share_of_ceiling", "memory_gb", "valid")
+LINE = (
+    "letter", "contestant", "precision", "measure", "rounds", "value", "low", "high", "against", "ratio", "ratio_low",
+    "ratio_high", "ratio_to_fastest_plain", "share_of_ceiling", "memory_gb", "valid"
+)
 
 
 def _line(run: dict, work: str, line: dict) -> dict:
     "A line of the table: every column, numbers with four digits."
     whole = {**run, "work": work, "letter": "", "precision": "", "against": "", "rounds": 0, "valid": True, **line}
-    short = lambda v: float(f"{v:.4g}") if isinstance(v, float) else v
+    def short(v):
+        return float(f"{v:.4g}") if isinstance(v, float) else v
     return {k: short(whole.get(k, float("nan"))) for k in (*RUN, *LINE)}
 
 
 def _ceiling_lines(limits: dict, rounds: int) -> list[dict]:
     unit = {"copy": "bytes a second"}
-    return [dict(contestant=what, precision=precision, measure=unit.get(what, "operations a second"), rounds=rounds, value=v, low=v, high=v) for (what, precision), v in limits.items()]
+    return [
+        dict(
+            contestant=what, precision=precision, measure=unit.get(what, "operations a second"), rounds=rounds,
+            value=v, low=v, high=v
+        )
+        for (what, precision), v in limits.items()
+    ]
 
 # %% ../nbs/16_benchmark.ipynb #ddb50d27
-def _work_lines(work: Workload, device: torch.device, limits: dict, rounds: int, turn: float, until: float) -> list[dict]:
+def _work_lines(
+    work: Workload, device: torch.device, limits: dict, rounds: int, turn: float, until: float
+) -> list[dict]:
     "Everyone trains one network."
     with ExitStack() as stack:
         stack.callback(forget_slots)
         data = work.data(device)
-        made = _cpu_contestants(work, data, stack) if device.type == "cpu" else _gpu_contestants(work, data, stack, 2 if work.image_size > 64 else 8)
+        made = (
+            _cpu_contestants(work, data, stack)
+            if device.type == "cpu"
+            else _gpu_contestants(work, data, stack, 2 if work.image_size > 64 else 8)
+        )
         turns = compete(made, rounds, device, turn, until)
     return summarise_turns(turns, training_flops(work), limits, work.ceiling) if len(turns) else []
 
@@ -516,7 +685,10 @@ def _study_lines(device: torch.device, rounds: int, until: float) -> list[dict]:
     with tempfile.TemporaryDirectory() as home:
         prepare_study(home, **STUDIES[device.type])
         whole, fixed = _study_contestants(home)
-        made = [(_hourly_lines, compete(whole, rounds, turn=0, until=until)), (_fixed_lines, compete(fixed, rounds, turn=0, until=until))]
+        made = [
+            (_hourly_lines, compete(whole, rounds, turn=0, until=until)),
+            (_fixed_lines, compete(fixed, rounds, turn=0, until=until)),
+        ]
         return [l for lines, turns in made if len(turns) for l in lines(turns)]
 
 # %% ../nbs/16_benchmark.ipynb #c9e2de02
@@ -532,17 +704,25 @@ def benchmark(
 ) -> pd.DataFrame:                   # the lines of this run
     "Measure this machine."
     device, began, lines = device_named(device), time.perf_counter(), []
-    pieces = {w.name: partial(_work_lines, w, device) for w in (WORKLOADS[device.type] if work is None else work)} | {"small study": None}
-    if wrong := set(only) - set(pieces): raise ValueError(f"no such work: {', '.join(sorted(wrong))}; there is {', '.join(pieces)}")
+    pieces = {w.name: partial(_work_lines, w, device) for w in (WORKLOADS[device.type] if work is None else work)} | {
+        "small study": None
+    }
+    if wrong := set(only) - set(pieces):
+        raise ValueError(f"no such work: {', '.join(sorted(wrong))}; there is {', '.join(pieces)}")
     limits, run, until = ceilings(device), {**machine(), "device": device.type}, began + budget
     out = Path(out or Paths().results/"benchmark.csv")
     def add(name, found):
-        if found: append_lines(made := [_line(run, name, l) for l in found], out); lines.extend(made)
+        if found:
+            append_lines(made := [_line(run, name, l) for l in found], out)
+            lines.extend(made)
         if not found: say(f"{name}: left out, no time is left")
-        elif found[0]["rounds"] < 7: say(f"{name}: {found[0]['rounds']} rounds, fewer than the 7 that a published number needs")
+        elif found[0]["rounds"] < 7:
+            say(f"{name}: {found[0]['rounds']} rounds, fewer than the 7 that a published number needs")
     add("machine", _ceiling_lines(limits, rounds))
     for name in only or pieces:
-        if time.perf_counter() > until: add(name, []); continue
+        if time.perf_counter() > until:
+            add(name, [])
+            continue
         say(f"{name} …")
         add(name, pieces[name](limits, rounds, turn, until) if pieces[name] else _study_lines(device, rounds, until))
     return pd.DataFrame(lines)
@@ -552,12 +732,28 @@ def shown(
     table: pd.DataFrame,  # lines of `benchmark`
 ) -> pd.DataFrame:        # as text
     "The table for people: medians, ranges, ratios within rounds."
-    number = lambda v: "" if pd.isna(v) or v == "" else f"{float(v):,.3g}" if abs(float(v)) < 1000 else f"{float(v):,.0f}"
-    span = lambda low, high: [f"{number(a)} to {number(b)}" if number(a) else "" for a, b in zip(low, high)]
-    t = table.assign(measured=table.value.map(number), range=span(table.low, table.high), ratio=table.ratio.map(number), within=span(table.ratio_low, table.ratio_high),
-        fastest=table.ratio_to_fastest_plain.map(number), ceiling=[f"{float(v):.0%}" if not (pd.isna(v) or v == "") else "" for v in table.share_of_ceiling], memory=table.memory_gb.map(number))
-    t["contestant"] = [" ".join(filter(None, map(str, (c, p if c in ("matmul", "convolution", "ours") else "")))) for c, p in zip(t.contestant, t.precision)]
-    return t[["work", "letter", "contestant", "measure", "rounds", "measured", "range", "against", "ratio", "within", "fastest", "ceiling", "memory", "valid"]]
+    def number(v):
+        return (
+            "" if pd.isna(v) or v == "" else f"{float(v):,.3g}" if abs(float(v)) < 1000 else f"{float(v):,.0f}"
+        )
+    def span(low, high):
+        return [f"{number(a)} to {number(b)}" if number(a) else "" for a, b in zip(low, high)]
+    t = table.assign(
+        measured=table.value.map(number), range=span(table.low, table.high), ratio=table.ratio.map(number),
+        within=span(table.ratio_low, table.ratio_high), fastest=table.ratio_to_fastest_plain.map(number),
+        ceiling=[f"{float(v):.0%}" if not (pd.isna(v) or v == "") else "" for v in table.share_of_ceiling],
+        memory=table.memory_gb.map(number)
+    )
+    t["contestant"] = [
+        " ".join(filter(None, map(str, (c, p if c in ("matmul", "convolution", "ours") else ""))))
+        for c, p in zip(t.contestant, t.precision)
+    ]
+    return t[
+        [
+            "work", "letter", "contestant", "measure", "rounds", "measured", "range", "against", "ratio", "within",
+            "fastest", "ceiling", "memory", "valid"
+        ]
+    ]
 
 # %% ../nbs/16_benchmark.ipynb #8b64529a
 @dataclass(frozen=True)
@@ -574,16 +770,21 @@ class Goal:
 
     def __str__(self):
         who = self.contestant or "packed" * (self.letters == "D") or "ours"
-        return f"{self.work}, {who}{f', {self.precision}' if self.precision else ''}: {self.column} {'≥' if self.at_least else '≤'} {self.bound:g}"
+        return (
+            f"{self.work}, {who}{f', {self.precision}' if self.precision else ''}: {self.column} "
+            f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+        )
 
 # %% ../nbs/16_benchmark.ipynb #80d14ef4
 _L, _R = "LeNet-300-100", "ResNet-20"
 GOALS = [
-    Goal("cpu", _L, "B", "fp32", "ratio", 4.0), Goal("cpu", _R, "B", "fp32", "ratio", 1.6), Goal("cpu", _R, "C", "bf16", "ratio", 2.4),
-    Goal("cpu", _L, "D", "fp32", "ratio", 1.8, contestant="two processes"), Goal("cpu", _R, "D", "fp32", "ratio", 1.8, contestant="two processes"),
-    Goal("cpu", "small study", "B", "", "value", 0.3, False, "ours"), Goal("cuda", "small study", "B", "", "value", 0.3, False, "ours"),
-    Goal("cuda", "ResNet-50 at 224 px", "BCD", "", "value", 5_000), Goal("cuda", _R, "BC", "", "value", 80_000), Goal("cuda", _R, "D", "", "value", 200_000),
-    Goal("cuda", "ResNet-18 (CIFAR stem)", "BCD", "", "value", 60_000),
+    Goal("cpu", _L, "B", "fp32", "ratio", 4.0), Goal("cpu", _R, "B", "fp32", "ratio", 1.6),
+    Goal("cpu", _R, "C", "bf16", "ratio", 2.4), Goal("cpu", _L, "D", "fp32", "ratio", 1.8, contestant="two processes"),
+    Goal("cpu", _R, "D", "fp32", "ratio", 1.8, contestant="two processes"),
+    Goal("cpu", "small study", "B", "", "value", 0.3, False, "ours"),
+    Goal("cuda", "small study", "B", "", "value", 0.3, False, "ours"),
+    Goal("cuda", "ResNet-50 at 224 px", "BCD", "", "value", 5_000), Goal("cuda", _R, "BC", "", "value", 80_000),
+    Goal("cuda", _R, "D", "", "value", 200_000), Goal("cuda", "ResNet-18 (CIFAR stem)", "BCD", "", "value", 60_000)
 ]
 
 
@@ -593,23 +794,37 @@ def goals_reached(
     "Which goals a table reaches."
     lines = []
     for g in GOALS:
-        here = table[(table.device == g.device) & (table.work == g.work) & table.letter.isin(list(g.letters)) & (table.letter != "")]
+        here = table[
+            (table.device == g.device)
+            & (table.work == g.work)
+            & table.letter.isin(list(g.letters))
+            & (table.letter != "")
+        ]
         if g.precision: here = here[here.precision == g.precision]
         if g.contestant: here = here[here.contestant == g.contestant]
         if here.empty: continue
         counting = here[here.valid.astype(str) == "True"]
-        medians = (counting if len(counting) else here).groupby("contestant")[g.column].agg(lambda v: median(map(float, v)))
+        medians = (
+            (counting if len(counting) else here).groupby("contestant")[g.column].agg(lambda v: median(map(float, v)))
+        )
         best = medians.max() if g.at_least else medians.min()
-        lines.append(dict(goal=str(g), measured=best, reached=bool(best >= g.bound if g.at_least else best <= g.bound), valid=len(counting) > 0))
+        lines.append(
+            dict(
+                goal=str(g), measured=best, reached=bool(best >= g.bound if g.at_least else best <= g.bound),
+                valid=len(counting) > 0
+            )
+        )
     return pd.DataFrame(lines, columns=["goal", "measured", "reached", "valid"])
 
 # %% ../nbs/16_benchmark.ipynb #09727e96
 def time_by_operator(
     work: Workload,
     device="cpu",
-    precision: str = "fp32",   # or 'bf16'
-    epochs: int = 2,           # that are profiled, after one that is not
-) -> pd.DataFrame:             # one line an operator, the slowest first; share of all its own time, microseconds a step, calls a step
+    precision: str = "fp32",  # or 'bf16'
+    epochs: int = 2,  # that are profiled, after one that is not
+) -> (
+    pd.DataFrame
+):  # one line an operator, the slowest first; share of all its own time, microseconds a step, calls a step
     "Profile our steps, one by one."
     from torch.profiler import ProfilerActivity, profile
     device, kinds = device_named(str(device)), [ProfilerActivity.CPU, ProfilerActivity.CUDA]
@@ -619,7 +834,12 @@ def time_by_operator(
         with profile(activities=kinds[:1 + (device.type == "cuda")]) as seen:
             for _ in range(epochs): epoch()
     own, steps = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total", epochs * (work.steps + 1)
-    table = pd.DataFrame([dict(operator=e.key, share=getattr(e, own), microseconds=getattr(e, own) / steps, calls=e.count / steps) for e in seen.key_averages()])
+    table = pd.DataFrame(
+        [
+            dict(operator=e.key, share=getattr(e, own), microseconds=getattr(e, own) / steps, calls=e.count / steps)
+            for e in seen.key_averages()
+        ]
+    )
     return table.assign(share=table.share / table.share.sum()).sort_values("share", ascending=False, ignore_index=True)
 
 # %% ../nbs/16_benchmark.ipynb #bf33543e
@@ -634,10 +854,19 @@ def measure_gpu(
     out.mkdir(parents=True, exist_ok=True)
     if tests.is_file():
         with open(out/"tests.txt", "w", encoding="utf-8") as f:
-            try: subprocess.run([sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", str(tests)], cwd=tests.parents[1], stdout=f, stderr=subprocess.STDOUT, timeout=budget / 3)
+            try:
+                subprocess.run(
+                    [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", str(tests)],
+                    cwd=tests.parents[1], stdout=f, stderr=subprocess.STDOUT, timeout=budget / 3
+                )
             except subprocess.TimeoutExpired: f.write(f"\nnot finished after {budget / 3:.0f} s\n")
         print((out/"tests.txt").read_text(encoding="utf-8")[-3000:])
-    left = lambda: budget - (time.perf_counter() - began)
+    def left():
+        return budget - (time.perf_counter() - began)
     table = benchmark("cuda", out/"benchmark.csv", rounds=rounds, turn=0.5, budget=left() - 60)
-    if left() > 45: compare_precisions("resnet8", load_dataset("digits", image_size=32, channels=3, device="cuda"), Recipe(length="10ep", crop=4), list(range(6)), out/"precision.csv")
+    if left() > 45:
+        compare_precisions(
+            "resnet8", load_dataset("digits", image_size=32, channels=3, device="cuda"), Recipe(length="10ep", crop=4),
+            list(range(6)), out / "precision.csv"
+        )
     return table

@@ -6,7 +6,10 @@
 __all__ = []
 
 # %% ../nbs/01h_cache.ipynb #00a05d38
-import json, os, tempfile, time
+import json
+import os
+import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 

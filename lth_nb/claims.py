@@ -25,24 +25,34 @@ def _listed(rows: pd.DataFrame, columns: list[str], pairs) -> np.ndarray:
 
 def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
     "The rows that meet a side's conditions; its recipe may be several."
-    fits = [rows[column].isin([*side[column]] if column == "recipe" else [side[column]]).to_numpy() for column in ("arm", "recipe", "freeze", "head")]
+    fits = [
+        rows[column].isin([*side[column]] if column == "recipe" else [side[column]]).to_numpy()
+        for column in ("arm", "recipe", "freeze", "head")
+    ]
     rows = rows[np.logical_and.reduce([*fits, (rows["level"].to_numpy() == 0) == (side["arm"] in DENSE)])]
     if side["arm"] == "scratch": return rows
     rows = rows[rows["ticket_recipe"] == side["ticket_recipe"]]
-    whole = rows["fraction"].where(rows["source"] == rows["target"], rows["all_of_it"])  # a target's own ticket knows no more of it than its networks
+    # a target's own ticket knows no more of it than its networks
+    whole = rows["fraction"].where(rows["source"] == rows["target"], rows["all_of_it"])
     rows = rows[np.isclose(rows["source_fraction"].astype(float), side["source_share"] * whole)]
     if side["source"] in ("any", "best"): return rows
     if side["source"] == "related": return rows[_listed(rows, ["source", "target"], roles.get("related", ()))]
     rows = rows[(rows["source"] == rows["target"]) == (side["source"] == "own")]
     pairs = roles.get("more_classes", ())
     natural = roles.get("natural", ())
-    listed = {"natural": natural, "best_natural": natural, "more_classes": [pair[0] for pair in pairs], "fewer_classes": [pair[1] for pair in pairs]}
+    listed = {
+        "natural": natural, "best_natural": natural, "more_classes": [pair[0] for pair in pairs],
+        "fewer_classes": [pair[1] for pair in pairs]
+    }
     return rows[rows["source"].isin(listed[side["source"]])] if side["source"] in listed else rows
 
 # %% ../nbs/10_claims.ipynb #6a098e19
 PAIR = ["target", "fraction", "model", "seed"]
 CELL = ["target", "fraction", "model", "source", "source_b"]
-READ = [*PAIR, "arm", "source", "source_fraction", "ticket_recipe", "recipe", "freeze", "head", "level", "density", "val_accuracy", "test_accuracy"]
+READ = [
+    *PAIR, "arm", "source", "source_fraction", "ticket_recipe", "recipe", "freeze", "head", "level", "density",
+    "val_accuracy", "test_accuracy"
+]
 
 
 def _at_level(rows: pd.DataFrame, rule: str | float | tuple) -> pd.DataFrame:
@@ -72,7 +82,10 @@ def _shared_levels(*sides: pd.DataFrame) -> list[pd.DataFrame]:
 def _same_levels(pairs: pd.DataFrame) -> pd.DataFrame:
     "Of all pairs of levels those in which each is the other's nearest in density."
     pairs = pairs.assign(away=np.log(pairs["density_a"] / pairs["density_b"]).abs())
-    nearest = [pairs["away"] == pairs.groupby([*CELL, "seed", level])["away"].transform("min") for level in ("level_a", "level_b")]
+    nearest = [
+        pairs["away"] == pairs.groupby([*CELL, "seed", level])["away"].transform("min")
+        for level in ("level_a", "level_b")
+    ]
     return pairs[nearest[0] & nearest[1] & (pairs["away"] <= NEAREST)]
 
 # %% ../nbs/10_claims.ipynb #9ed15723
@@ -85,9 +98,15 @@ def _rates_of(recipe: str, recipes: dict) -> list[str]:
 class RowReader:
     "Reads the rows of comparisons' sides out of one study's table; what was read once is kept."
     def __init__(self, frame: pd.DataFrame, info: dict, recipe: str = "base", choose_by: str = "val_accuracy"):
-        if len(studies := frame["study"].unique()) > 1: raise ValueError(f"one study at a time is judged, these are rows of {', '.join(sorted(studies))}")
-        self.roles, self.kept, others = info.get("roles", {}), {}, frame[(frame["source"] != frame["target"]) & (frame["source"] != "")]
-        most = frame["source"].map(others.groupby("source")["source_fraction"].max())  # the most that this study takes of a source
+        if len(studies := frame["study"].unique()) > 1:
+            raise ValueError(f"one study at a time is judged, these are rows of {', '.join(sorted(studies))}")
+        self.roles, self.kept, others = (
+            info.get("roles", {}),
+            {},
+            frame[(frame["source"] != frame["target"]) & (frame["source"] != "")],
+        )
+        # the most that this study takes of a source
+        most = frame["source"].map(others.groupby("source")["source_fraction"].max())
         self.frame = frame[READ].assign(all_of_it=most, val_accuracy=frame[choose_by])
         self.recipes = {"base": [recipe], "tuned": _rates_of(recipe, info.get("recipes", {}))}
 
@@ -103,6 +122,11 @@ class RowReader:
             return found.sort_values([*PAIR, "source", "level", "recipe"])
         return self._once((*side.values(), on), make)
 
+    def _at(self, side: dict, on: str, rule) -> pd.DataFrame:
+        "A side's rows at the level that a rule chooses."
+        def make(): return _best_source(_at_level(self.rows(side, on), rule), side)
+        return self._once((*side.values(), on, rule), make)
+
     def sides(self, contrast: Contrast) -> dict[str, pd.DataFrame]:
         "The rows of `a` and of `b` at the levels that are compared."
         sides, rules = dict(a=contrast.a, b=contrast.b), dict(a=contrast.level, b=contrast.level_b or contrast.level)
@@ -110,43 +134,61 @@ class RowReader:
             shared = _shared_levels(*(self.rows(side, contrast.on) for side in sides.values()))
             return {s: _best_source(_at_level(rows, "chosen"), sides[s]) for s, rows in zip("ab", shared)}
         rules = {s: "chosen" if sides[s]["arm"] in DENSE else rule for s, rule in rules.items()}
-        return {s: self._once((*side.values(), contrast.on, rules[s]), lambda: _best_source(_at_level(self.rows(side, contrast.on), rules[s]), side)) for s, side in sides.items()}
+        return {s: self._at(side, contrast.on, rules[s]) for s, side in sides.items()}
 
 # %% ../nbs/10_claims.ipynb #e1364a64
 def _pairs(read: RowReader, contrast: Contrast) -> pd.DataFrame:
     "Accuracies and densities of both sides, one row a cell and seed."
-    a, b = (rows[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s})
-            for s, rows in read.sides(contrast).items())
-    same, rule, sparse = contrast.a["source"] == contrast.b["source"] != "", contrast.level, [s for s in "ab" if getattr(contrast, s)["arm"] not in DENSE]
-    pairs = a.merge(b.assign(source_b=b["source"]) if same else b.rename(columns={"source": "source_b"}), on=[*PAIR, "source"] if same else PAIR)
-    if contrast.a["source"] == "more_classes": pairs = pairs[_listed(pairs, ["source", "source_b"], read.roles.get("more_classes", ()))]
+    a, b = (
+        rows[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(
+            columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s}
+        )
+        for s, rows in read.sides(contrast).items()
+    )
+    same, rule, sparse = (
+        contrast.a["source"] == contrast.b["source"] != "",
+        contrast.level,
+        [s for s in "ab" if getattr(contrast, s)["arm"] not in DENSE],
+    )
+    pairs = a.merge(
+        b.assign(source_b=b["source"]) if same else b.rename(columns={"source": "source_b"}),
+        on=[*PAIR, "source"] if same else PAIR,
+    )
+    if contrast.a["source"] == "more_classes":
+        pairs = pairs[_listed(pairs, ["source", "source_b"], read.roles.get("more_classes", ()))]
     if sparse and rule != "chosen" and not isinstance(rule, float):
         density = pairs[f"density_{sparse[0]}"].round(3)
         if len(sparse) == 2: pairs = _same_levels(pairs)
-        if rule == "sparsest": pairs = pairs[pairs["density_a"] == pairs.groupby([*CELL, "seed"])["density_a"].transform("min")]
+        if rule == "sparsest":
+            pairs = pairs[pairs["density_a"] == pairs.groupby([*CELL, "seed"])["density_a"].transform("min")]
         else: pairs = pairs[density.loc[pairs.index].between(*(SPARSE if rule == "sparse" else rule))]
     return pairs.groupby([*CELL, "seed"])[["a", "b", "density_a", "density_b"]].mean()
 
 # %% ../nbs/10_claims.ipynb #afb88bdf
 def contrast_pairs(
-    frame: pd.DataFrame,    # rows of one study
-    contrast: Contrast,     # what is compared
-    info: dict,             # the study's information; its roles are read
-    recipe: str = "base",   # the recipe that stands for `base`
-) -> pd.DataFrame:          # one row a cell and seed: a, b, difference, best_of_test in test accuracy as a fraction; densities of both
+    frame: pd.DataFrame,  # rows of one study
+    contrast: Contrast,  # what is compared
+    info: dict,  # the study's information; its roles are read
+    recipe: str = "base",  # the recipe that stands for `base`
+) -> (
+    pd.DataFrame
+):  # one row a cell and seed: a, b, difference, best_of_test in test accuracy as a fraction; densities of both
     "The paired differences that a contrast rests on."
     return _differences_of(contrast, RowReader(frame, info, recipe), RowReader(frame, info, recipe, "test_accuracy"))
 
 
 def _differences_of(contrast: Contrast, read: RowReader, by_test: RowReader) -> pd.DataFrame:
-    "`contrast_pairs` from what reads the rows, with levels chosen on validation data and, to show beside, on the test data."
+    """`contrast_pairs` from what reads the rows, with levels chosen on validation data and, to show beside, on the test
+    data."""
     if contrast.level == "drop":
         pairs, start = (_pairs(read, replace(contrast, level=level)) for level in ("sparsest", "chosen"))
         pairs[["a", "b"]] -= start[["a", "b"]]
     else: pairs = _pairs(read, contrast)
     best = _pairs(by_test, replace(contrast, level="chosen"))
     if contrast.level == "drop" or isinstance(contrast.level, float): best *= np.nan  # says nothing about these
-    return pairs.assign(difference=pairs["a"] - pairs["b"], best_of_test=(best["a"] - best["b"]).reindex(pairs.index)).reset_index()
+    return pairs.assign(
+        difference=pairs["a"] - pairs["b"], best_of_test=(best["a"] - best["b"]).reindex(pairs.index)
+    ).reset_index()
 
 
 def pairs_of(
@@ -172,8 +214,8 @@ def claim_rows(
     frame = frame.reset_index(drop=True)
     read, wanted = RowReader(frame, info, recipe), set()
     for contrast in claim.every_contrast:
-        for side in (contrast.a, contrast.b):
-            wanted.update(read.rows(side, contrast.on).index)
+        for one in (contrast.a, contrast.b):
+            wanted.update(read.rows(one, contrast.on).index)
     return frame.loc[sorted(wanted)]
 
 # %% ../nbs/10_claims.ipynb #4bb9ad15

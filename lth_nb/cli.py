@@ -9,7 +9,16 @@ __all__ = ['app', 'data_app', 'ticket_app', 'results_app', 'StudyName', 'AsJson'
            'results_publish', 'results_restore', 'results_merge']
 
 # %% ../nbs/13_cli.ipynb #35a021a2
-import errno, json, os, re, shutil, signal, subprocess, sys, textwrap, time
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +28,10 @@ import typer
 from .core import Paths, device
 
 # %% ../nbs/13_cli.ipynb #1013a4c3
-app = typer.Typer(help="Transfer lottery tickets between image domains, and judge the papers' claims.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Transfer lottery tickets between image domains, and judge the papers' claims.", no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False
+)
 data_app = typer.Typer(help="Data sets: what there is, and whether it is sound.", no_args_is_help=True)
 ticket_app = typer.Typer(help="Ticket files: what is inside, and whether it is whole.", no_args_is_help=True)
 results_app = typer.Typer(help="Results tables: publish a study's, merge pieces, take rows over.", no_args_is_help=True)
@@ -57,8 +69,11 @@ def _show(table, as_json: bool, **formats):
 # %% ../nbs/13_cli.ipynb #0bd6054d
 def _snakemake(study, paths: Paths, *more: str) -> list[str]:
     "The command line for one study."
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(paths.nbs/"Snakefile"), "--configfile", study.file, "--directory", str(paths.root),
-            "--rerun-triggers", "mtime", "--rerun-incomplete", "--quiet", "rules", "--nocolor", *more]
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(paths.nbs / "Snakefile"), "--configfile", study.file,
+        "--directory", str(paths.root), "--rerun-triggers", "mtime", "--rerun-incomplete", "--quiet", "rules",
+        "--nocolor", *more
+    ]
 
 
 def _profile(paths: Paths, name: str) -> list[str]:
@@ -66,49 +81,88 @@ def _profile(paths: Paths, name: str) -> list[str]:
     folder = next((p for p in (paths.nbs/"profiles"/name, Path(name)) if (p/"config.yaml").is_file()), None)
     if folder: return ["--profile", str(folder.resolve())]
     there = ", ".join(sorted(p.parent.name for p in (paths.nbs/"profiles").glob("*/config.yaml"))) or "none"
-    raise ValueError(f"--profile {name!r}: no folder of that name with a config.yaml, here or in {paths.nbs/'profiles'}; the profiles there are {there}")
+    raise ValueError(
+        f"--profile {name!r}: no folder of that name with a config.yaml, here or in {paths.nbs / 'profiles'}; the "
+        f"profiles there are {there}"
+    )
 
 
 def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
-    "Snakemake's words for this machine's GPUs: how many runs may have one at a time, and from how many each takes its own."
+    """Snakemake's words for this machine's GPUs: how many runs may have one at a time, and from how many each takes its
+    own."""
     if gpus is None and study.device == "cpu" or gpus == 0: return []
     import torch
+
     from lth_nb.gpus import visible_gpus
     there = torch.cuda.device_count()
-    if gpus and gpus > there and "CUDA_VISIBLE_DEVICES" not in os.environ: raise ValueError(f"--gpus {gpus}: this machine has {there}")
+    if gpus and gpus > there and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        raise ValueError(f"--gpus {gpus}: this machine has {there}")
     if not (count := there if gpus is None else len(visible_gpus(gpus))): return []
     share = per_gpu or -(-jobs // count)
-    return ["--resources", f"gpu={count * share}", "--set-resources", *(f"{rule}:gpu=1" for rule in ("find_tickets", "transfer", "pair")), "--config", f"gpus={count}", f"per_gpu={share}"]
+    return [
+        "--resources", f"gpu={count * share}", "--set-resources",
+        *(f"{rule}:gpu=1" for rule in ("find_tickets", "transfer", "pair")), "--config", f"gpus={count}",
+        f"per_gpu={share}"
+    ]
 
 # %% ../nbs/13_cli.ipynb #b72e68ac
 def _follow(command: list[str], log: Path, lock: int) -> int:
-    "Run Snakemake with its words in a file and its steps as a progress bar; after a failure show what it said of it. Returns its exit code."
+    """Run Snakemake with its words in a file and its steps as a progress bar; after a failure show what it said of it.
+    Returns its exit code."""
     from tqdm import tqdm
     log.parent.mkdir(parents=True, exist_ok=True)
     guarded = [sys.executable, "-c", "from lth_nb.cli import _guard; _guard()", *command]
     bar, stopped, pipe = None, False, subprocess.PIPE
-    with _interrupted_by_sigterm(), open(log, "w", encoding="utf-8") as kept, subprocess.Popen(guarded, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=[lock], start_new_session=True) as process:
+    with (
+        _interrupted_by_sigterm(),
+        open(log, "w", encoding="utf-8") as kept,
+        subprocess.Popen(
+            guarded, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=[lock],
+            start_new_session=True
+        ) as process,
+    ):
         try:
             for line in process.stdout:
-                kept.write(line); kept.flush()
-                if total := re.match(r"total\s+([1-9]\d*)", line): bar = tqdm(total=int(total[1]), desc="runs", unit="run", mininterval=0, dynamic_ncols=True)
-                if bar is not None and (done := re.match(r"(\d+) of (\d+) steps", line)): bar.update(int(done[1]) - bar.n)
-        except KeyboardInterrupt: stopped = True; process.stdin.close(); process.stdout.read()  # the guard stops the runs; wait for it
+                kept.write(line)
+                kept.flush()
+                if total := re.match(r"total\s+([1-9]\d*)", line):
+                    bar = tqdm(total=int(total[1]), desc="runs", unit="run", mininterval=0, dynamic_ncols=True)
+                if bar is not None and (done := re.match(r"(\d+) of (\d+) steps", line)):
+                    bar.update(int(done[1]) - bar.n)
+        except KeyboardInterrupt:
+            stopped = True
+            process.stdin.close()
+            process.stdout.read()  # the guard stops the runs; wait for it
     if bar is not None: bar.close()
     if stopped:
-        typer.echo("stopped; the networks that are finished are kept, and the same command goes on from there", err=True)
+        typer.echo(
+            "stopped; the networks that are finished are kept, and the same command goes on from there", err=True
+        )
         raise typer.Exit(130)
     if bar is None and not process.returncode: typer.echo("nothing to do: every run, paper and page is up to date")
     if process.returncode:
-        said = [l for l in log.read_text(encoding="utf-8").splitlines() if l.strip() and not l.startswith(("Command ", "Select jobs", "Execute "))]
-        typer.echo("\n".join([*said[-40:], f"lth: a run failed; all of Snakemake's words are in {log}", *_errors(said)]), err=True)
+        said = [
+            l
+            for l in log.read_text(encoding="utf-8").splitlines()
+            if l.strip() and not l.startswith(("Command ", "Select jobs", "Execute "))
+        ]
+        typer.echo(
+            "\n".join([*said[-40:], f"lth: a run failed; all of Snakemake's words are in {log}", *_errors(said)]),
+            err=True,
+        )
     return process.returncode
 
 # %% ../nbs/13_cli.ipynb #8044440f
 def _errors(lines: list[str]) -> list[str]:
     "The errors that runs ended with, each once, without those of the programs around them."
     around = ("CalledProcessError", "RuleException", "WorkflowError", "PapermillExecutionError", "papermill.")
-    return list(dict.fromkeys(l.strip() for l in lines if re.match(r"\s*[A-Za-z.]*(Error|Exception): ", l) and not l.strip().startswith(around)))
+    return list(
+        dict.fromkeys(
+            l.strip()
+            for l in lines
+            if re.match(r"\s*[A-Za-z.]*(Error|Exception): ", l) and not l.strip().startswith(around)
+        )
+    )
 
 
 @contextmanager
@@ -121,7 +175,8 @@ def _interrupted_by_sigterm():
 
 # %% ../nbs/13_cli.ipynb #2a4f382a
 def _guard():
-    "The process between `lth run` and Snakemake: when `lth` ends, however it does, standard input ends, and Snakemake and its runs are stopped."
+    """The process between `lth run` and Snakemake: when `lth` ends, however it does, standard input ends, and Snakemake
+    and its runs are stopped."""
     import threading
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
     def stop_with_parent():
@@ -137,7 +192,11 @@ def _guard():
 def _first(study, paths: Paths, count: int) -> list[str]:
     "The files of the first transfers that are missing."
     from lth_nb.study import cell_file, job_file, transfer_jobs
-    return [str(job_file(study, name, paths)) for name, cells in transfer_jobs(study).items() if not all(cell_file(study, c, paths).is_file() for c in cells)][:count]
+    return [
+        str(job_file(study, name, paths))
+        for name, cells in transfer_jobs(study).items()
+        if not all(cell_file(study, c, paths).is_file() for c in cells)
+    ][:count]
 
 # %% ../nbs/13_cli.ipynb #b4db91d0
 def hold_lock(
@@ -148,12 +207,23 @@ def hold_lock(
     paths.runs.mkdir(parents=True, exist_ok=True)
     lock = open(paths.runs/".lock", "a+", encoding="utf-8")
     for _ in range(100):
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB); break
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError: holder = (lock.seek(0), lock.read().strip())[1]
-        if _is_alive(holder): raise ValueError(f"another run is at work in {paths.root} (process {holder or 'unknown'}); wait for it or stop it")
+        if _is_alive(holder):
+            raise ValueError(
+                f"another run is at work in {paths.root} (process {holder or 'unknown'}); wait for it or stop it"
+            )
         time.sleep(0.5)  # it was killed, and its runs are being stopped
-    else: raise ValueError(f"the runs of process {holder}, which was killed, are still at work in {paths.root}; wait for them or stop them")
-    lock.truncate(0); lock.write(str(os.getpid())); lock.flush()
+    else:
+        raise ValueError(
+            f"the runs of process {holder}, which was killed, are still at work in {paths.root}; wait for them or stop "
+            f"them"
+        )
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
     return lock
 
 
@@ -208,38 +278,79 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
 @app.command()
 def run(
     study: StudyName,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each  [default: one a core, or what the profile says]")] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=1,
+            help="runs side by side, one thread each  [default: one a core, or what the profile says]"
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")] = False,
-    until: Annotated[Literal["find_tickets", "transfer", "results", "paper", "site"], typer.Option(help="stop after this step")] = "site",
-    first: Annotated[int, typer.Option(help="only so many of the missing transfers, in the order of the study file, and the tickets they need")] = 0,
-    keep_going: Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")] = False,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of this machine to use, each run on one of them  [default: all]")] = None,
+    until: Annotated[
+        Literal["find_tickets", "transfer", "results", "paper", "site"], typer.Option(help="stop after this step")
+    ] = "site",
+    first: Annotated[
+        int,
+        typer.Option(
+            help="only so many of the missing transfers, in the order of the study file, and the tickets they need"
+        ),
+    ] = 0,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")
+    ] = False,
+    gpus: Annotated[
+        int, typer.Option(min=0, help="GPUs of this machine to use, each run on one of them  [default: all]")
+    ] = None,
     per_gpu: Annotated[int, typer.Option(min=0, help="runs that may share a GPU; 0: as many as --jobs asks for")] = 0,
-    profile: Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/profiles, such as slurm, or the folder of your own")] = "",
+    profile: Annotated[
+        str, typer.Option(help="run on a cluster: a profile in nbs/profiles, such as slurm, or the folder of your own")
+    ] = "",
 ):
     "Run what is missing of a study: tickets, transfers, results table, papers, site."
     with _plain_errors():
         loaded, todo = _look(study, paths := Paths(), here=not profile)
-        table_there = (paths.results/f"{loaded.study}.csv").is_file() and (paths.results/f"{loaded.study}.json").is_file()
+        table_there = (paths.results / f"{loaded.study}.csv").is_file() and (
+            paths.results / f"{loaded.study}.json"
+        ).is_file()
         if dry_run:
             return _show_missing(todo, table_there)
-        if profile and (gpus or per_gpu): raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does, as the profile asks for")
+        if profile and (gpus or per_gpu):
+            raise ValueError(
+                "--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does it by the profile"
+            )
         _tell_before(loaded, paths, todo, until == "site" and not first)
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
-        where = [*(["--jobs", str(jobs)] if jobs else []), *(_profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))]
-        only = _first(loaded, paths, first) if first else ["--until", "pair" if (until, loaded.job) == ("transfer", "pair") else until] if until != "site" else []
+        where = [
+            *(["--jobs", str(jobs)] if jobs else []),
+            *(_profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)),
+        ]
+        only = (
+            _first(loaded, paths, first)
+            if first
+            else ["--until", "pair" if (until, loaded.job) == ("transfer", "pair") else until]
+            if until != "site"
+            else []
+        )
         with _only_run(paths) as lock:
             if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
             subprocess.run(_snakemake(loaded, paths, "--jobs", "1", "--unlock"), capture_output=True)
-            code = _follow(_snakemake(loaded, paths, *where, *(["--keep-going"] if keep_going else []), *only), paths.runs/loaded.study/"snakemake.log", lock)
+            code = _follow(
+                _snakemake(loaded, paths, *where, *(["--keep-going"] if keep_going else []), *only),
+                paths.runs / loaded.study / "snakemake.log",
+                lock,
+            )
     if code: raise typer.Exit(1)
     if not first and until in ("results", "paper", "site"): typer.echo(_where(loaded, paths, until))
 
 # %% ../nbs/13_cli.ipynb #9c7f0bdf
 def _where(loaded, paths: Paths, until: str) -> str:
     "What a finished run left, and where."
-    made = [("table", paths.results/f"{loaded.study}.csv"), *([("papers", paths.runs/loaded.study/"papers"), ("figures", paths.figures)] if until != "results" else []), *([("site", paths.root/"_site"/"index.html")] if until == "site" else [])]
+    made = [
+        ("table", paths.results / f"{loaded.study}.csv"),
+        *([("papers", paths.runs / loaded.study / "papers"), ("figures", paths.figures)] if until != "results" else []),
+        *([("site", paths.root / "_site" / "index.html")] if until == "site" else []),
+    ]
     return "\n".join(f"{what:8} {place}" for what, place in made if place.exists())
 
 # %% ../nbs/13_cli.ipynb #e5162fe9
@@ -250,7 +361,8 @@ def plan(study: StudyName,
              "measured here if not given")] = 0.0,
     as_json: AsJson = False):
     "Networks, hours on one device and disk space of a study, before anything runs."
-    from lth_nb.study import few_seeds, load_study, missing_data, plan as planned
+    from lth_nb.study import few_seeds, load_study, missing_data
+    from lth_nb.study import plan as planned
     with _plain_errors():
         loaded = load_study(study)
         table, missing = planned(loaded, images_per_second=images_per_second or None), missing_data(loaded)
@@ -280,15 +392,33 @@ def _not_here(missing: dict) -> str:
     words = []
     for name in missing:
         count = count_images(name)
-        words.append(f"{name} ({count:,} training images, as published)" if count else f"{name} (taken as {ASSUMED_IMAGES:,})")
+        words.append(
+            f"{name} ({count:,} training images, as published)" if count else f"{name} (taken as {ASSUMED_IMAGES:,})"
+        )
     return f"not on this machine: {'; '.join(words)}"
 
 # %% ../nbs/13_cli.ipynb #3200a470
 @app.command()
-def piece(study: StudyName,
-    minutes: Annotated[float, typer.Option(min=0, help="no network is begun after so many minutes, nor one that would not be done by then; at least one is trained, if one is missing: rows of data/results/STUDY.csv count as done")] = 8.0,
-    out: Annotated[Path, typer.Option(help="folder for STUDY.csv, STUDY.json and new ticket files  [default: data/results, tickets stay in data/tickets]")] = None):
-    "Train what is missing of a study for some minutes in this process, without papermill or Snakemake: for a GPU that is lent."
+def piece(
+    study: StudyName,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="no network is begun after so many minutes, nor one that would not be done by then; at least one is "
+                 "trained, if one is missing: rows of data/results/STUDY.csv count as done",
+        ),
+    ] = 8.0,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="folder for STUDY.csv, STUDY.json and new ticket files  [default: data/results, tickets stay in "
+                 "data/tickets]"
+        ),
+    ] = None,
+):
+    """Train what is missing of a study for some minutes in this process, without papermill or Snakemake: for a GPU that
+    is lent."""
     from lth_nb.study import load_study, run_piece
     with _plain_errors():
         loaded = load_study(study)
@@ -302,7 +432,8 @@ def status(study: StudyName, as_json: AsJson = False,
     delete: Annotated[bool, typer.Option("--delete", help="with --stale: delete these files, after asking")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="with --delete: do not ask")] = False):
     "Which runs of a study are done, and whether the images they were made from have changed since."
-    from lth_nb.study import load_study, stale_files, status as of
+    from lth_nb.study import load_study, stale_files
+    from lth_nb.study import status as of
     with _plain_errors():
         if delete and not stale: raise ValueError("--delete: it goes with --stale, and deletes what --stale lists")
         loaded = load_study(study)
@@ -351,12 +482,18 @@ def claims(study: StudyName, as_json: AsJson = False):
 
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
-    "A sentence if the study file no longer says what the table was made from; empty otherwise, and where there is no such file."
+    """A sentence if the study file no longer says what the table was made from; empty otherwise, and where there is no
+    such file."""
     from lth_nb.study import load_study, study_info
     try: now = json.loads(json.dumps(study_info(load_study(study))))
     except (FileNotFoundError, ValueError): return ""
     changed = [k for k in now if now[k] != info.get(k)]
-    return f"the study file has changed since this table was published: {', '.join(changed)}; `lth run {study}` brings the table up to date" if changed else ""
+    return (
+        f"the study file has changed since this table was published: {', '.join(changed)}; `lth run {study}` brings "
+        f"the table up to date"
+        if changed
+        else ""
+    )
 
 # %% ../nbs/13_cli.ipynb #e00f0161
 @app.command()
@@ -378,6 +515,7 @@ def docs(study: Annotated[str, typer.Option(help="the study whose pages are show
 def doctor(as_json: AsJson = False):
     "Is this machine ready? One line per thing that a study needs; exit 1 if something is broken."
     from dataclasses import asdict
+
     from lth_nb.doctor import examine, shown
     with _plain_errors(): found = examine()
     typer.echo(json.dumps([asdict(f) for f in found], indent=1) if as_json else shown(found))
@@ -396,28 +534,54 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="the new fol
 @app.command()
 def bench(
     on: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU where there is one")] = "auto",
-    out: Annotated[Path, typer.Option(help="folder for benchmark.csv, not data/results; with --device cuda the tests that need a GPU run first")] = None,
-    only: Annotated[list[str], typer.Option(help="a piece of work, such as ResNet-20; may be given again")] = [],
-    rounds: Annotated[int, typer.Option(min=1, help="turns of every contestant; at least 7 for a published number")] = 7,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="folder for benchmark.csv, not data/results; with --device cuda the tests that need a GPU run first"
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="a piece of work, such as ResNet-20; may be given again")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="turns of every contestant; at least 7 for a published number")
+    ] = 7,
     budget: Annotated[float, typer.Option(help="seconds after which no further round begins")] = 540.0,
 ):
     "Measure this machine: our training beside a plain loop, and what share of the ceiling that is."
     with _plain_errors():
         from lth_nb.benchmark import benchmark, goals_reached, measure_gpu, shown
-        table = measure_gpu(out, budget, rounds) if on == "cuda" and out else benchmark(on, out and out/"benchmark.csv", only, rounds, budget=budget)
+        table = (
+            measure_gpu(out, budget, rounds)
+            if on == "cuda" and out
+            else benchmark(on, out and out / "benchmark.csv", only or [], rounds, budget=budget)
+        )
     typer.echo(shown(table).to_string(index=False))
     if len(goals := goals_reached(table)): typer.echo("\n" + goals.to_string(index=False))
-    if not table.valid.all(): typer.echo("\nINVALID where it says so: the plain loop's own speed varied by more than 30%; repeat on a quieter machine")
+    if not table.valid.all():
+        typer.echo(
+            "\nINVALID where it says so: the plain loop's own speed varied by more than 30%; "
+            "repeat on a quieter machine"
+        )
 
 # %% ../nbs/13_cli.ipynb #9713113f
 @data_app.command("list")
 def data_list(as_json: AsJson = False):
     "Every data set known by name, those of your own in data/raw and LTH_DATA, and whether they are here."
     import pandas as pd
+
     from lth_nb.data import DATASETS, is_here, own_datasets
     with _plain_errors(): own = own_datasets()
-    known = [dict(name=e.name, kind=e.kind, domain=e.domain, here=is_here(e.name), licence=e.licence) for e in DATASETS.values()]
-    _show(pd.DataFrame(known + [dict(name=n, kind="own", domain=str(path), here=True, licence="") for n, path in own.items()]), as_json)
+    known = [
+        dict(name=e.name, kind=e.kind, domain=e.domain, here=is_here(e.name), licence=e.licence)
+        for e in DATASETS.values()
+    ]
+    _show(
+        pd.DataFrame(
+            known + [dict(name=n, kind="own", domain=str(path), here=True, licence="") for n, path in own.items()]
+        ),
+        as_json,
+    )
 
 
 @data_app.command("get")
@@ -434,7 +598,9 @@ def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", hel
     as_json: AsJson = False):
     "Read data sets whole: splits, classes, sizes, groups, content hash, and what is odd about them."
     import warnings
+
     import pandas as pd
+
     from lth_nb.data import check_dataset, load_dataset
     with _plain_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the notes are shown below
@@ -451,6 +617,7 @@ TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors
 def ticket_show(file: TicketFile, as_json: AsJson = False):
     "Source, recipe, and density and accuracy of every level."
     import pandas as pd
+
     from lth_nb.tickets import load_tickets
     with _plain_errors(): tickets = load_tickets(file, any_model=True)
     if as_json: return typer.echo(json.dumps(tickets.header, indent=1))
@@ -460,7 +627,9 @@ def ticket_show(file: TicketFile, as_json: AsJson = False):
     _show(levels[["level", "density", "val_accuracy", "test_accuracy", "epochs", "dead_layers", "seconds"]], False)
 
 # %% ../nbs/13_cli.ipynb #6ea3383b
-TicketPaths = Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files, or folders with *.safetensors")]
+TicketPaths = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="ticket files, or folders with *.safetensors")
+]
 AnyModel = Annotated[bool, typer.Option("--any-model", help="accept tickets of a network that is not in MODELS, as far "
     "as they can be checked without it")]
 
@@ -498,13 +667,18 @@ def ticket_export(file: TicketFile,
 
 # %% ../nbs/13_cli.ipynb #ca19c57b
 @ticket_app.command("latency")
-def ticket_latency(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files")],
+def ticket_latency(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files")],
     level: Annotated[list[int] | None, typer.Option(help="a level, may be repeated; all if not given")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed, there and back")] = 20,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="also write a CSV file, with processor and date")] = None,
-    as_json: AsJson = False):
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="also write a CSV file, with processor and date")
+    ] = None,
+    as_json: AsJson = False,
+):
     "Time trained levels: masked, compact and sparse, in torch and onnxruntime, on one thread of this processor."
     import pandas as pd
+
     from lth_nb.core import check_writable
     from lth_nb.latency import measure_ticket, speedup_in_words, write_latency
     from lth_nb.tickets import load_tickets
@@ -513,17 +687,22 @@ def ticket_latency(files: Annotated[list[Path], typer.Argument(metavar="FILE..."
         if out: check_writable(out)
         table = pd.concat([measure_ticket(tickets, level or None, rounds=rounds) for tickets in found])
         if out: write_latency(table, out)
-    columns = ["source", "seed", "level", "density", "units_needed", "runtime", "way", "params", "flops", "bytes", "batch",
-        "ms", "speedup"]
-    formats = {k: "{:.3f}".format for k in ("density", "ms", "speedup")}
-    formats |= {k: "{:,}".format for k in ("params", "flops", "bytes")}
+    columns = [
+        "source", "seed", "level", "density", "units_needed", "runtime", "way", "params", "flops", "bytes", "batch",
+        "ms", "speedup"
+    ]
+    formats = dict.fromkeys(("density", "ms", "speedup"), "{:.3f}".format)
+    formats |= dict.fromkeys(("params", "flops", "bytes"), "{:,}".format)
     _show(table if as_json else table[columns], as_json, **formats)
     if as_json: return
     for _, rows in table.groupby("model"): typer.echo("\n".join(speedup_in_words(rows)))
 
 # %% ../nbs/13_cli.ipynb #465866ff
 @results_app.command("publish")
-def results_publish(study: StudyName, partial: Annotated[bool, typer.Option("--partial", help="publish what is there of an unfinished study")] = False):
+def results_publish(
+    study: StudyName,
+    partial: Annotated[bool, typer.Option("--partial", help="publish what is there of an unfinished study")] = False,
+):
     "Join the rows of a study into data/results/STUDY.csv, and renew what the README says of it."
     from lth_nb.over_targets import judge
     from lth_nb.study import load_study, publish

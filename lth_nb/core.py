@@ -7,10 +7,19 @@ __all__ = ['MARK', 'Paths', 'digest', 'whole_seed', 'seed_for', 'generator_for',
            'check_writable', 'commit', 'provenance', 'processor']
 
 # %% ../nbs/00_core.ipynb #d0942ff5
-import errno, hashlib, json, operator, os, platform, re, subprocess, sys, tempfile
+import errno
+import hashlib
+import json
+import operator
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -140,7 +149,8 @@ def check_kind(
     cure: str,   # what to do, in a few words
 ) -> None:
     "Raise a `TypeError` that names an argument of the wrong type and says what to give."
-    if not isinstance(value, kind): raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}: {cure}")
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}: {cure}")
 
 # %% ../nbs/00_core.ipynb #41dce09b
 def device(
@@ -268,7 +278,7 @@ def provenance() -> dict:
         gpu = sys.modules["torch"].cuda.get_device_name()
     return dict(commit=commit(), python=platform.python_version(), machine=platform.machine(), device=gpu or "cpu",
         **{p: _version(p) for p in ("lth_nb", "torch", "torchvision", "numpy", "pandas")},
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+        time=datetime.now(UTC).isoformat(timespec="seconds"))
 
 # %% ../nbs/00_core.ipynb #401e0a1e
 def processor() -> str:

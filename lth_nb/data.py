@@ -8,10 +8,12 @@ __all__ = ['Dataset', 'load_dataset', 'count_shared_groups', 'content_hash', 'ch
            'own_datasets', 'known_names', 'count_shared', 'count_near', 'near_duplicate_groups']
 
 # %% ../nbs/01_data.ipynb #23d23337
-import json, warnings
+import json
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +22,22 @@ from fastcore.basics import patch
 
 from .arrays import Contents, _arrays_of, _check, _check_groups, _check_room, _read_npz
 from .cache import _FORMAT, _read_cached, _stamp_of
-from .catalog import DATASETS, DatasetEntry, find_dataset, half_of, is_here, known_names, own_datasets
-from .catalog import _source_files
+from lth_nb.catalog import (
+    DATASETS,
+    DatasetEntry,
+    _source_files,
+    find_dataset,
+    half_of,
+    is_here,
+    known_names,
+    own_datasets,
+)
 from .core import Paths, _version, digest, write_atomically
 from .duplicates import count_near, count_shared, merged_groups, near_duplicate_groups
 from .fitting import _check_fit, _fitted, _statistics
 from .folders import _files_in, _holds_classes, _read_folder, _refuse_losses
 from .images import IMAGE_SUFFIXES, count_pages
-from .originals import _from_torchvision, _read_smallnorb, _torchvision
+from .originals import _from_torchvision, _read_smallnorb
 from .splits import SPLITS, _check_draw, _divided, _kept, subset
 
 _all_ = ["SPLITS", "IMAGE_SUFFIXES", "DATASETS", "DatasetEntry", "subset", "find_dataset", "half_of", "is_here",
@@ -72,7 +82,9 @@ def _device(device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as e:
-        raise ValueError(f"device is {device!r}: this machine has no such device; use 'cpu', or 'cuda' with a GPU") from e
+        raise ValueError(
+            f"device is {device!r}: this machine has no such device; use 'cpu', or 'cuda' with a GPU"
+        ) from e
     return found
 
 # %% ../nbs/01_data.ipynb #79ba3060
@@ -115,7 +127,7 @@ def _read(name: str, image_size, channels, paths: Paths, download: bool) -> Cont
     "Read the data set called `name` from wherever it is, fitted, before any split is drawn."
     entry, path = DATASETS.get(name), find_dataset(name, paths.raw_folders)
     if entry and entry.kind == "embedded": read = entry.load
-    elif path: read = lambda: _reader(path)(path, image_size)
+    elif path: read = partial(_reader(path), path, image_size)
     else:
         in_torchvision = entry and entry.kind == "torchvision"
         found = _from_torchvision(entry.load, paths.raw_folders, download) if in_torchvision else None

@@ -6,7 +6,12 @@
 __all__ = ['Finding', 'examine', 'shown']
 
 # %% ../nbs/13a_doctor.ipynb #2098dfa4
-import importlib.util, os, re, shutil, subprocess, sys
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -34,7 +39,7 @@ def _installed(package: str) -> str:
 def _python() -> Finding:
     "Look at Python."
     found = sys.version.split()[0]
-    if sys.version_info >= (3, 11): return Finding("Python", "OK", found)
+    if tuple(sys.version_info) >= (3, 11): return Finding("Python", "OK", found)
     return Finding("Python", "broken", f"{found} is too old. Install Python 3.11 or newer and make a new environment.")
 
 

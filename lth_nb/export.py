@@ -6,13 +6,15 @@
 __all__ = ['RawImages', 'export_program', 'quiet', 'export_torch', 'load_onnx', 'export_onnx', 'onnx_bytes', 'export_ticket']
 
 # %% ../nbs/15a_export.ipynb #28f4a6cc
-import json, warnings
+import json
+import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -132,9 +134,10 @@ def onnx_bytes(
     about: dict | None = None,  # JSON-able
 ) -> bytes:
     "Return the content of an ONNX file, after a check that onnxruntime gives torch's scores."
-    try: import onnx, onnxruntime, onnxscript
-    except ImportError as e:
-        raise ImportError(f"exporting to ONNX needs the package {e.name}: pip install 'lth_nb[export]'") from e
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if not find_spec(package):
+            raise ImportError(f"exporting to ONNX needs the package {package}: pip install 'lth_nb[export]'")
+    import onnx
     program = export_program(network, image_size, channels, mean, std)
     names = dict(input_names=["images"], output_names=["scores"])
     with quiet():

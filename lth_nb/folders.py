@@ -6,7 +6,9 @@
 __all__ = ['MAX_LOST', 'Listing']
 
 # %% ../nbs/01d_folders.ipynb #f8c5770d
-import csv, os, unicodedata
+import csv
+import os
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .arrays import Contents, _check_memory, _checked, _some
-from .images import IMAGE_SUFFIXES, UnreadableImage, _printable, _wrong, count_pages, is_image, read_image
+from .images import IMAGE_SUFFIXES, UnreadableImage, _printable, _wrong, is_image, read_image
 from .splits import SPLITS
 
 # %% ../nbs/01d_folders.ipynb #0fb21681
@@ -72,8 +74,10 @@ def _holds_images(folder: Path, depth: int = 4, most: int = 2000) -> bool:
 
 # %% ../nbs/01d_folders.ipynb #a87c13f2
 MAX_LOST = 0.05  # of a split's files: if more cannot be read, we refuse the set
-_SIDE_FILES = tuple(".txt .xml .json .jsonl .csv .tsv .yaml .yml .toml .ini .cfg .md .rst .html .htm .pdf .log .py .sh "
-                    ".ipynb .mat .doc .docx .xls .xlsx .db .url".split())
+_SIDE_FILES = (
+    ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst",
+    ".html", ".htm", ".pdf", ".log", ".py", ".sh", ".ipynb", ".mat", ".doc", ".docx", ".xls", ".xlsx", ".db", ".url"
+)
 
 
 @dataclass
@@ -145,7 +149,9 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
     files, masks, others = [], [], []
     for entry in _listed(root):
         if entry == found.root/"groups.csv": continue
-        if not entry.is_dir(): others.append(entry); continue
+        if not entry.is_dir():
+            others.append(entry)
+            continue
         for p in (p for p in _walk(entry) if not p.is_dir()):
             if any(part.lower() in _NOT_IMAGES for part in p.relative_to(entry).parts[:-1]): masks.append(p)
             else: (files if is_image(p) else others).append(p)

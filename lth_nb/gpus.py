@@ -6,7 +6,11 @@
 __all__ = ['visible_gpus', 'slot_folder', 'take_gpu', 'main']
 
 # %% ../nbs/17_gpus.ipynb #9f478ede
-import argparse, fcntl, os, tempfile, time
+import argparse
+import fcntl
+import os
+import tempfile
+import time
 from pathlib import Path
 
 # %% ../nbs/17_gpus.ipynb #44fef037
@@ -16,8 +20,12 @@ def visible_gpus(
     "The first GPUs of those this process may use: CUDA_VISIBLE_DEVICES where it is set, else 0, 1, …"
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(count)] if given is None else [n.strip() for n in given.split(",") if n.strip()]
-    if not 1 <= count <= len(names): raise ValueError(f"--gpus {count}: CUDA_VISIBLE_DEVICES = {given!r} allows {len(names)}; ask for 1 to {len(names)}" if names
-        else f"--gpus {count}: CUDA_VISIBLE_DEVICES = {given!r} allows none; unset it or leave --gpus out")
+    if not 1 <= count <= len(names):
+        raise ValueError(
+            f"--gpus {count}: CUDA_VISIBLE_DEVICES = {given!r} allows {len(names)}; ask for 1 to {len(names)}"
+            if names
+            else f"--gpus {count}: CUDA_VISIBLE_DEVICES = {given!r} allows none; unset it or leave --gpus out"
+        )
     return names[:count]
 
 
@@ -57,7 +65,7 @@ def take_gpu(
 
 # %% ../nbs/17_gpus.ipynb #76615e16
 def main():
-    "python -m lth_nb.gpus --gpus G --per-gpu K -- COMMAND …: run a command with CUDA_VISIBLE_DEVICES set to a device of its own."
+    "Run a command with a device of its own: python -m lth_nb.gpus --gpus G --per-gpu K -- COMMAND …"
     parser = argparse.ArgumentParser(prog="python -m lth_nb.gpus", description=main.__doc__)
     parser.add_argument("--gpus", type=int, required=True, help="devices to choose from")
     parser.add_argument("--per-gpu", type=int, default=1, help="runs that may share one")

@@ -6,7 +6,9 @@
 __all__ = ['IMAGE_SUFFIXES', 'BACKGROUND', 'MAX_PIXELS', 'is_image', 'UnreadableImage', 'ImageFile', 'read_image', 'count_pages']
 
 # %% ../nbs/01a_images.ipynb #72602984
-import os, stat, threading
+import os
+import stat
+import threading
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +18,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% ../nbs/01a_images.ipynb #d11d491b
 _REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}  # other programs, or no decoder
-IMAGE_SUFFIXES = tuple("""
-    .png .jpg .jpeg .bmp .gif .tif .tiff .webp .pgm .ppm .jfif .jpe .pbm .pnm .pfm .apng .avif .avifs .mpo
-    .jp2 .j2k .j2c .jpc .jpf .jpx .dib .tga .icb .vda .vst .ico .icns .cur .pcx .dcx .psd .sgi .rgb .rgba .bw .ras
-    .xbm .xpm .im .dds .ftc .ftu .blp .msp .gbr .pcd .pxr .qoi .fit .fits .fli .flc""".split())
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jfif", ".jpe", ".pbm", ".pnm",
+    ".pfm", ".apng", ".avif", ".avifs", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".dib", ".tga", ".icb",
+    ".vda", ".vst", ".ico", ".icns", ".cur", ".pcx", ".dcx", ".psd", ".sgi", ".rgb", ".rgba", ".bw", ".ras", ".xbm",
+    ".xpm", ".im", ".dds", ".ftc", ".ftu", ".blp", ".msp", ".gbr", ".pcd", ".pxr", ".qoi", ".fit", ".fits", ".fli",
+    ".flc"
+)
 
 
 @cache
@@ -133,7 +138,9 @@ def _read_pages(file, path: Path, image_size: int | None) -> ImageFile:
     first, found, left_out = file.size, [], 0
     for number in range(count):
         if count > 1: file.seek(number)
-        if not _is_page(file, number, first): left_out += 1; continue
+        if not _is_page(file, number, first):
+            left_out += 1
+            continue
         _check_size(file, path)
         found.append(_pixels_of(file, path, image_size))
     pages, grey, peaks = zip(*found)

@@ -7,10 +7,10 @@ __all__ = ['SparseRows', 'sparse_rows', 'measure_latency', 'speedup', 'measure_t
 
 # %% ../nbs/15b_latency.ipynb #740d6598
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
-from typing import Callable
 
 import pandas as pd
 import torch

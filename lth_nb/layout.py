@@ -6,7 +6,6 @@
 __all__ = ['README', 'lay_out']
 
 # %% ../nbs/13b_layout.ipynb #751ad4eb
-import os, shutil, tempfile
 from pathlib import Path
 
 from .core import MARK, Paths, write_atomically

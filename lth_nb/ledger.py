@@ -7,9 +7,12 @@ __all__ = ['USED', 'DRAWN_BY', 'missing_data', 'stale_files', 'check_data', 'dat
            'restore', 'merged_info']
 
 # %% ../nbs/12g_ledger.ipynb #ef16fd0b
-import csv, json, shlex, warnings
-from dataclasses import asdict
+import csv
+import json
+import shlex
+import warnings
 from collections import Counter
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +20,17 @@ import pandas as pd
 
 from .core import Paths
 from .data import check_files, content_hash, count_images, find_dataset, half_of, load_dataset
-from .grid import Planned, TicketCell, cell_file, cell_name, networks_in, networks_of
-from .grid import ticket_cells, ticket_file, transfer_cells
+from lth_nb.grid import (
+    Planned,
+    TicketCell,
+    cell_file,
+    cell_name,
+    networks_in,
+    networks_of,
+    ticket_cells,
+    ticket_file,
+    transfer_cells,
+)
 from .results import OPTIONAL, merge_rows, read_results, read_study_info, write_results, write_rows
 from .spec import Block, Study
 from .tickets import ticket_header
@@ -65,7 +77,8 @@ def stale_files(
     paths, stale = paths or Paths(), {}
 
     @cache
-    def now(name, fraction, cut): return content_hash(name, fraction=fraction, paths=paths, **study.data_of(name, cut, fraction))
+    def now(name, fraction, cut):
+        return content_hash(name, fraction=fraction, paths=paths, **study.data_of(name, cut, fraction))
 
     def has_changed(name, fraction, seed, was):
         found = now(name, fraction, seed if study.by_seed(name, fraction) else 0)
@@ -217,7 +230,9 @@ def _with_metrics(study: Study, info: dict, source: Path) -> pd.DataFrame:
         warnings.warn(f"{source}: {len(table):,} rows do not count, because they have no {', '.join(lacking)}, which "
             f"{study.file} asks for", stacklevel=4)
         return table.iloc[:0]
-    return table.drop(columns=[c.name for c in OPTIONAL if c.name in table and c.name.partition("_")[2] not in study.metrics])
+    return table.drop(
+        columns=[c.name for c in OPTIONAL if c.name in table and c.name.partition("_")[2] not in study.metrics]
+    )
 
 # %% ../nbs/12g_ledger.ipynb #5a4eee7d
 def _drawn_otherwise(info: dict, now: dict):
@@ -229,7 +244,9 @@ def _drawn_otherwise(info: dict, now: dict):
 
 def _warn_of(source: Path, counts: Counter, why: str) -> None:
     "Say how many rows do not count, and whose they are."
-    warnings.warn(f"{source}: {counts.total():,} rows do not count, because {why} ({', '.join(sorted(counts))})", stacklevel=4)
+    warnings.warn(
+        f"{source}: {counts.total():,} rows do not count, because {why} ({', '.join(sorted(counts))})", stacklevel=4
+    )
 
 # %% ../nbs/12g_ledger.ipynb #d6d34819
 def _rows_that_count(study: Study, source: Path) -> list[dict]:
@@ -307,7 +324,9 @@ def merged_info(
         for table, info in infos.items():
             for name in {*every} - {*info.get(key, [])}:
                 if count := _rows_on(table, name, key):
-                    raise ValueError(f"{table}: its {count:,} rows on {name} were made without `{key}: {name}`, which the "
-                        "description of another table has; merge only tables that drew the same images")
+                    raise ValueError(
+                        f"{table}: its {count:,} rows on {name} were made without `{key}: {name}`, which the "
+                        "description of another table has; merge only tables that drew the same images"
+                    )
         if every: merged[key] = every
     return merged

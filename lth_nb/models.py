@@ -7,12 +7,14 @@ __all__ = ['MODELS', 'INITIALISATIONS', 'HEADS', 'lenet', 'plain', 'Residual', '
            'replace_head', 'Unbuildable', 'build_model', 'prunable', 'count_flops']
 
 # %% ../nbs/02_models.ipynb #824a48a9
-import copy, inspect, random
+import copy
+import inspect
+import random
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable
 
 import numpy as np
 import torch

@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../nbs/01e_originals.ipynb #c4a60994
-import gzip, importlib.util, zlib
+import gzip
+import importlib.util
+import zlib
 from functools import cache
 from math import prod
 from pathlib import Path

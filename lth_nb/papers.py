@@ -30,30 +30,39 @@ def paper_table(
         raise FileNotFoundError(f"no table {name!r} of the papers; there are: {there}")
     table = pd.read_csv(folder/f"{name}.csv")
     words = table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]
-    return table.fillna({column: "" for column in words})
+    return table.fillna(dict.fromkeys(words, ""))
 
 # %% ../nbs/09b_papers.ipynb #c96bd8dc
-RELATIONS = dict(own="the target itself", foreign="any other data set", any="any data set", natural="natural images, other than the target",
-    best="the source, the target included, that does best on the validation data", best_natural="the natural source that does best on the validation data",
-    related="the target's related source", more_classes="the source with more classes", fewer_classes="the source with fewer classes")
+RELATIONS = dict(
+    own="the target itself", foreign="any other data set", any="any data set",
+    natural="natural images, other than the target",
+    best="the source, the target included, that does best on the validation data",
+    best_natural="the natural source that does best on the validation data", related="the target's related source",
+    more_classes="the source with more classes", fewer_classes="the source with fewer classes"
+)
 DENSE = ("scratch", "dense_rewound", "dense_finetuned")  # arms without a mask: one row a seed, at level 0
 
 
 def side(
-    arm: str,                 # one of the arms of a transfer
+    arm: str,  # one of the arms of a transfer
     source: str = "foreign",  # one of RELATIONS; of no meaning for `scratch`
-    **changes,                # recipe ('tuned': of base and its copies at other learning rates the best on validation data), ticket_recipe, freeze, head, or source_share: share of the data the ticket was found on
+    **changes,  # recipe ('tuned': the learning rate that does best on validation data), ticket_recipe, freeze, head,
+                # source_share (share of the data that the ticket was found on)
 ) -> dict:
     "The rows one side of a comparison reads."
     base = dict(recipe="base", ticket_recipe="base", freeze="none", head="linear", source_share=1.0)
-    if unknown := set(changes) - set(base): raise ValueError(f"side: unknown condition {sorted(unknown)}; there are {sorted(base)}")
+    if unknown := set(changes) - set(base):
+        raise ValueError(f"side: unknown condition {sorted(unknown)}; there are {sorted(base)}")
     if source not in RELATIONS: raise ValueError(f"side: unknown relation {source!r}; there are {sorted(RELATIONS)}")
     return dict(arm=arm, source="" if arm == "scratch" else source, **base | changes)
 
 # %% ../nbs/09b_papers.ipynb #3bb04950
 SPARSE = (0.0, 0.2)     # densities of the sparse regime
 NEAREST = np.log(1.5)   # how far, in log density, two levels may lie apart and still be compared
-REGIONS = dict(greater=lambda m: (0.0, np.inf), non_inferior=lambda m: (-m, np.inf), equivalent=lambda m: (-m, m), open=lambda m: (0.0, np.inf))
+REGIONS = dict(
+    greater=lambda m: (0.0, np.inf), non_inferior=lambda m: (-m, np.inf), equivalent=lambda m: (-m, m),
+    open=lambda m: (0.0, np.inf)
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,10 @@ class Contrast:
     primary: bool = True      # does the claim's verdict rest on it, or is it shown beside?
 
     def __post_init__(self):
-        if self.level != "chosen" and any(side["source"].startswith("best") for side in (self.a, self.b)): raise ValueError(f"contrast {self.name!r}: a best source is found at levels that are 'chosen', not {self.level!r}")
+        if self.level != "chosen" and any(side["source"].startswith("best") for side in (self.a, self.b)):
+            raise ValueError(
+                f"contrast {self.name!r}: a best source is found at levels that are 'chosen', not {self.level!r}"
+            )
 
 # %% ../nbs/09b_papers.ipynb #39424cae
 SCOPES = ("general", "universal", "existence")  # what one target can say about a claim
@@ -142,7 +154,9 @@ class _Contrast(_Strict):
     name: str
     a: _Side
     b: _Side
-    level: Literal["sparse", "chosen", "drop", "sparsest"] | Annotated[float, Field(gt=0, le=1)] | tuple[float, float] = "sparse"
+    level: (
+        Literal["sparse", "chosen", "drop", "sparsest"] | Annotated[float, Field(gt=0, le=1)] | tuple[float, float]
+    ) = "sparse"
     kind: Literal["greater", "non_inferior", "equivalent", "open"] = "greater"
     role: str = ""
     level_b: Literal["chosen"] | float | None = None

@@ -6,7 +6,8 @@
 __all__ = ['PARAMETERS', 'EXAMPLES', 'as_list', 'Form', 'read_parameter', 'refuse_unknown_parameters', 'read_parameters']
 
 # %% ../nbs/12a_parameters.ipynb #9f494d44
-import ast, re
+import ast
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite

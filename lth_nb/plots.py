@@ -9,7 +9,11 @@ __all__ = ['BLACK', 'ORANGE', 'SKY', 'GREEN', 'BLUE', 'RED', 'PURPLE', 'GREY', '
            'plot_gain_by_part', 'winners', 'plot_winners', 'plot_rewinding', 'caption', 'save_figure', 'show_figure']
 
 # %% ../nbs/11_plots.ipynb #8b966dd0
-import hashlib, io, json, re, textwrap
+import hashlib
+import io
+import json
+import re
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +30,23 @@ from .results import KEY, SCHEMA, seeds_in_words, table_hash
 from .statistics import paired_difference, summarise
 
 # %% ../nbs/11_plots.ipynb #e844b9b4
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = "#000000 #E69F00 #56B4E9 #009E73 #0072B2 #D55E00 #CC79A7".split()
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = [
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+]
 GREY = "#767676"
 STYLE = {
-    "figure.figsize": (6.0, 3.8), "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "savefig.facecolor": "white",
-    "font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 13, "axes.labelsize": 12.5, "legend.fontsize": 11, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.8,
-    "lines.linewidth": 1.9, "lines.markersize": 6.5, "image.cmap": "cividis",
+    "figure.figsize": (6.0, 3.8), "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 13,
+    "axes.labelsize": 12.5, "legend.fontsize": 11, "legend.frameon": False, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.8, "lines.linewidth": 1.9, "lines.markersize": 6.5, "image.cmap": "cividis"
 }
 
 
@@ -86,7 +100,8 @@ SOURCE_STYLE = {  # 'own': the target itself
 }
 
 # %% ../nbs/11_plots.ipynb #a9d5af04
-_BUDGETS = [(0, (1.2, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (1.2, 3.2)), (0, (10, 2.5))]  # of a dense network under other recipes
+# of a dense network under other recipes
+_BUDGETS = [(0, (1.2, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (1.2, 3.2)), (0, (10, 2.5))]
 _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, marker in
            ((RED, "D"), (GREEN, "s"), (PURPLE, "v"), (ORANGE, "^"), (SKY, "P"), (GREY, "X"), (BLACK, "h"))]
 
@@ -102,18 +117,27 @@ def looks(
     names: list[str],      # all that a figure, or a set of figures, shows; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
     "How each name is drawn; names without a row of their own get looks that no other name in the list has."
-    table, longer = ARM_STYLE if by == "arm" else SOURCE_STYLE, lambda recipe: re.sub(r"^base-x(\d+)$", r"\1x the steps", recipe)
-    def place(name): return (list(table).index(name.split(", ")[0]) if name.split(", ")[0] in table else len(table), name)
+    table, longer = (
+        ARM_STYLE if by == "arm" else SOURCE_STYLE,
+        lambda recipe: re.sub(r"^base-x(\d+)$", r"\1x the steps", recipe),
+    )
+    def place(name):
+        return (list(table).index(name.split(", ")[0]) if name.split(", ")[0] in table else len(table), name)
     found, dots = {}, {}
     for name in sorted(set(names), key=place):
         arm, _, recipe = name.partition(", ")
         if arm not in table:
             taken = {(look.color, str(look.line)) for look in found.values()}
-            found[name] = next((x for x in _OTHERS if (x.color, x.line) not in taken), _OTHERS[0])._replace(label=_words(name))
+            found[name] = next((x for x in _OTHERS if (x.color, x.line) not in taken), _OTHERS[0])._replace(
+                label=_words(name)
+            )
         elif not recipe: found[name] = table[arm]
         else:
             dots[arm] = dots.get(arm, 0) + 1
-            found[name] = table[arm]._replace(label=f"{table[arm].label.split(' (')[0]}, {longer(recipe)}", line=_BUDGETS[(dots[arm] - 1) % len(_BUDGETS)])
+            found[name] = table[arm]._replace(
+                label=f"{table[arm].label.split(' (')[0]}, {longer(recipe)}",
+                line=_BUDGETS[(dots[arm] - 1) % len(_BUDGETS)],
+            )
     return found
 
 # %% ../nbs/11_plots.ipynb #5540d474
@@ -125,7 +149,10 @@ def _only_one(frame: pd.DataFrame, columns: list[str]) -> None:
     "ValueError if a column that is not drawn has several values."
     for c in columns:
         values = frame[c].dropna().unique()
-        if len(values) > 1: raise ValueError(f"a line would average over several values of {c!r}: {', '.join(map(str, values))}; select one first")
+        if len(values) > 1:
+            raise ValueError(
+                f"a line would average over several values of {c!r}: {', '.join(map(str, values))}; select one first"
+            )
 
 
 def _points(frame: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
@@ -140,7 +167,9 @@ def _points(frame: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
     line = network if by == "arm" else frame.source.mask(frame.source == frame.target, "own")
     frame = frame.assign(dense=dense, line=line.where(~dense, network))
     keys = ["dense", "line", "level"]
-    return summarise(frame, keys, value).merge(summarise(frame, keys, "density")[[*keys, "mean"]].rename(columns={"mean": "density"}), on=keys)
+    return summarise(frame, keys, value).merge(
+        summarise(frame, keys, "density")[[*keys, "mean"]].rename(columns={"mean": "density"}), on=keys
+    )
 
 # %% ../nbs/11_plots.ipynb #6501bd84
 def _percent_axis(ax, low: float, high: float) -> None:
@@ -158,10 +187,16 @@ def _legend(fig, axes) -> None:
     "One legend below the axes, each label once, in as many columns as fit; the figure grows to hold it."
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     order = [look.label for look in (*SOURCE_STYLE.values(), *ARM_STYLE.values())]
-    def place(label): return next((i for i, known in enumerate(order) if label.startswith(known.split(" (")[0])), len(SOURCE_STYLE) - 0.5), label
+    def place(label):
+        return next(
+            (i for i, known in enumerate(order) if label.startswith(known.split(" (")[0])), len(SOURCE_STYLE) - 0.5
+        ), label
     labels = sorted(entries, key=place)
     for columns in range(min(5, len(labels)), 0, -1):
-        legend = fig.legend([entries[x] for x in labels], labels, loc="outside lower center", ncols=columns, columnspacing=1.2, handlelength=2.4)
+        legend = fig.legend(
+            [entries[x] for x in labels], labels, loc="outside lower center", ncols=columns, columnspacing=1.2,
+            handlelength=2.4
+        )
         size = legend.get_window_extent(fig.canvas.get_renderer()).size / fig.dpi
         if size[0] <= fig.get_figwidth() or columns == 1: break
         legend.remove()
@@ -176,7 +211,8 @@ def plot_accuracy_by_sparsity(
     ax=None,                       # matplotlib Axes; `None`: a figure of its own, with a legend
     names: list[str] | None = None,  # lines of all figures that share their looks; `None`: this one's
 ):                                 # matplotlib Axes
-    "Mean accuracy over seeds by weights remaining, with bands of one standard deviation; dense networks are horizontal lines."
+    """Mean accuracy over seeds by weights remaining, with bands of one standard deviation; dense networks are
+    horizontal lines."""
     points = _points(frame, by, value)
     dense, lines = points[points.dense], points[~points.dense]
     styles = looks(by, [*lines.line, *(names or [])]) | looks("arm", list(dense.line))
@@ -186,12 +222,17 @@ def plot_accuracy_by_sparsity(
         mean, std = 100 * p["mean"], 100 * p["std"].fillna(0)
         if p.dense.all():
             axes.axhline(mean.item(), color=look.color, linestyle=look.line, label=look.label)
-            if "," not in name: axes.axhspan((mean - std).item(), (mean + std).item(), color=look.color, alpha=0.07, linewidth=0)
+            if "," not in name:
+                axes.axhspan((mean - std).item(), (mean + std).item(), color=look.color, alpha=0.07, linewidth=0)
         else:
             axes.plot(p.density, mean, color=look.color, marker=look.marker, linestyle=look.line, label=look.label)
             axes.fill_between(p.density, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0)
     if len(lines): _percent_axis(axes, lines.density.min(), lines.density.max())
-    axes.set(xlabel="weights remaining (%)", ylabel={"val_accuracy": "validation accuracy (%)"}.get(value, value.replace("_", " ") + " (%)"), title=_words(frame.target.iloc[0]))
+    axes.set(
+        xlabel="weights remaining (%)",
+        ylabel={"val_accuracy": "validation accuracy (%)"}.get(value, value.replace("_", " ") + " (%)"),
+        title=_words(frame.target.iloc[0]),
+    )
     if ax is None: _legend(axes.figure, [axes])
     return axes
 
@@ -222,16 +263,20 @@ def plot_panels(
 
 # %% ../nbs/11_plots.ipynb #476be435
 def transfer_matrix(
-    frame: pd.DataFrame,                     # one row a source, target and seed, such as the chosen levels of one arm
-    reference: pd.DataFrame | None = None,   # one row a target and seed, such as scratch, to subtract; `None`: none
-    value: str = "test_accuracy",            # a fraction
-) -> pd.DataFrame:                           # sources x targets, in percent, or in points over the reference; NaN where there is none
+    frame: pd.DataFrame,  # one row a source, target and seed, such as the chosen levels of one arm
+    reference: pd.DataFrame | None = None,  # one row a target and seed, such as scratch, to subtract; `None`: none
+    value: str = "test_accuracy",  # a fraction
+) -> pd.DataFrame:  # sources x targets, in percent, or in points over the reference; NaN where there is none
     "Mean over seeds; the row 'own' holds each target's own ticket."
     frame = frame.assign(source=frame.source.mask(frame.source == frame.target, "own"))
-    if frame.duplicated(["source", "target", "seed"]).any(): raise ValueError("several rows for one source, target and seed; choose the arm, the fraction and the level first")
+    if frame.duplicated(["source", "target", "seed"]).any():
+        raise ValueError(
+            "several rows for one source, target and seed; choose the arm, the fraction and the level first"
+        )
     if reference is not None:
         keys = ["target", "fraction", "model", "seed"]
-        if reference.duplicated(keys).any(): raise ValueError("several reference rows for one target and seed; select one first")
+        if reference.duplicated(keys).any():
+            raise ValueError("several reference rows for one target and seed; select one first")
         base = frame[keys].merge(reference[[*keys, value]], how="left")[value]
         frame = frame.assign(**{value: frame[value].to_numpy() - base.to_numpy()})
         frame = frame[frame[value].notna()]
@@ -243,7 +288,10 @@ def _numbers(ax, image, table: np.ndarray, form: str) -> None:
     "Each cell's number, dark on light and light on dark; a dash where there is none."
     for (i, j), number in np.ndenumerate(table):
         dark = not np.isnan(number) and np.dot(image.cmap(image.norm(number))[:3], (0.299, 0.587, 0.114)) < 0.5
-        ax.text(j, i, "-" if np.isnan(number) else form.format(number), ha="center", va="center", color=GREY if np.isnan(number) else "white" if dark else "black")
+        ax.text(
+            j, i, "-" if np.isnan(number) else form.format(number), ha="center", va="center",
+            color=GREY if np.isnan(number) else "white" if dark else "black"
+        )
     ax.grid(False)
 
 
@@ -266,7 +314,11 @@ def plot_transfer_matrix(
     ax.set_xticks(range(table.shape[1]), [_words(t).replace(" ", "\n") for t in table.columns])
     ax.set_yticks(range(table.shape[0]), [look.label for look in looks("source", table.index).values()])
     ax.set(xlabel="target", ylabel="ticket from")
-    ax.figure.colorbar(image, ax=ax, label=label or value.replace("_", " ") + (" (%)" if reference is None else " over the reference (points)"))
+    ax.figure.colorbar(
+        image,
+        ax=ax,
+        label=label or value.replace("_", " ") + (" (%)" if reference is None else " over the reference (points)"),
+    )
     return ax
 
 # %% ../nbs/11_plots.ipynb #cc2a5e54
@@ -275,12 +327,15 @@ def seed_differences(
     by: list[str],         # columns that name a group
 ) -> pd.DataFrame:         # one row a group: n seeds; mean, low, high and the list of the seeds' differences in points
     "Mean and bootstrap interval over seeds of every group."
-    if missing := [c for c in ("seed", "difference", *by) if c not in pairs]: raise KeyError(f"the pairs have no column {', '.join(missing)}")
+    if missing := [c for c in ("seed", "difference", *by) if c not in pairs]:
+        raise KeyError(f"the pairs have no column {', '.join(missing)}")
     rows = []
     for name, group in pairs.groupby(by, sort=False):
         seeds = 100 * group.groupby("seed")["difference"].mean()
         found = paired_difference(seeds, np.zeros(len(seeds)))
-        rows.append(dict(zip(by, name)) | dict(n=found.n, mean=found.mean, low=found.low, high=found.high, seeds=list(seeds)))
+        rows.append(
+            dict(zip(by, name)) | dict(n=found.n, mean=found.mean, low=found.low, high=found.high, seeds=list(seeds))
+        )
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high", "seeds"])
 
 # %% ../nbs/11_plots.ipynb #a3e951e7
@@ -298,7 +353,11 @@ def _forest(ax, labels: list[str], xlabel: str):
 
 def _estimate(ax, y: float, mean: float, low: float, high: float, look: Look, dots=()) -> None:
     "One estimate with its interval, and what it is the mean of as dots below."
-    if np.isfinite([low, high]).all(): ax.plot([low, high], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt", **(dict(marker="|", markersize=9, markeredgewidth=1.6) if len(dots) else {}))
+    if np.isfinite([low, high]).all():
+        ax.plot(
+            [low, high], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt",
+            **(dict(marker="|", markersize=9, markeredgewidth=1.6) if len(dots) else {})
+        )
     ax.plot(mean, y, marker=look.marker, color=look.color, linestyle="", markersize=6 if len(dots) else 8)
     ax.plot(dots, np.full(len(dots), y + 0.28), color=GREY, marker="o", markersize=4.5, linestyle="", alpha=0.8)
 
@@ -306,7 +365,8 @@ def _estimate(ax, y: float, mean: float, low: float, high: float, look: Look, do
 def _contrast_words(name: str) -> str:
     "A contrast such as 'ticket - finetuned, own data' in the words of the legends."
     arms, *more = name.split(", ", 1)
-    label = lambda arm: ARM_STYLE[arm].label.replace("(mask + ", "(") if arm in ARM_STYLE else arm
+    def label(arm):
+        return ARM_STYLE[arm].label.replace("(mask + ", "(") if arm in ARM_STYLE else arm
     return ", ".join([" − ".join(map(label, arms.split(" - "))), *more])
 
 
@@ -321,9 +381,14 @@ def plot_pairs(
     if pairs.empty: raise ValueError("there are no pairs to draw; the study lacks one side of them")
     table = seed_differences(pairs, [by])
     said = "" if margin is None else f"\ndashed: margin of {100 * margin:g} point{'s' * (margin != 0.01)}"
-    ax = _forest(ax, [_contrast_words(x) if by == "contrast" else _words(x) for x in table[by]], "difference in test accuracy (points)\ngrey dots: seeds" + said)
+    ax = _forest(
+        ax,
+        [_contrast_words(x) if by == "contrast" else _words(x) for x in table[by]],
+        "difference in test accuracy (points)\ngrey dots: seeds" + said,
+    )
     if margin is not None: ax.axvline(-100 * margin, color=BLACK, linewidth=1, linestyle="--")
-    for y, row in enumerate(table.itertuples()): _estimate(ax, y, row.mean, row.low, row.high, Look("", BLUE, "D"), row.seeds)
+    for y, row in enumerate(table.itertuples()):
+        _estimate(ax, y, row.mean, row.low, row.high, Look("", BLUE, "D"), row.seeds)
     return ax
 
 # %% ../nbs/11_plots.ipynb #5297402e
@@ -336,32 +401,49 @@ WEIGHTS = ("fresh", r"early, $\theta_k$", r"trained, $\theta_i$")
 
 
 def gain_by_part(
-    frame: pd.DataFrame,               # rows that agree in recipe, freeze, head and ticket recipe; `on` as made by `in_panels`
-    densities: tuple = (0.0, 0.2),     # of the levels that are averaged
-) -> pd.DataFrame:                     # one row a panel and arm: mask, weights, gain over scratch in points, seeds
-    "Mean gain over scratch of every combination of mask and weights, paired by seed, over the levels at which a panel has all its masks and weights."
+    frame: pd.DataFrame,  # rows that agree in recipe, freeze, head and ticket recipe; `on` as made by `in_panels`
+    densities: tuple = (0.0, 0.2),  # of the levels that are averaged
+) -> pd.DataFrame:  # one row a panel and arm: mask, weights, gain over scratch in points, seeds
+    """Mean gain over scratch of every combination of mask and weights, paired by seed, over the levels at which a panel
+    has all its masks and weights."""
     frame = frame[frame.arm.isin([arm for arms in MASKS.values() for arm in arms])]
     masked = frame[(frame.level > 0) & frame.density.round(3).between(*densities)]
-    levels = {on: set.intersection(*(set(arm.level) for _, arm in part.groupby("arm"))) for on, part in masked.groupby("on")}
+    levels = {
+        on: set.intersection(*(set(arm.level) for _, arm in part.groupby("arm"))) for on, part in masked.groupby("on")
+    }
     shared = pd.Series([level in levels[on] for on, level in zip(masked.on, masked.level)], masked.index, dtype=bool)
     sparse = pd.concat([frame[frame.level == 0], masked[shared]])
     means = sparse.groupby(["on", "seed", "arm"]).test_accuracy.mean().unstack()
     if "scratch" not in means: raise ValueError("there is no scratch among the rows; the gain is over scratch")
     gains = 100 * means.sub(means.scratch, axis=0)
-    rows = [dict(on=on, mask=mask, weights=w, arm=arm, gain=part[arm].mean(), seeds=int(part[arm].notna().sum()))
-            for on, part in gains.groupby("on") for mask, arms in MASKS.items() for w, arm in zip(WEIGHTS, arms) if arm in part]
+    rows = [
+        dict(on=on, mask=mask, weights=w, arm=arm, gain=part[arm].mean(), seeds=int(part[arm].notna().sum()))
+        for on, part in gains.groupby("on")
+        for mask, arms in MASKS.items()
+        for w, arm in zip(WEIGHTS, arms)
+        if arm in part
+    ]
     return pd.DataFrame(rows, columns=["on", "mask", "weights", "arm", "gain", "seeds"])
 
 # %% ../nbs/11_plots.ipynb #ac1c139f
 def _in_rows(table: pd.DataFrame, by: str, order: list, columns: int, width: float, height: float, more: float):
-    "A figure with a panel for each `on`, those with the most rows first, each as high as its own rows; yields panel, title, its part and its rows."
+    """A figure with a panel for each `on`, those with the most rows first, each as high as its own rows; yields panel,
+    title, its part and its rows."""
     panels = sorted(table.groupby("on"), key=lambda panel: -panel[1][by].nunique())
     columns = min(columns, len(panels))
     lines = [panels[i:i + columns] for i in range(0, len(panels), columns)]
     ticks = [[x for x in order if any(x in set(part[by]) for _, part in line)] for line in lines]
-    fig, grid = plt.subplots(len(lines), columns, squeeze=False, figsize=(width * columns + more, sum(height * len(t) + 1.3 for t in ticks)), sharey="row", height_ratios=[*map(len, ticks)])
+    fig, grid = plt.subplots(
+        len(lines), columns, squeeze=False,
+        figsize=(width * columns + more, sum(height * len(t) + 1.3 for t in ticks)), sharey="row",
+        height_ratios=[*map(len, ticks)]
+    )
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
-    return fig, [(ax, textwrap.fill(_words(on), round(9 * width)), part, t) for line, axes, t in zip(lines, grid, ticks) for ax, (on, part) in zip(axes, line)]
+    return fig, [
+        (ax, textwrap.fill(_words(on), round(9 * width)), part, t)
+        for line, axes, t in zip(lines, grid, ticks)
+        for ax, (on, part) in zip(axes, line)
+    ]
 
 
 @use_style()
@@ -385,40 +467,63 @@ def plot_gain_by_part(
 
 # %% ../nbs/11_plots.ipynb #3a9712ec
 def winners(
-    frame: pd.DataFrame,        # rows of sparse arms that agree in freeze, head and ticket recipe; `on` as made by `in_panels`
+    frame: pd.DataFrame,  # sparse arms that agree in freeze, head and ticket recipe; `on` as `in_panels` makes it
     arms: tuple = ("ticket", "finetuned", "original", "reinit"),  # between which to decide
-) -> pd.DataFrame:  # one row a panel, recipe and level: density, winner, second, lead in points, surely (ahead of every other one for every seed), seeds
+) -> pd.DataFrame:  # one row a panel, recipe and level; lead in points; surely: ahead of every other for every seed
     "The arm with the best mean test accuracy over the seeds that all arms have, and its lead over the next."
     frame = frame[frame.arm.isin(arms)]
-    if frame.duplicated(["on", "recipe", "level", "arm", "seed"]).any(): raise ValueError("several rows for one arm and seed; choose source, fractions, freeze, head and ticket recipe first")
+    if frame.duplicated(["on", "recipe", "level", "arm", "seed"]).any():
+        raise ValueError(
+            "several rows for one arm and seed; choose source, fractions, freeze, head and ticket recipe first"
+        )
     lines = []
     for (on, recipe, level), part in frame.groupby(["on", "recipe", "level"]):
         table = part.pivot(index="seed", columns="arm", values="test_accuracy").dropna()
         if table.shape[1] < 2 or table.empty: continue
         first, second = table.mean().sort_values(ascending=False).index[:2]
         lead = table.drop(columns=first).rsub(table[first], axis=0)
-        lines.append(dict(on=on, recipe=recipe, level=level, density=part.density.mean(), winner=first, second=second, lead=100 * lead[second].mean(), surely=bool((lead > 0).all(axis=None)), seeds=len(table)))
-    return pd.DataFrame(lines, columns=["on", "recipe", "level", "density", "winner", "second", "lead", "surely", "seeds"])
+        lines.append(
+            dict(
+                on=on, recipe=recipe, level=level, density=part.density.mean(), winner=first, second=second,
+                lead=100 * lead[second].mean(), surely=bool((lead > 0).all(axis=None)), seeds=len(table)
+            )
+        )
+    return pd.DataFrame(
+        lines, columns=["on", "recipe", "level", "density", "winner", "second", "lead", "surely", "seeds"]
+    )
 
 # %% ../nbs/11_plots.ipynb #1d9a81bd
 @use_style()
 def plot_winners(
-    table: pd.DataFrame,    # as made by `winners`
-    recipes: dict | None = None,  # recipe -> its name in the figure, in the order of the rows; `None`: as they are named
-    columns: int = 2,       # panels side by side, at most
-):                          # matplotlib Figure
+    table: pd.DataFrame,  # as made by `winners`
+    recipes: dict
+    | None = None,  # recipe -> its name in the figure, in the order of the rows; `None`: as they are named
+    columns: int = 2,  # panels side by side, at most
+):  # matplotlib Figure
     "A coloured cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
     if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
-    fig, panels = _in_rows(table[table.recipe.isin(names)], "recipe", [*names], columns, width=4.0, height=0.55, more=1.4)
+    fig, panels = _in_rows(
+        table[table.recipe.isin(names)], "recipe", [*names], columns, width=4.0, height=0.55, more=1.4
+    )
     for ax, title, part, recipes in panels:
         levels = sorted(part.level.unique())
         for row in part.itertuples():
             x, y = levels.index(row.level), recipes.index(row.recipe)
-            ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color, alpha=1.0 if row.surely else 0.35, linewidth=0))
+            ax.add_patch(
+                plt.Rectangle(
+                    (x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color,
+                    alpha=1.0 if row.surely else 0.35, linewidth=0
+                )
+            )
             weights = re.sub(r".*\(mask \+ (.*)\)", r"\1", ARM_STYLE[row.winner].label)
-            ax.text(x, y, f"{weights}\n+{row.lead:.1f}", ha="center", va="center", fontsize=11, linespacing=0.95, color="white" if row.surely and row.winner != "original" else "black")
-        ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(recipes) - 0.5, -0.5), title=title, xlabel="weights remaining (%)")
+            ax.text(
+                x, y, f"{weights}\n+{row.lead:.1f}", ha="center", va="center", fontsize=11, linespacing=0.95,
+                color="white" if row.surely and row.winner != "original" else "black"
+            )
+        ax.set(
+            xlim=(-0.5, len(levels) - 0.5), ylim=(len(recipes) - 0.5, -0.5), title=title, xlabel="weights remaining (%)"
+        )
         ax.set_xticks(range(len(levels)), [f"{100 * part[part.level == l].density.mean():.2g}" for l in levels])
         ax.set_yticks(range(len(recipes)), [names[r] for r in recipes])
         ax.grid(False)
@@ -428,8 +533,13 @@ def plot_winners(
 
 def _winner_legend(fig, arms: list[str]) -> None:
     "One patch an arm below the axes."
-    patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms] + [plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=0.35)]
-    legend = fig.legend(patches, [*(f"{ARM_STYLE[a].label} ahead" for a in arms), "pale: not for every seed"], loc="outside lower center", ncols=1 if fig.get_figwidth() < 6 else 2)
+    patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms] + [
+        plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=0.35)
+    ]
+    legend = fig.legend(
+        patches, [*(f"{ARM_STYLE[a].label} ahead" for a in arms), "pale: not for every seed"],
+        loc="outside lower center", ncols=1 if fig.get_figwidth() < 6 else 2
+    )
     fig.set_figheight(fig.get_figheight() + legend.get_window_extent(fig.canvas.get_renderer()).height / fig.dpi)
 
 # %% ../nbs/11_plots.ipynb #c831769a
@@ -438,28 +548,45 @@ def plot_rewinding(
     lines: pd.DataFrame,  # of a connectivity run: measure, level, density, rewind, seed, barrier, target, test_accuracy
     stable: float = 0.02, # barrier below which training counts as stable, a fraction
 ):                        # matplotlib Figure
-    "Left the barrier of every pair of copies and their mean, then a panel a target: what tickets rewound to each step transfer, mean and one standard deviation."
+    """Left the barrier of every pair of copies and their mean, then a panel a target: what tickets rewound to each step
+    transfer, mean and one standard deviation."""
     barriers, transfers = (lines[lines.measure == m] for m in ("barrier", "transfer"))
-    panels = [("barrier", "", barriers)] * bool(len(barriers)) + [("transfer", target, part) for target, part in transfers.groupby("target")]
+    panels = [("barrier", "", barriers)] * bool(len(barriers)) + [
+        ("transfer", target, part) for target, part in transfers.groupby("target")
+    ]
     if not panels: raise ValueError("there are no lines to draw; run nbs/runs/connectivity.ipynb first")
     columns, height = min(2, len(panels)), -(-len(panels) // 2)
     fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(4.2 * columns + 0.4, 3.4 * height))
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
     for ax, (measure, target, shown) in zip(grid.flat, panels):
         by, value = ("level", "barrier") if measure == "barrier" else ("target", "test_accuracy")
-        for look, (name, part) in zip(_OTHERS[measure == "transfer":], shown.groupby(by)):  # tickets as the left panel draws them
+        for look, (name, part) in zip(
+            _OTHERS[measure == "transfer" :], shown.groupby(by)
+        ):  # tickets as the left panel draws them
             mean = part.groupby("rewind")[value].agg(["mean", "std"]).fillna(0) * 100
             label = None if target else "dense" if not name else f"ticket's mask, {part.density.mean():.1%} left"
             ax.plot(mean.index, mean["mean"], color=look.color, marker=look.marker, linestyle="-", label=label)
-            if measure == "barrier": ax.plot(part.rewind, 100 * part[value], ".", color=look.color, alpha=0.5, markersize=4)
-            else: ax.fill_between(mean.index, mean["mean"] - mean["std"], mean["mean"] + mean["std"], color=look.color, alpha=0.15, linewidth=0)
-        if measure == "barrier": ax.axhline(100 * stable, color=GREY, linestyle="--", linewidth=1.2, label=f"stable below {100 * stable:g} points")
+            if measure == "barrier":
+                ax.plot(part.rewind, 100 * part[value], ".", color=look.color, alpha=0.5, markersize=4)
+            else:
+                ax.fill_between(
+                    mean.index, mean["mean"] - mean["std"], mean["mean"] + mean["std"], color=look.color, alpha=0.15,
+                    linewidth=0
+                )
+        if measure == "barrier":
+            ax.axhline(
+                100 * stable, color=GREY, linestyle="--", linewidth=1.2, label=f"stable below {100 * stable:g} points"
+            )
         ax.set_xscale("symlog", linthresh=10)
         steps = sorted(shown.rewind.unique())
         ax.set_xticks(steps, [f"{s:g}" for s in steps], fontsize=11)
         ax.minorticks_off()
         ax.set_xlim(steps[0] - 1.5, 1.3 * steps[-1] + 1.5)
-        ax.set(xlabel="rewound to step", ylabel="error barrier (points)" if measure == "barrier" else "test accuracy (%)", title=f"on {_words(target)}" if target else "stability")
+        ax.set(
+            xlabel="rewound to step",
+            ylabel="error barrier (points)" if measure == "barrier" else "test accuracy (%)",
+            title=f"on {_words(target)}" if target else "stability",
+        )
         if not target: ax.legend(fontsize=10)
     return fig
 
@@ -469,7 +596,8 @@ INTERVAL = "bars: 95% bootstrap intervals over seeds"
 
 
 def _networks(frame: pd.DataFrame) -> pd.DataFrame:
-    "Of rows of a results table each network once, without columns that were added for drawing; any other table as it is."
+    """Of rows of a results table each network once, without columns that were added for drawing; any other table as it
+    is."""
     return frame[[c.name for c in SCHEMA if c.name in frame]].drop_duplicates(KEY) if set(KEY) <= set(frame) else frame
 
 
@@ -483,24 +611,38 @@ def caption(
     if frame.empty: raise ValueError("there are no rows to describe")
     frame = _networks(frame)
     studies = f"Study {', '.join(sorted(frame.study.unique()))}" + (f": {info['scale'].rstrip('.')}." if info else ".")
-    return f"{what.rstrip('.')}. Mean over {seeds_in_words(frame)}" + (f"; {band}" if band and frame["seed"].nunique() > 1 else "") + f"; {len(frame)} networks. {studies}"
+    return (
+        f"{what.rstrip('.')}. Mean over {seeds_in_words(frame)}"
+        + (f"; {band}" if band and frame["seed"].nunique() > 1 else "")
+        + f"; {len(frame)} networks. {studies}"
+    )
 
 # %% ../nbs/11_plots.ipynb #2b6006c8
 def _made_of(frame: pd.DataFrame, info: dict) -> dict:
     "Which rows a figure shows: their hash, number and seeds, key columns with one value, and the values of the others."
     frame = _networks(frame)
-    values = {c: [None if v != v else v for v in frame[c].drop_duplicates().sort_values().tolist()] for c in KEY if c in frame}
-    return dict(table_sha256=info.get("table_sha256", ""), rows_sha256=table_hash(frame), rows=len(frame), seeds=values.get("seed", info.get("seeds", [])),
-        filtered={c: v[0] for c, v in values.items() if len(v) == 1}, drawn={c: v for c, v in values.items() if len(v) > 1},
-        commits=sorted(set(frame["commit"])) if "commit" in frame else [])
+    values = {
+        c: [None if v != v else v for v in frame[c].drop_duplicates().sort_values().tolist()] for c in KEY if c in frame
+    }
+    return dict(
+        table_sha256=info.get("table_sha256", ""), rows_sha256=table_hash(frame), rows=len(frame),
+        seeds=values.get("seed", info.get("seeds", [])), filtered={c: v[0] for c, v in values.items() if len(v) == 1},
+        drawn={c: v for c, v in values.items() if len(v) > 1},
+        commits=sorted(set(frame["commit"])) if "commit" in frame else []
+    )
 
 # %% ../nbs/11_plots.ipynb #a40ea4cd
 def _source_line(frame: pd.DataFrame, info: dict) -> str:
-    "Study, scale, number of seeds and a source that all rows share, so that a figure that is copied elsewhere still says what it shows."
+    """Study, scale, number of seeds and a source that all rows share, so that a figure that is copied elsewhere still
+    says what it shows."""
     n = len(info.get("seeds", []))
     seeds = seeds_in_words(frame) if "seed" in frame else f"{n} seed{'s' * (n != 1)}" if n else ""
     sources = {*frame["source"].fillna("")} - {""} if "source" in frame else ()
-    return f"study {info['study']} ({info['scale'].split(':')[0]})" + f", {seeds}" * bool(seeds) + (f", source: {_words(*sources)}" if len(sources) == 1 else "")
+    return (
+        f"study {info['study']} ({info['scale'].split(':')[0]})"
+        + f", {seeds}" * bool(seeds)
+        + (f", source: {_words(*sources)}" if len(sources) == 1 else "")
+    )
 
 
 def _stacked(fig, line: str) -> Image.Image:
@@ -513,7 +655,8 @@ def _stacked(fig, line: str) -> Image.Image:
         foot.text(0.08 / fig.get_size_inches()[0], 0.5, line, va="center", fontsize="x-small", color=GREY)
         above, below = drawn(fig), drawn(foot)
     whole = Image.new("RGB", (above.width, above.height + below.height), "white")
-    whole.paste(above, (0, 0)); whole.paste(below, (0, above.height))
+    whole.paste(above, (0, 0))
+    whole.paste(below, (0, above.height))
     return whole
 
 # %% ../nbs/11_plots.ipynb #98e55592
@@ -542,15 +685,24 @@ def save_figure(
     folder: str | Path | None = None,  # `None`: the project's figures/
 ) -> Path:                      # NAME.png; NAME.json lies beside it
     "Write a figure, with a line below it that names the study, and what made it."
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name): raise ValueError(f"figure name {name!r}: use lower-case letters, digits and dashes")
-    if "study" in frame and set(frame.study) != {info["study"]}: raise ValueError(f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the information of {info['study']!r}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise ValueError(f"figure name {name!r}: use lower-case letters, digits and dashes")
+    if "study" in frame and set(frame.study) != {info["study"]}:
+        raise ValueError(
+            f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the information of "
+            f"{info['study']!r}"
+        )
     folder, image = Path(folder or Paths().figures), io.BytesIO()
     _stacked(getattr(fig, "figure", fig), _source_line(frame, info)).save(image, "PNG", optimize=True)
-    made = dict(figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"], matplotlib=matplotlib.__version__,
-        image_sha256=hashlib.sha256(image.getvalue()).hexdigest(), **_made_of(frame, info))
+    made = dict(
+        figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"],
+        matplotlib=matplotlib.__version__, image_sha256=hashlib.sha256(image.getvalue()).hexdigest(),
+        **_made_of(frame, info)
+    )
     if _is_drawn(folder/f"{name}.png", image, made): return folder/f"{name}.png"
     with write_atomically(folder/f"{name}.png", "wb") as f: f.write(image.getvalue())
-    with write_atomically(folder/f"{name}.json") as f: f.write(json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    with write_atomically(folder/f"{name}.json") as f:
+        f.write(json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return folder/f"{name}.png"
 
 # %% ../nbs/11_plots.ipynb #c61c7363
@@ -558,7 +710,8 @@ def show_figure(
     path: str | Path,  # as returned by `save_figure`
 ) -> None:
     "Display a saved figure in a notebook, with its caption below it."
-    from IPython.display import Image as Picture, Markdown, display  # a machine that only trains may lack it
+    from IPython.display import Image as Picture  # a machine that only trains may lack it
+    from IPython.display import Markdown, display
     path = Path(path)
     text = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
     display(Picture(str(path), retina=True, alt=text), Markdown(f"*{text}*"))

@@ -116,9 +116,11 @@ def found_in_readme(
 ) -> str:             # Markdown
     "Return what the README says of a study: scale, figure, five answers."
     scale = found.info["scale"].rstrip(".")
-    told = [f"Measured at {scale} (study `{found.study}`). Differences are points of test accuracy, averaged over targets, "
+    told = [
+        f"Measured at {scale} (study `{found.study}`). Differences are points of test accuracy, averaged over targets, "
         "with a 95% confidence interval.", "", *answers_in_brief(found, "nbs/{page}.ipynb").splitlines(), "",
-        f"All claims and questions: {verdict_counts(found)} (`lth claims {found.study}`)."]
+        f"All claims and questions: {verdict_counts(found)} (`lth claims {found.study}`)."
+    ]
     lines = [textwrap.wrap(line, 120, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False,
         break_long_words=False) or [""] for line in told]
     return "\n".join(part for line in lines for part in line)

@@ -6,12 +6,18 @@
 __all__ = ['Reference', 'read_reference', 'use_torchvision', 'resolve_model']
 
 # %% ../nbs/02d_references.ipynb #42081645
-import ast, importlib, importlib.util, inspect, re, sys, warnings
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Callable
 
 from torch import nn
 
@@ -264,8 +270,8 @@ def _by_module(module: nn.Module, head: str, prune: str, init: str) -> str:
     "Make a row from a network: its architecture and, with init='keep', its values."
     if fresh := init != "keep":
         warnings.warn(f"the values of this {type(module).__name__} are not used: init={init!r} draws them anew from "
-            "the seed. Set init='keep' in the recipe to start from them.")
-    what = [describe_architecture(module), {} if fresh else {n: v for n, v in module.state_dict().items()}]
+            "the seed. Set init='keep' in the recipe to start from them.", stacklevel=2)
+    what = [describe_architecture(module), {} if fresh else dict(module.state_dict().items())]
     ref = Reference("module", f"{type(module).__name__}-{digest(what, 8)}", head, prune)
     kept = deepcopy(module)  # what is trained later does not change it
     build = partial(_copied, module=kept, head=head, fresh=fresh)

@@ -8,7 +8,12 @@ __all__ = ['SCHEMA', 'OPTIONAL', 'KEY', 'RULES', 'ROLES', 'Column', 'diverged', 
            'write_study_info', 'read_study_info', 'write_results', 'published_studies']
 
 # %% ../nbs/08_results.ipynb #85591e30
-import csv, hashlib, io, json, math, os
+import csv
+import hashlib
+import io
+import json
+import math
+import os
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,18 +70,24 @@ def _number(name, kind, meaning, unit, dtype="int", **more): return Column(name,
 
 _KEYS = [
     _text("study", "key", "Study the network belongs to."),
-    _text("arm", "key", "Where mask and weights come from: an arm of the transfer module, or `imp` for the networks trained while a ticket is found."),
-    _text("source", "key", "Data set the ticket (mask, weights or both) was found on; empty for scratch.", optional=True),
+    _text(
+        "arm",
+        "key",
+        "Where mask and weights come from: an arm of the transfer module, or `imp` for the networks trained while a "
+        "ticket is found.",
+    ),
+    _text(
+        "source", "key", "Data set the ticket (mask, weights or both) was found on; empty for scratch.", optional=True
+    ),
     _share("source_fraction", "key", "Share of the source's training images the ticket was found on.", optional=True),
     _text("ticket_recipe", "key", "Recipe the ticket was found with, as named in the study file.", optional=True),
     _text("target", "key", "Data set the network was trained and tested on."),
-    _share("fraction", "key", "Share of the target's training images used."),
-    _text("model", "key", "Architecture."),
+    _share("fraction", "key", "Share of the target's training images used."), _text("model", "key", "Architecture."),
     _text("recipe", "key", "Training recipe, as named in the study file."),
     _text("freeze", "key", "What was not trained.", choices=("none", "backbone")),
     _text("head", "key", "Classifier put on the backbone.", choices=("linear", "mlp")),
     _number("seed", "key", "Seed of the repetition; arms with the same seed form a pair.", ""),
-    _number("level", "key", "Prunings behind the mask; 0 is dense.", "prunings"),
+    _number("level", "key", "Prunings behind the mask; 0 is dense.", "prunings")
 ]
 
 # %% ../nbs/08_results.ipynb #779d5277
@@ -84,15 +95,25 @@ _VALUES = [
     _share("density", "value", "Prunable weights kept."),
     _share("val_accuracy", "value", "Accuracy on the validation images, which choose the level."),
     _share("test_accuracy", "value", "Accuracy on the test images."),
-    _number("val_loss", "value", "Mean cross-entropy on the validation images; empty if it diverged.", "nats", "float", optional=True),
-    _number("test_loss", "value", "Mean cross-entropy on the test images; empty if it diverged.", "nats", "float", optional=True),
+    _number(
+        "val_loss", "value", "Mean cross-entropy on the validation images; empty if it diverged.", "nats", "float",
+        optional=True
+    ),
+    _number(
+        "test_loss", "value", "Mean cross-entropy on the test images; empty if it diverged.", "nats", "float",
+        optional=True
+    ),
     _number("best_epoch", "value", "Epoch whose state was kept.", "epochs"),
     _number("epochs", "value", "Epochs trained.", "epochs"),
     _number("seconds", "value", "Wall-clock time of training and testing.", "s", "float", varies=True),
     _number("dead_layers", "value", "Layers whose weights are all pruned.", "layers"),
     _number("params", "value", "Weights kept, with biases, normalisation and head.", "weights"),
-    _number("flops", "value", "Floating-point operations of one forward pass of one image, 2 per multiply-accumulate, "
-        "pruned weights not counted.", "FLOP", "float", optional=True),
+    _number(
+        "flops",
+        "value",
+        "Floating-point operations of one forward pass of one image, 2 per multiply-accumulate, "
+        "pruned weights not counted.", "FLOP", "float", optional=True
+    ),
     _text("device", "value", "Kind of device it was trained on.", optional=True, varies=True),
     _text("torch", "value", "Version of PyTorch.", optional=True, varies=True),
     _text("commit", "value", "Commit of the code.", optional=True, varies=True),
@@ -100,7 +121,7 @@ _VALUES = [
     _text("recipe_hash", "extra", "Hash of the training recipe's settings.", optional=True),
     _text("ticket_hash", "extra", "Hash of the ticket.", optional=True),
     _text("data_hash", "extra", "Hash of the target's images and labels.", optional=True),
-    _text("source_hash", "extra", "Hash of the source's images and labels.", optional=True),
+    _text("source_hash", "extra", "Hash of the source's images and labels.", optional=True)
 ]
 SCHEMA = _KEYS + _VALUES
 _METRIC = dict(balanced_accuracy="Mean over classes of the share of right answers",
@@ -128,7 +149,12 @@ def describe_columns(
     names: list[str] = (),           # headers of the tables that are described: optional columns only if named
 ) -> pd.DataFrame:                   # one row a column
     "What every column of a results table means and may hold."
-    table = pd.DataFrame([dict(column=c.name, kind=c.kind, dtype=c.dtype, unit=c.unit, allowed=c.allowed, meaning=c.meaning) for c in _columns_in(names)])
+    table = pd.DataFrame(
+        [
+            dict(column=c.name, kind=c.kind, dtype=c.dtype, unit=c.unit, allowed=c.allowed, meaning=c.meaning)
+            for c in _columns_in(names)
+        ]
+    )
     if path is not None:
         with write_atomically(path) as f: table.to_csv(f, index=False, lineterminator="\n")
     return table
@@ -137,10 +163,13 @@ def describe_columns(
 RULES = {  # what holds for a row -> whether it does
     "a fraction is above 0": lambda r: r.fraction > 0 and not r.source_fraction <= 0,
     "scratch, and nothing else, has no source": lambda r: (r.arm == "scratch") == (r.source == ""),
-    "a source comes with the fraction and the ticket recipe it was used with": lambda r:
-        (r.source == "") == (r.ticket_recipe == "") == math.isnan(r.source_fraction),
+    "a source comes with the fraction and the ticket recipe it was used with": lambda r: (
+        (r.source == "") == (r.ticket_recipe == "") == math.isnan(r.source_fraction)
+    ),
     "`imp` is trained on its source": lambda r: r.arm != "imp" or r.source == r.target,
-    "scratch and the dense arms are at level 0": lambda r: r.level == 0 or not (r.arm == "scratch" or r.arm.startswith("dense_")),
+    "scratch and the dense arms are at level 0": lambda r: (
+        r.level == 0 or not (r.arm == "scratch" or r.arm.startswith("dense_"))
+    ),
     "level 0 has density 1": lambda r: r.level > 0 or r.density == 1,
     "the epoch kept is one of those trained": lambda r: r.best_epoch <= r.epochs,
 }
@@ -153,7 +182,10 @@ def _checked(columns: list[Column], values, where: str, number: int = 1) -> list
     for column, value in zip(columns, values):
         try: cells.append(_cell(column, value))
         except (TypeError, ValueError):
-            raise ValueError(f"{where}: row {number}, column {column.name!r}: {str(value)!r} is not allowed; it holds {column.allowed}") from None
+            raise ValueError(
+                f"{where}: row {number}, column {column.name!r}: {str(value)!r} is not allowed; it holds "
+                f"{column.allowed}"
+            ) from None
     return cells
 
 
@@ -171,8 +203,12 @@ def _check_names(names, where: str) -> list[str]:
     missing, known = [c for c in SCHEMA if c.name not in names], {c.name for c in SCHEMA + OPTIONAL}
     unknown = [str(n) for n in names if n not in known]
     for c in missing:
-        if not (c.kind == "extra" and c.optional): raise ValueError(f"{where}: column {c.name!r} is missing ({c.meaning})")
-    if unknown: raise ValueError(f"{where}: unknown column {', '.join(unknown)}; remove it or add it to SCHEMA in the results notebook")
+        if not (c.kind == "extra" and c.optional):
+            raise ValueError(f"{where}: column {c.name!r} is missing ({c.meaning})")
+    if unknown:
+        raise ValueError(
+            f"{where}: unknown column {', '.join(unknown)}; remove it or add it to SCHEMA in the results notebook"
+        )
     return [c.name for c in missing]
 
 # %% ../nbs/08_results.ipynb #c14ed6b5
@@ -238,9 +274,14 @@ def _union(
     twice = _sorted(distinct[distinct.duplicated(KEY, keep=False)])
     if len(twice):
         a, b = twice.iloc[0], twice.iloc[1]
-        differing = [f"{c}: {a[c]} and {b[c]}" for c in results if a[c] != b[c] and not (pd.isna(a[c]) and pd.isna(b[c]))]
-        raise ValueError(f"the same network has different results in {a['_from']} and {b['_from']}: {a[KEY].to_dict()}: {'; '.join(differing)}; "
-                         "delete the rows that are out of date")
+        differing = [
+            f"{c}: {a[c]} and {b[c]}" for c in results if a[c] != b[c] and not (pd.isna(a[c]) and pd.isna(b[c]))
+        ]
+        raise ValueError(
+            f"the same network has different results in {a['_from']} and {b['_from']}: {a[KEY].to_dict()}: "
+            f"{'; '.join(differing)}; "
+            "delete the rows that are out of date"
+        )
     return _sorted(every.drop_duplicates(KEY)[[c.name for c in columns]])
 
 # %% ../nbs/08_results.ipynb #40a6fa73
@@ -254,10 +295,14 @@ def read_results(
         text = path.read_text(encoding="utf-8-sig")
         lines = list(csv.reader(text[:text.rfind("\n") + 1].splitlines()))
     except (UnicodeDecodeError, csv.Error) as e:
-        raise ValueError(f"{path}: no readable CSV ({type(e).__name__}); bring back an older copy, or run the study again") from e
-    if "\0" in text: raise ValueError(f"{path}: it holds zero bytes, as after a crash; bring back an older copy, or delete it")
+        raise ValueError(
+            f"{path}: no readable CSV ({type(e).__name__}); bring back an older copy, or run the study again"
+        ) from e
+    if "\0" in text:
+        raise ValueError(f"{path}: it holds zero bytes, as after a crash; bring back an older copy, or delete it")
     for i, line in enumerate(lines):
-        if len(line) != len(lines[0]): raise ValueError(f"{path}: row {i} has {len(line)} cells, the header has {len(lines[0])}")
+        if len(line) != len(lines[0]):
+            raise ValueError(f"{path}: row {i} has {len(line)} cells, the header has {len(lines[0])}")
     frame = pd.DataFrame(lines[1:], columns=lines[0]) if lines else pd.DataFrame()
     return _union([check_rows(frame, str(path))], [str(path)])
 
@@ -289,16 +334,19 @@ def append_row(
         f.seek(0)
         before = f.read()
         whole = before.rfind(b"\n") + 1
-        if whole and not before.startswith(header): raise ValueError(f"{path} was written with other columns; move it away or merge it into a new table")
+        if whole and not before.startswith(header):
+            raise ValueError(f"{path} was written with other columns; move it away or merge it into a new table")
         f.truncate(whole)
         f.write(line if whole else header + line)
-        f.flush(); os.fsync(f.fileno())
+        f.flush()
+        os.fsync(f.fileno())
 
 # %% ../nbs/08_results.ipynb #a2ec704d
 def merge_rows(
     tables: list,   # paths of CSV files, or frames; a mixture is fine
 ) -> pd.DataFrame:  # sorted by key, each network once
-    "The union of the tables of several runs; of equal rows the first is kept, rows that contradict each other are an error."
+    """The union of the tables of several runs; of equal rows the first is kept, rows that contradict each other are an
+    error."""
     names = [f"table {i}" if isinstance(t, pd.DataFrame) else str(t) for i, t in enumerate(tables, 1)]
     frames = [check_rows(t, name) if isinstance(t, pd.DataFrame) else read_results(t) for t, name in zip(tables, names)]
     return _union(frames or [check_rows([])], names or [""])
@@ -307,7 +355,9 @@ def merge_rows(
 ROLES = dict(  # role -> which data sets have it in a study; a pair is [one, other]
     natural="sources of natural images", pathology="targets from pathology", art="targets from art",
     larger="targets with many images", smaller="targets with few images",
-    related="pairs [source, target] from the same field", more_classes="pairs [source with more classes, source with fewer]")
+    related="pairs [source, target] from the same field",
+    more_classes="pairs [source with more classes, source with fewer]"
+)
 _INFO = ("study", "scale", "roles", "recipes", "ticket_recipes", "models", "seeds")
 
 
@@ -317,7 +367,8 @@ def _info_path(path) -> Path: return Path(path).with_suffix(".json")
 def _check_info(info: dict, where) -> dict:
     "`info` if it has every entry and known roles."
     if missing := [k for k in _INFO if k not in info]: raise ValueError(f"{where}: {', '.join(missing)} is missing")
-    if unknown := sorted(set(info["roles"]) - set(ROLES)): raise ValueError(f"{where}: unknown role {', '.join(unknown)}; known: {', '.join(ROLES)}")
+    if unknown := sorted(set(info["roles"]) - set(ROLES)):
+        raise ValueError(f"{where}: unknown role {', '.join(unknown)}; known: {', '.join(ROLES)}")
     for role, sets in info["roles"].items():
         for entry in sets:
             if (role in ("related", "more_classes")) != (isinstance(entry, (list, tuple)) and len(entry) == 2):
@@ -327,11 +378,15 @@ def _check_info(info: dict, where) -> dict:
 
 def write_study_info(
     path: str | Path,  # the study's CSV file, already written
-    info: dict,        # study, scale (a sentence), roles, recipes, ticket_recipes, models, seeds, and what else is worth knowing
-) -> Path:             # the JSON file beside it
+    info: dict,  # study, scale (a sentence), roles, recipes, ticket_recipes, models, seeds, and what else helps
+) -> Path:  # the JSON file beside it
     "Publish what the rows do not say, with the hash of the table and the versions that wrote it."
     where, made = _info_path(path), {k: v for k, v in provenance().items() if k != "time"}
-    full = {"provenance": made} | _check_info(info, where) | {"table_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    full = (
+        {"provenance": made}
+        | _check_info(info, where)
+        | {"table_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    )
     with write_atomically(where) as f: f.write(json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return where
 
@@ -341,19 +396,26 @@ def read_study_info(
 ) -> dict:
     "What was published beside a table; ValueError if the table is another one than then."
     where = _info_path(path)
-    if not where.is_file(): raise FileNotFoundError(f"{where}: the study's description is missing; publish the table with write_results")
+    if not where.is_file():
+        raise FileNotFoundError(f"{where}: the study's description is missing; publish the table with write_results")
     try: info = json.loads(where.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"{where}: no readable JSON ({type(e).__name__}); publish the table again with write_results") from e
-    if not isinstance(info, dict): raise ValueError(f"{where}: no JSON object; publish the table again with write_results")
+        raise ValueError(
+            f"{where}: no readable JSON ({type(e).__name__}); publish the table again with write_results"
+        ) from e
+    if not isinstance(info, dict):
+        raise ValueError(f"{where}: no JSON object; publish the table again with write_results")
     _check_info(info, where)
     if info.get("table_sha256") != hashlib.sha256(Path(path).read_bytes()).hexdigest():
-        raise ValueError(f"{path}: table_sha256 in {where.name} is that of another table; publish the table again with write_results")
+        raise ValueError(
+            f"{path}: table_sha256 in {where.name} is that of another table; publish the table again with write_results"
+        )
     return info
 
 # %% ../nbs/08_results.ipynb #b259869c
 def _published_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame | None:
-    "Return the rows of a published table if they hold the same results as `frame`; `None` if not, or if there is no such table."
+    """Return the rows of a published table if they hold the same results as `frame`; `None` if not, or if there is no
+    such table."""
     if not path.is_file(): return None
     try: old = read_results(path)
     except ValueError: return None  # a table of another version: it is replaced

@@ -6,7 +6,8 @@
 __all__ = ['LINE', 'connectivity_table', 'run_connectivity']
 
 # %% ../nbs/12f_rewinding.ipynb #a01f4771
-import io, time
+import io
+import time
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path

@@ -32,7 +32,9 @@ from .transfer import transfer
 # %% ../nbs/12e_run.ipynb #1de4eb54
 def load_images(study: Study, name: str, fraction: float, paths: Paths, seed: int = 0) -> Dataset:
     "Return a data set as a run with this seed reads it."
-    return load_dataset(name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed, fraction))
+    return load_dataset(
+        name, fraction=fraction, device=device(study.device), paths=paths, **study.data_of(name, seed, fraction)
+    )
 
 
 def get_tickets(
@@ -276,7 +278,8 @@ def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.
 
     rows, about = [], f"{(cell.sources or ('scratch',))[0]} -> {target}"
     for n in tqdm(networks_of(study, cell), desc=about, unit="network", mininterval=1):
-        data = images(n.fraction, n.seed if study.by_seed(target, n.fraction) else 0)  # other sets are read once for all seeds
+        # other sets are read once for all seeds
+        data = images(n.fraction, n.seed if study.by_seed(target, n.fraction) else 0)
         rows.append(_one_row(study, n, data, [tickets(n.seed, key) for key in tickets_for(n)], done, started, after))
     return write_rows(rows, file)
 

@@ -8,10 +8,10 @@ __all__ = ['draw_moves', 'Slot', 'ReplayedSlot', 'borrowed_slot', 'forget_slots'
 # %% ../nbs/04a_slots.ipynb #58b031bf
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Callable
 
 import torch
 import torch.nn.functional as F

@@ -76,7 +76,8 @@ class Study(BaseModel):
     left_out: dict[str, str] = {}       # target -> why verdicts over targets leave it out
     cautions: dict[str, str] = {}       # data set -> what to mind when reading results on it; shown above them
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU where there is one
-    metrics: Annotated[tuple[Literal["balanced_accuracy", "macro_auc"], ...], BeforeValidator(as_list)] = ()  # further columns
+    # further columns
+    metrics: Annotated[tuple[Literal["balanced_accuracy", "macro_auc"], ...], BeforeValidator(as_list)] = ()
     images_per_second: dict[str, Rate] = {}  # stated for a model; plans measure the others
     file: str = ""                      # where it was read from
 
@@ -84,7 +85,9 @@ class Study(BaseModel):
 
 # %% ../nbs/12b_spec.ipynb #7a1c0002
 @patch
-def data_of(self: Study, name: str, seed: int, fraction: float = 1.0) -> dict:  # settings of `load_dataset` and `content_hash`
+def data_of(
+    self: Study, name: str, seed: int, fraction: float = 1.0
+) -> dict:  # settings of `load_dataset` and `content_hash`
     "Return how a run with this seed reads a data set."
     settings = dict(image_size=self.size_of(name), channels=self.channels)
     if name in self.grouped:
@@ -141,7 +144,9 @@ def _unknown_sets(study: Study, paths: Paths) -> list[str]:
     named = dict(image_sizes=study.image_sizes, resplit=study.resplit, grouped=study.grouped, redraw=study.redraw,
         left_out=study.left_out, cautions=study.cautions)
     for role, entries in study.roles.items():
-        named[f"roles.{role}"] = {n for e in entries for n in (e if isinstance(e, (list, tuple)) else [e]) if isinstance(n, str)}
+        named[f"roles.{role}"] = {
+            n for e in entries for n in (e if isinstance(e, (list, tuple)) else [e]) if isinstance(n, str)
+        }
     for i, b in enumerate(study.transfers):
         named |= {f"transfers[{i}].targets": b.targets, f"transfers[{i}].sources": b.sources}
     every = [(key, v) for key, names in named.items() for v in sorted(names, key=str)]

@@ -12,10 +12,33 @@ __all__ = ['ASSUMED_IMAGES', 'Block', 'FEWEST_SEEDS', 'Fraction', 'Fractions', '
            'ticket_file', 'tickets_of', 'transfer_cells', 'transfer_jobs']
 
 # %% ../nbs/12_study.ipynb #8f740bb2
-from .grid import NAN, Planned, TicketCell, cell_file, cell_name, job_file, networks_in, networks_of, ticket_cells
-from .grid import ticket_file, tickets_of, transfer_cells, transfer_jobs
-from .ledger import USED, check_data, data_notes, merged_info, missing_data, publish, restore, stale_files, status
-from .ledger import study_info
+from lth_nb.grid import (
+    NAN,
+    Planned,
+    TicketCell,
+    cell_file,
+    cell_name,
+    job_file,
+    networks_in,
+    networks_of,
+    ticket_cells,
+    ticket_file,
+    tickets_of,
+    transfer_cells,
+    transfer_jobs,
+)
+from lth_nb.ledger import (
+    USED,
+    check_data,
+    data_notes,
+    merged_info,
+    missing_data,
+    publish,
+    restore,
+    stale_files,
+    status,
+    study_info,
+)
 from .parameters import read_parameters, refuse_unknown_parameters
 from .pieces import OutOfTime, run_piece
 from .plan import ASSUMED_IMAGES, FEWEST_SEEDS, check_networks, few_seeds, measured_throughput, plan

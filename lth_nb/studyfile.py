@@ -66,14 +66,16 @@ def _repeated_keys(
 
 # %% ../nbs/12c_studyfile.ipynb #1179cdc1
 MOST_BYTES = 200_000   # of a YAML file: more takes long to read, and is no study
-MOST_VALUES = 100_000  # in a YAML file, those that aliases repeat counted each time; our largest study has some hundreds
+# in a YAML file, those that aliases repeat counted each time; our largest study has some hundreds
+MOST_VALUES = 100_000
 
 
 def _count_values(node, counted: dict | None = None, above: tuple = ()) -> int:
     "Count the values that a parsed YAML file stands for; a `ValueError` if something holds itself."
     counted = {} if counted is None else counted
     if not isinstance(node, yaml.CollectionNode): return 1
-    if id(node) in above: raise ValueError(f"line {node.start_mark.line + 1}: this list or mapping holds itself by an alias")
+    if id(node) in above:
+        raise ValueError(f"line {node.start_mark.line + 1}: this list or mapping holds itself by an alias")
     if id(node) not in counted:
         inside = (v for pair in node.value for v in (pair if isinstance(pair, tuple) else (pair,)))
         counted[id(node)] = 1 + sum(_count_values(v, counted, (*above, id(node))) for v in inside)
@@ -85,7 +87,8 @@ def read_yaml(
 ):                     # what it holds
     "Read a YAML file; a key that a mapping holds twice is a `ValueError` that names it and its line."
     size = Path(file).stat().st_size
-    if size > MOST_BYTES: raise ValueError(f"{file}: {size:,} bytes, and a study has at most {MOST_BYTES:,}; give a study file")
+    if size > MOST_BYTES:
+        raise ValueError(f"{file}: {size:,} bytes, and a study has at most {MOST_BYTES:,}; give a study file")
     try: loader = yaml.SafeLoader(Path(file).read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as e:
         raise ValueError(f"{file}: byte {e.start} is not UTF-8; save the file as UTF-8") from None
@@ -97,7 +100,8 @@ def read_yaml(
             raise ValueError(f"it stands for {count:,} values with its aliases, more than {MOST_VALUES:,}; write fewer")
         return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from None
-    except RecursionError: raise ValueError(f"{file}: its lists and mappings are nested too deeply; write fewer levels") from None
+    except RecursionError:
+        raise ValueError(f"{file}: its lists and mappings are nested too deeply; write fewer levels") from None
     except ValueError as e: raise ValueError(f"{file}: {e}") from None
     finally: loader.dispose()
 

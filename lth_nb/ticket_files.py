@@ -6,7 +6,10 @@
 __all__ = ['check_storable', 'save_tickets', 'ticket_header', 'load_tickets']
 
 # %% ../nbs/05c_ticket_files.ipynb #bc5cac80
-import json, math, os, stat
+import json
+import math
+import os
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path

@@ -8,8 +8,8 @@ __all__ = ['find_tickets', 'check_fits', 'NEVER', 'OtherArchitecture', 'Ticket',
 
 # %% ../nbs/06_tickets.ipynb #7e0b7f24
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,16 @@ from .references import resolve_model
 from .ticket_checks import OtherArchitecture, TicketError, blueprint, check_architecture, kinds_of
 from .ticket_files import check_storable, load_tickets, save_tickets, ticket_header
 from .ticket_values import NEVER, Ticket, TicketRecipe, Tickets, pack
-from .training import Diverged, TrainResult, count_steps, load_state, settings_of, state_of, steps_per_epoch, train
+from lth_nb.training import (
+    Diverged,
+    TrainResult,
+    count_steps,
+    load_state,
+    settings_of,
+    state_of,
+    steps_per_epoch,
+    train,
+)
 
 _all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", "Tickets", "load_tickets",
     "save_tickets", "ticket_header"]  # values and files, importable from here too

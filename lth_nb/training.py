@@ -7,14 +7,17 @@ __all__ = ['Real', 'Count', 'Length', 'count_steps', 'no_truth', 'Recipe', 'sett
            'Diverged', 'TrainResult', 'state_of', 'load_state', 'steps_per_epoch', 'balanced_weights', 'train']
 
 # %% ../nbs/05_training.ipynb #dc77b817
-import re, threading, time
+import re
+import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import cos, isfinite, pi
-from typing import Annotated, Callable, Hashable, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +99,8 @@ def input_size(self: Recipe,
     return self.crop_to or self.upsample or image_size
 
 # %% ../nbs/05_training.ipynb #21507082
-_YOUNGER = {"crop_to": None, "class_weights": None}  # fields that came after the first results, with the value that changes nothing
+# fields that came after the first results, with the value that changes nothing
+_YOUNGER = {"crop_to": None, "class_weights": None}
 
 
 def settings_of(

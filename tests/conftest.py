@@ -43,7 +43,10 @@ def home(tmp_path):
 def run(*words, home=None, check=True, **settings):
     "A command with the project's Python; fails the test with its output if it exits with another code than 0."
     environment = settings.pop("env", {**ENVIRONMENT, **({"LTH_HOME": str(home)} if home else {})})
-    done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment, capture_output=True, text=True, **settings)
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment,
+        capture_output=True, text=True, **settings
+    )
     assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -75,7 +78,9 @@ def prints_nan(cells):
     "The outputs of executed cells, or the texts, in which somebody would read `nan`."
     texts = []
     for cell in cells:
-        if isinstance(cell, str): texts.append(cell); continue
+        if isinstance(cell, str):
+            texts.append(cell)
+            continue
         for output in cell.get("outputs", []):
             shown = {k: v for k, v in output.get("data", {}).items() if not k.startswith(("image/", "application/"))}
             texts += ["".join(v) for v in (*shown.values(), output.get("text", ""))]

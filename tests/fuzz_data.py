@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
 from lth_nb.core import Paths
 from lth_nb.data import load_dataset
 from lth_nb.images import UnreadableImage, read_image

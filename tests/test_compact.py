@@ -12,7 +12,10 @@ from lth_nb.models import MODELS, build_model, prunable, replace_head
 
 SMALL = ("lenet_300_100", "cnn_small", "resnet8", "resnet20")
 #        head,  kept, share of each layer's outputs and inputs that lose all weights, whether the head is pruned too
-CASES = [("linear", 0.5, 0.2, False), ("mlp", 0.01, 0.0, False), ("mlp", 0.5, 0.6, True), ("linear", 0.003, 0.1, False), ("linear", 0.05, 0.0, True)]
+CASES = [
+    ("linear", 0.5, 0.2, False), ("mlp", 0.01, 0.0, False), ("mlp", 0.5, 0.6, True), ("linear", 0.003, 0.1, False),
+    ("linear", 0.05, 0.0, True)
+]
 
 
 def cases(name): return CASES if name in SMALL else CASES[:2]
@@ -26,14 +29,15 @@ def fresh(name): return build_model(name, 5, size_of(name), seed=0).double()
 
 
 def lively(name, case, seed):
-    "A network in float64 with biases and shifts of either sign, a mask, and images; BatchNorm's statistics are the masked network's own, so that signals neither die nor explode."
+    """A network in float64 with biases and shifts of either sign, a mask, and images; BatchNorm's statistics are the
+    masked network's own, so that signals neither die nor explode."""
     head, kept, by_channel, with_head = case
     net, g = replace_head(deepcopy(fresh(name)), 5, head, seed), torch.Generator().manual_seed(seed)
     for p in net.parameters():
         if p.ndim == 1: p.data.add_(torch.randn(p.shape, generator=g), alpha=0.3)
     images = torch.randn(6, 3, size_of(name), size_of(name), generator=g).double()
     weights = prunable(net, head=with_head)
-    mask = random_mask({n: kept for n in weights}, {n: p.shape for n, p in weights.items()}, seed)
+    mask = random_mask(dict.fromkeys(weights, kept), {n: p.shape for n, p in weights.items()}, seed)
     for m in mask.values() if by_channel else ():
         m[torch.rand(len(m), generator=g) < by_channel] = False
         m[:, torch.rand(m.shape[1], generator=g) < by_channel] = False
@@ -42,7 +46,9 @@ def lively(name, case, seed):
     whole = apply_mask(deepcopy(net), mask).train()
     with torch.no_grad(): whole(images)
     for m in whole.modules():
-        if isinstance(m, nn.BatchNorm2d): m.running_var[m.running_var < 1e-9] = 1; m.running_mean += 0.2 * m.running_var.sqrt() * torch.arange(m.num_features).cos()
+        if not isinstance(m, nn.BatchNorm2d): continue
+        m.running_var[m.running_var < 1e-9] = 1
+        m.running_mean += 0.2 * m.running_var.sqrt() * torch.arange(m.num_features).cos()
     net.load_state_dict({**net.state_dict(), **dict(whole.named_buffers())})
     return net, mask, whole.eval(), images
 
@@ -57,12 +63,27 @@ def test_compact_equals_masked(name):
             with torch.no_grad(): expected, found = whole(images), small(images)
             spread = float(expected.std(0).mean())
             alike += spread < 1e-9
-            worst = max(worst, float((found - expected).abs().max()) / (spread if spread > 1e-9 else float(expected.abs().max())))
-            with torch.no_grad(): torch.testing.assert_close(compact(net, mask, constants, multiple=16)(images), found, rtol=0, atol=1e-12 * max(1, float(found.abs().max())))
+            worst = max(
+                worst,
+                float((found - expected).abs().max()) / (spread if spread > 1e-9 else float(expected.abs().max())),
+            )
+            with torch.no_grad():
+                torch.testing.assert_close(
+                    compact(net, mask, constants, multiple=16)(images), found, rtol=0,
+                    atol=1e-12 * max(1, float(found.abs().max()))
+                )
             removed.append(int((small.report.units - small.report.kept).sum()))
-            assert {n: m.shape for n, m in small.mask.items()} == {n: p.shape for n, p in prunable(small, head=case[-1]).items()}
-            if name in SMALL: assert compact(small, small.mask, constants).report.kept.equals(small.report.kept), "a second pass found more"
-    print(f"{name}: largest difference {worst:.1e} of the spread of the scores; removed {removed}; {alike} of {len(removed)} networks say the same of every image")
+            assert {n: m.shape for n, m in small.mask.items()} == {
+                n: p.shape for n, p in prunable(small, head=case[-1]).items()
+            }
+            if name in SMALL:
+                assert compact(small, small.mask, constants).report.kept.equals(small.report.kept), (
+                    "a second pass found more"
+                )
+    print(
+        f"{name}: largest difference {worst:.1e} of the spread of the scores; removed {removed}; {alike} of "
+        f"{len(removed)} networks say the same of every image"
+    )
     assert worst < 1e-12 and alike <= len(removed) / 2 and min(removed[:2]) > 0
 
 
@@ -70,28 +91,45 @@ def test_compact_equals_masked(name):
 def test_dense_and_all_dead(name):
     net, images = deepcopy(fresh(name)), torch.randn(2, 3, size_of(name), size_of(name)).double()
     same = compact(net, None)
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), same.state_dict().values())) and same.report.kept.equals(same.report.units)
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), same.state_dict().values())
+    ) and same.report.kept.equals(same.report.units)
     none = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in prunable(net).items()}
     small = compact(net, none)
-    with torch.no_grad(): torch.testing.assert_close(small(images), apply_mask(net, none).eval()(images), rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), apply_mask(net, none).eval()(images), rtol=1e-12, atol=1e-12)
     assert (small.report.kept[small.report.stays == ""] == 1).all()
 
 
 def units_with(net, mask, bias, what):
-    "Layer -> which of its units have `what(value, gradient)` above zero anywhere, in a network whose living weights are all 1 and whose shifts are all `bias`."
+    """Layer -> which of its units have `what(value, gradient)` above zero anywhere, in a network whose living weights
+    are all 1 and whose shifts are all `bias`."""
     probe, found = apply_mask(deepcopy(net), mask).eval(), {}
-    for n, v in probe.state_dict().items(): v.copy_((v != 0) if v.ndim > 1 else 1 if n.endswith("running_var") or ".norm" in n and n.endswith("weight") else bias if n.endswith("bias") else 0)
-    def keep(name, value): value.retain_grad(); found[name] = value
+    for n, v in probe.state_dict().items():
+        v.copy_(
+            (v != 0)
+            if v.ndim > 1
+            else 1
+            if n.endswith("running_var") or ".norm" in n and n.endswith("weight")
+            else bias
+            if n.endswith("bias")
+            else 0
+        )
+    def keep(name, value):
+        value.retain_grad()
+        found[name] = value
     for n, m in probe.named_modules():
         if isinstance(m, (nn.Conv2d, nn.Linear)): m.register_forward_hook(lambda m, _, value, n=n: keep(n, value))
-    size = 2 * 2**MODELS[net.name].halvings if not net.name.startswith("lenet") else size_of(net.name)  # 2 x 2 pixels at the end, so that every kernel place is used
+    # 2 x 2 pixels at the end, so that every kernel place is used
+    size = 2 * 2 ** MODELS[net.name].halvings if not net.name.startswith("lenet") else size_of(net.name)
     probe(torch.ones(1, 3, size, size).double()).sum().backward()
     return {n: (what(v.detach(), v.grad) > 0).transpose(0, 1).flatten(1).any(1) for n, v in found.items()}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_exactly_the_useless_units_go(name):
-    "Where no constant is above zero, what stays is what the image reaches and the scores read: found here by running a network forward and backward."
+    """Where no constant is above zero, what stays is what the image reaches and the scores read: found here by running
+    a network forward and backward."""
     for seed, case in enumerate(cases(name)):
         net, mask, _, _ = lively(name, case, seed)
         for n, v in net.state_dict().items():
@@ -99,8 +137,12 @@ def test_exactly_the_useless_units_go(name):
             if n.endswith("running_mean"): v.fill_(1.0)
             if ".norm" in n and n.endswith("weight"): v.abs_()
         report = compact(net, mask).report
-        reached, read = units_with(net, mask, 0.0, lambda value, gradient: value), units_with(net, mask, 1.0, lambda value, gradient: gradient)
-        for layer, row in report[report.stays == ""].iterrows(): assert row.kept == max(1, int((reached[layer] & read[layer]).sum())), (layer, seed)
+        reached, read = (
+            units_with(net, mask, 0.0, lambda value, gradient: value),
+            units_with(net, mask, 1.0, lambda value, gradient: gradient),
+        )
+        for layer, row in report[report.stays == ""].iterrows():
+            assert row.kept == max(1, int((reached[layer] & read[layer]).sum())), (layer, seed)
         assert report[["folded", "merged"]].to_numpy().sum() == 0
 
 

@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 from conftest import run
 from PIL import Image, ImageCms
+
 from lth_nb.core import Paths
-from lth_nb.data import (SPLITS, check_files, content_hash, count_images, find_dataset, is_here, load_dataset,
-                         own_datasets)
+from lth_nb.data import (
+    SPLITS,
+    check_files,
+    content_hash,
+    count_images,
+    find_dataset,
+    is_here,
+    load_dataset,
+    own_datasets,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -67,12 +76,19 @@ def refused(raw, name, *words, **settings):
 def test_a_set_of_links_is_not_answered_with_another_one(raw, tmp_path, linked, monkeypatch):
     one, two = folders(tmp_path/"one"), folders(tmp_path/"two")
     for name, real in (("first", one), ("second", two)):
-        if linked == "set": (raw/name).symlink_to(real); continue
+        if linked == "set":
+            (raw/name).symlink_to(real)
+            continue
         for split in ("train", "test"):
-            if linked == "split": (raw/name).mkdir(exist_ok=True); (raw/name/split).symlink_to(real/split); continue
+            if linked == "split":
+                (raw/name).mkdir(exist_ok=True)
+                (raw/name/split).symlink_to(real/split)
+                continue
             for label in "ab":
                 (raw/name/split).mkdir(parents=True, exist_ok=True)
-                if linked == "class": (raw/name/split/label).symlink_to(real/split/label); continue
+                if linked == "class":
+                    (raw/name/split/label).symlink_to(real/split/label)
+                    continue
                 (raw/name/split/label).mkdir()
                 for f in (real/split/label).iterdir(): (raw/name/split/label/f.name).symlink_to(f)
     monkeypatch.setattr("lth_nb.cache._read_cached.__defaults__", (0,))  # keep whatever is read
@@ -108,7 +124,9 @@ def test_changes_of_images_are_noticed(raw, how, monkeypatch):
     elif how == "add": save(raw/"shapes"/"test"/"b"/"new.png")
     elif how == "rename": file.rename(file.with_name("zz.png"))
     else:
-        for split in ("train", "test"): save(raw/"shapes"/split/"c"/"0.png"); save(raw/"shapes"/split/"c"/"1.png")
+        for split in ("train", "test"):
+            save(raw/"shapes"/split/"c"/"0.png")
+            save(raw/"shapes"/split/"c"/"1.png")
     after = load(raw, "shapes")
     assert after.content_hash != before.content_hash
     assert content_hash("shapes", paths=home(raw)) == after.content_hash != hashed
@@ -147,7 +165,10 @@ def test_both_files_of_svhn_are_in_the_key(raw):
 
 # images dropped or changed
 
-@pytest.mark.parametrize("suffix", ".jfif .jpe .JPG .tga .pbm .jp2 .pcx .avif .ico .dds .qoi".split() + [""])
+SUFFIXES = [".jfif", ".jpe", ".JPG", ".tga", ".pbm", ".jp2", ".pcx", ".avif", ".ico", ".dds", ".qoi", ""]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_suffix_that_pillow_reads(raw, suffix):
     folders(raw/"kinds", suffix=suffix or ".png")
     if not suffix:
@@ -288,13 +309,19 @@ def test_one_file_that_cannot_be_read_is_named(raw, lost, fault):
     if lost == "cut": bad.write_bytes(whole[:len(whole) // 2])
     if lost == "text": bad.write_text("no image")
     if lost == "link": bad.symlink_to(where/"nowhere.png")
-    if lost == "heic": bad = bad.with_suffix(".heic"); bad.write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    if lost == "heic":
+        bad = bad.with_suffix(".heic")
+        bad.write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     if lost == "bomb":
         whole[16:24] = (50_000).to_bytes(4, "big") * 2  # width and height, and the checksum of both
         whole[29:33] = zlib.crc32(whole[12:29]).to_bytes(4, "big")
         bad.write_bytes(whole)
-    if lost == "chunk": whole[37:41] = b"ID\0\0"; bad.write_bytes(whole)
-    if lost == "loose": bad = where/"train"/"bad.png"; bad.write_bytes(whole)
+    if lost == "chunk":
+        whole[37:41] = b"ID\0\0"
+        bad.write_bytes(whole)
+    if lost == "loose":
+        bad = where/"train"/"bad.png"
+        bad.write_bytes(whole)
     with pytest.warns(UserWarning, match="1 of 41 files of train cannot be read"):
         data = load_dataset("whole", paths=home(raw))
     assert len(data.train_labels) + len(data.val_labels) == 40
@@ -403,7 +430,8 @@ def test_arguments_are_blamed_and_not_the_files(raw):
         (dict(image_size=10**7), "the images need 24,000,000.00 GB of memory"), (dict(channels="3"), "channels is '3'"),
         (dict(fraction="0.5"), "fraction is '0.5'"), (dict(fraction=0), "fraction is 0"),
         (dict(fraction=float("nan")), "fraction is nan"), (dict(split_seed="a"), "split_seed is 'a'"),
-        (dict(split_seed=1.5), "split_seed is 1.5"), (dict(device="tpu9"), "device is 'tpu9': this machine has no such"),
+        (dict(split_seed=1.5), "split_seed is 1.5"),
+        (dict(device="tpu9"), "device is 'tpu9': this machine has no such"),
         (dict(device="cuda:99"), "device is 'cuda:99': this machine has no such"), (dict(groups="x"), "groups is 'x'"),
     ): refused(raw, "shapes", words, **settings)
     refused(raw, "x" * 300, "data set name 'xxxxxxxxxxxxxxxxxxxx'...: it has more than 200 characters")

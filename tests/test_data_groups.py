@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import run
 from PIL import Image
+
 from lth_nb.core import Paths
 from lth_nb.data import SPLITS, count_images, count_shared_groups, load_dataset, near_duplicate_groups
 
@@ -96,8 +97,8 @@ def test_too_few_groups_are_said_so(project):
         file = project.raw/"few"/f"{y}"/f"patient {i % 2}"/f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(x).save(file)
-    with pytest.warns(UserWarning, match="folders of the same names"):
-        with pytest.raises(ValueError, match="60 images in 2 groups are too few"): load_dataset("few", paths=project)
+    told = pytest.warns(UserWarning, match="folders of the same names")
+    with told, pytest.raises(ValueError, match="60 images in 2 groups are too few"): load_dataset("few", paths=project)
 
 
 def picture(rng):

@@ -9,17 +9,21 @@ import sys
 import pytest
 from conftest import ROOT
 
-FLOORS = dict(core=0, parameters=0, effects=0, architecture=1, gpus=1, papers=1, data=1, models=2, masking=1, slots=2, results=1, pruning=3,
-    training=3, statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6, tickets=7, claims=3, plots=3, pages=3, over_targets=4,
-    names=0, answers=5, questions=6, forest=6,
-    transfer=8, connectivity=8, compact=8, export=9, latency=10, spec=9, studyfile=10, grid=10, run=11, plan=11, rewinding=12, ledger=12, pieces=13,
-    study=14, benchmark=15, cli=16)
+FLOORS = dict(
+    core=0, parameters=0, effects=0, architecture=1, gpus=1, papers=1, data=1, models=2, masking=1, slots=2, results=1,
+    pruning=3, training=3, statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6, tickets=7, claims=3,
+    plots=3, pages=3, over_targets=4, names=0, answers=5, questions=6, forest=6, transfer=8, connectivity=8, compact=8,
+    export=9, latency=10, spec=9, studyfile=10, grid=10, run=11, plan=11, rewinding=12, ledger=12, pieces=13, study=14,
+    benchmark=15, cli=16
+)
 FLOORS |= dict(images=0.1, splits=0.1, duplicates=0.1, arrays=0.2, folders=0.3, originals=0.3, fitting=0.3)  # the wing
 FLOORS |= dict(catalog=0.4, cache=0.4)                                    # of data, below data itself
 FLOORS |= dict(selection=1, heads=2.2, references=2.5, doctor=15.5, layout=1, metrics=3.5) # any network by a name
 JUDGES = ("core", "names", "results", "statistics", "effects", "papers", "claims", "over_targets",
     "answers", "questions", "forest", "plots")
-NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts)
+NOTEBOOKS = sorted(
+    p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts
+)
 MODULES = sorted(p for p in (ROOT/"lth_nb").glob("*.py") if not p.stem.startswith("_"))
 
 
@@ -30,9 +34,12 @@ def imported(module):
     "Modules of the library that a module imports anywhere, also inside functions."
     found = set()
     for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1: found |= {node.module} if node.module else {a.name for a in node.names}
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lth_nb."): found.add(node.module.split(".")[1])
-        if isinstance(node, ast.Import): found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("lth_nb.")}
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            found |= {node.module} if node.module else {a.name for a in node.names}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lth_nb."):
+            found.add(node.module.split(".")[1])
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("lth_nb.")}
     return found
 
 
@@ -47,7 +54,8 @@ def test_imports_point_down(module):
 
 
 def test_what_judges_imports_no_torch():
-    code = f"import sys\nfor m in {JUDGES}: __import__('lth_nb.' + m)\nassert 'torch' not in sys.modules, 'torch was imported'"
+    imports = f"import sys\nfor m in {JUDGES}: __import__('lth_nb.' + m)"
+    code = f"{imports}\nassert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -57,27 +65,43 @@ def test_modules_are_what_the_notebooks_export(tmp_path):
     for name in ("settings.ini", "README.md"): shutil.copy(ROOT/name, tmp_path)
     (tmp_path/"lth_nb").mkdir()
     shutil.copy(ROOT/"lth_nb"/"__init__.py", tmp_path/"lth_nb")
-    done = subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path,
+        capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     exported = {p.name: p.read_text() for p in (tmp_path/"lth_nb").glob("*.py")}
-    drift = [n for n in {*exported, *(p.name for p in (ROOT/"lth_nb").glob("*.py"))} if exported.get(n) != ((ROOT/"lth_nb"/n).read_text() if (ROOT/"lth_nb"/n).is_file() else None)]
+    drift = [
+        n
+        for n in {*exported, *(p.name for p in (ROOT / "lth_nb").glob("*.py"))}
+        if exported.get(n) != ((ROOT / "lth_nb" / n).read_text() if (ROOT / "lth_nb" / n).is_file() else None)
+    ]
     assert not drift, f"run `make tidy`: {sorted(drift)} differ from what the notebooks export"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT/"nbs")))
 def test_notebook_is_clean(notebook):
     nb = json.loads(notebook.read_text())
-    dirty = [i for i, c in enumerate(nb["cells"]) if c.get("outputs") or c.get("execution_count") or set(c["metadata"]) - {"tags"}]
+    dirty = [
+        i
+        for i, c in enumerate(nb["cells"])
+        if c.get("outputs") or c.get("execution_count") or set(c["metadata"]) - {"tags"}
+    ]
     assert not dirty, f"run `make tidy`: cells {dirty} have outputs or metadata"
     assert set(nb["metadata"]) <= {"kernelspec", "jupytext"}, nb["metadata"]
     first = "".join(nb["cells"][0]["source"])
     assert re.match(r"# .+\n\n> .+", first), f"the first cell is a title and a `> subtitle`, not {first[:60]!r}"
 
 
-@pytest.mark.parametrize("notebook", [p for p in NOTEBOOKS if p.parent.name in ("runs", "papers")], ids=lambda p: p.stem)
+RUN = [p for p in NOTEBOOKS if p.parent.name in ("runs", "papers")]
+
+
+@pytest.mark.parametrize("notebook", RUN, ids=lambda p: p.stem)
 def test_parameters_are_tagged(notebook):
     tagged = [c for c in code_cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
-    assert len(tagged) == 1, "one cell carries the tag `parameters`; without it papermill injects at the top and the defaults win"
+    assert len(tagged) == 1, (
+        "one cell carries the tag `parameters`; without it papermill injects at the top and the defaults win"
+    )
     for node in ast.parse("".join(tagged[0]["source"])).body: ast.literal_eval(node.value)
     assert all("#" in line for line in tagged[0]["source"] if "=" in line), "every parameter has a comment"
 
@@ -94,7 +118,13 @@ def test_no_pickle_and_no_catch_all():
         text = module.read_text()
         assert not re.search(r"\bpickle\b|torch\.(save|load)\(|except:\s", text), module
         for node in ast.walk(ast.parse(text)):
-            if not isinstance(node, ast.ExceptHandler) or ast.unparse(node.type or ast.Name("")) not in ("Exception", "BaseException"): continue
+            if not isinstance(node, ast.ExceptHandler) or ast.unparse(node.type or ast.Name("")) not in (
+                "Exception",
+                "BaseException",
+            ):
+                continue
             says_why = "#" in text.splitlines()[node.lineno - 1]
             raises = any(isinstance(n, ast.Raise) for n in ast.walk(node))
-            assert says_why or raises, f"{module.name}:{node.lineno} catches everything; re-raise it, or say in a comment why"
+            assert says_why or raises, (
+                f"{module.name}:{node.lineno} catches everything; re-raise it, or say in a comment why"
+            )

@@ -1,4 +1,5 @@
-"What needs a GPU: the replayed step against the plain one, tails, early stopping, runs side by side, one synchronisation an epoch."
+"""What needs a GPU: the replayed step against the plain one, tails, early stopping, runs side by side, one
+synchronisation an epoch."""
 import warnings
 from dataclasses import replace
 
@@ -10,11 +11,15 @@ from lth_nb.core import device
 from lth_nb.data import load_dataset
 from lth_nb.masking import random_mask
 from lth_nb.models import build_model, prunable
-from lth_nb.training import Recipe, evaluate, train
+from lth_nb.training import Recipe, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")]
-BASE = Recipe(length="1ep9it", batch_size=100, lr=0.05, crop=2, flip=True)  # 1,078 images: ten full batches and a tail of 78
-CASES = [("lenet_300_100", 8, BASE), ("cnn_small", 16, replace(BASE, optimizer="adam", lr=1e-3)), ("resnet8", 16, BASE), ("resnet20", 32, replace(BASE, momentum=0.0, nesterov=False))]
+# 1,078 images: ten full batches and a tail of 78
+BASE = Recipe(length="1ep9it", batch_size=100, lr=0.05, crop=2, flip=True)
+CASES = [
+    ("lenet_300_100", 8, BASE), ("cnn_small", 16, replace(BASE, optimizer="adam", lr=1e-3)), ("resnet8", 16, BASE),
+    ("resnet20", 32, replace(BASE, momentum=0.0, nesterov=False))
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,8 +32,11 @@ def trained(model="resnet8", size=16, recipe=BASE, seed=0, share=0.3, dtype=torc
     "A fresh network, trained under a random mask; its state on the CPU, and the result."
     net = build_model(model, 10, image_size=size, channels=1, seed=seed).to(dtype)
     shapes = {n: p.shape for n, p in prunable(net).items()}
-    mask = random_mask({n: share for n in shapes}, shapes, seed)
-    result = train(net.to(where), load_dataset("digits", image_size=size, channels=1, device=where), recipe, seed, {n: m.to(where) for n, m in mask.items()}, **settings)
+    mask = random_mask(dict.fromkeys(shapes, share), shapes, seed)
+    result = train(
+        net.to(where), load_dataset("digits", image_size=size, channels=1, device=where), recipe, seed,
+        {n: m.to(where) for n, m in mask.items()}, **settings
+    )
     return {n: v.cpu() for n, v in net.state_dict().items()}, result, mask
 
 
@@ -40,7 +48,9 @@ def untimed(result): return replace(result, seconds=0, kept=None)
 
 @pytest.mark.parametrize("model, size, recipe", CASES, ids=[c[0] for c in CASES])
 def test_graph_equals_eager_bit_for_bit(model, size, recipe):
-    (a, one, mask), (b, other, _) = (trained(model, size, recipe, stepping=how, validate=True) for how in ("eager", "graph"))
+    (a, one, mask), (b, other, _) = (
+        trained(model, size, recipe, stepping=how, validate=True) for how in ("eager", "graph")
+    )
     assert same(a, b) and untimed(one) == untimed(other)
     assert all((b[n][~m] == 0).all() and (b[n][m] != 0).any() for n, m in mask.items())
 
@@ -53,8 +63,11 @@ def test_bf16_graph_is_near_eager():
 
 
 def test_float64_equals_the_processor():
-    recipe = replace(BASE, schedule="constant", lr=2.0**-5)  # a rate that float32, as CUDA's kernels take it, holds exactly
-    (a, _, _), (b, _, _) = (trained(recipe=recipe, dtype=torch.float64, where=where, stepping="graph") for where in ("cpu", "cuda"))
+    # a rate that float32, as CUDA's kernels take it, holds exactly
+    recipe = replace(BASE, schedule="constant", lr=2.0**-5)
+    (a, _, _), (b, _, _) = (
+        trained(recipe=recipe, dtype=torch.float64, where=where, stepping="graph") for where in ("cpu", "cuda")
+    )
     for n in a: torch.testing.assert_close(a[n].double(), b[n].double(), rtol=1e-9, atol=1e-10)
 
 
@@ -76,7 +89,9 @@ def test_a_new_level_or_seed_is_a_copy(monkeypatch):
     recorded, record = [], slots.ReplayedSlot._recorded
     monkeypatch.setattr(slots.ReplayedSlot, "_recorded", lambda self, size: recorded.append(size) or record(self, size))
     for seed, share, lr in ((0, 0.5, 0.05), (1, 0.2, 0.02), (2, 0.9, 0.1)):
-        (a, *_), (b, *_) = (trained(seed=seed, share=share, recipe=replace(BASE, lr=lr), stepping=how) for how in ("eager", "graph"))
+        (a, *_), (b, *_) = (
+            trained(seed=seed, share=share, recipe=replace(BASE, lr=lr), stepping=how) for how in ("eager", "graph")
+        )
         assert same(a, b)
     assert recorded == [100, 78]
 
@@ -85,7 +100,7 @@ def test_two_packed_equal_the_same_alone():
     alone = [trained(seed=s, stepping="graph")[0] for s in (0, 1)]
     nets = [build_model("resnet8", 10, image_size=16, channels=1, seed=s) for s in (0, 1)]
     shapes = {n: p.shape for n, p in prunable(nets[0]).items()}
-    masks = [{n: m.cuda() for n, m in random_mask({n: 0.3 for n in shapes}, shapes, s).items()} for s in (0, 1)]
+    masks = [{n: m.cuda() for n, m in random_mask(dict.fromkeys(shapes, 0.3), shapes, s).items()} for s in (0, 1)]
     data = load_dataset("digits", image_size=16, channels=1, device="cuda")
     for net in nets: net.cuda()
     slots.side_by_side([lambda s=s: train(nets[s], data, BASE, s, masks[s]) for s in (0, 1)], "cuda")
@@ -93,7 +108,10 @@ def test_two_packed_equal_the_same_alone():
 
 
 def test_one_synchronisation_an_epoch():
-    net, data = build_model("resnet8", 10, image_size=16, channels=1).cuda(), load_dataset("digits", image_size=16, channels=1, device="cuda")
+    net, data = (
+        build_model("resnet8", 10, image_size=16, channels=1).cuda(),
+        load_dataset("digits", image_size=16, channels=1, device="cuda"),
+    )
     counts = []
     for epochs in (2, 7):
         train(net, data, replace(BASE, length="2ep"), validate=True)  # records
@@ -108,7 +126,9 @@ def test_one_synchronisation_an_epoch():
 
 
 def test_the_processor_and_the_gpu_learn_alike():
-    (_, here, _), (_, there, _) = (trained(recipe=replace(BASE, length="10ep"), where=where) for where in ("cpu", "cuda"))
+    (_, here, _), (_, there, _) = (
+        trained(recipe=replace(BASE, length="10ep"), where=where) for where in ("cpu", "cuda")
+    )
     assert abs(here.test_accuracy - there.test_accuracy) < 0.05
 
 

@@ -211,7 +211,7 @@ def test_buffers_and_bare_parameters_are_the_constructor_s_own():
         assert built.scale.eq(0.5).all() and built.steps.tolist() == [0, 1, 2, 3] and built.norm.weight.eq(0).all()
         assert torch.equal(built.grid.flatten(), torch.linspace(0, 1, 4))
         assert built.conv.bias.eq(0).all() and built.token.std() > 0
-        assert 0 <= built.noise.min() and built.noise.max() < 1
+        assert built.noise.min() >= 0 and built.noise.max() < 1
         data = load_dataset("digits", image_size=8, channels=1)
         trained = []
         for stepping in ("eager", "eager", "graph"):
@@ -248,7 +248,8 @@ def test_reparametrized_layers_are_built_and_refused_by_pruning(wrap):
 
 class Centered(nn.Conv2d):
     "The mean of each filter is taken away: weight standardization without its scale."
-    def forward(self, x): return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
 
 
 class CenteredInside(nn.Conv2d):
@@ -301,9 +302,10 @@ FILLED = {
     "patched": lambda: patched(nn.Linear(6, 4)),
 }
 ZEROS_STAY = {
-    "scaled": lambda: Scaled(3, 4, 3), "padding": lambda: SamePadding(3, 4, 3), "hook": lambda: hooked(nn.Linear(6, 4), False),
+    "scaled": lambda: Scaled(3, 4, 3), "padding": lambda: SamePadding(3, 4, 3),
+    "hook": lambda: hooked(nn.Linear(6, 4), False),
     "grouped": lambda: Scaled(4, 8, (3, 1), groups=2, dilation=2, padding_mode="reflect", padding=1),
-    "one pixel": lambda: Scaled(3, 4, 1),
+    "one pixel": lambda: Scaled(3, 4, 1)
 }
 
 
@@ -340,7 +342,10 @@ def test_no_search_begins_on_standardized_layers(monkeypatch):
 
     data = load_dataset("digits", image_size=8, channels=1)
     monkeypatch.setattr("lth_nb.tickets.train", lambda *given, **more: pytest.fail("a network was trained"))
-    with registered(build) as mine, pytest.raises(ValueError, match="layer 'backbone.0' .Centered. uses another weight"):
+    with (
+        registered(build) as mine,
+        pytest.raises(ValueError, match="layer 'backbone.0' .Centered. uses another weight"),
+    ):
         find_tickets(mine, data, TicketRecipe(Recipe(length="5it"), rounds=2, rewind="2it"))
 
 
@@ -436,9 +441,15 @@ def test_other_arguments_are_refused_in_one_sentence():
             (lambda c, s: 3, "model is a function, not a name")):
         with pytest.raises(TypeError, match=words): build_model(wrong, 10, 8)
     digits = load_dataset("digits")
-    with pytest.warns(UserWarning, match="are not used"), pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"):
+    with (
+        pytest.warns(UserWarning, match="are not used"),
+        pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"),
+    ):
         transfer("scratch", digits, Recipe(length="1it"), model=ONE)
-    with pytest.warns(UserWarning, match="are not used"), pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"):
+    with (
+        pytest.warns(UserWarning, match="are not used"),
+        pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"),
+    ):
         find_tickets(ONE, digits, TicketRecipe(Recipe(length="1it"), rewind="0it"))
     with pytest.raises(TypeError, match="model is a int: give 'timm:NAME'"):
         find_tickets(3, digits, TicketRecipe(Recipe(length="1it"), rewind="0it"))
@@ -451,7 +462,7 @@ def test_other_arguments_are_refused_in_one_sentence():
     with pytest.raises(TypeError, match="build is a Linear"): Architecture(ONE, 0, "test")
 
 
-TRAINED = {k: v for k, v in zip(("weight", "bias"), (torch.linspace(-1, 1, 256).view(4, 64), torch.ones(4)))}
+TRAINED = dict(zip(("weight", "bias"), (torch.linspace(-1, 1, 256).view(4, 64), torch.ones(4))))
 
 
 def loading(channels, size):
@@ -579,11 +590,11 @@ def test_one_seed_finds_one_ticket():
 
 def test_an_edited_builder_gives_its_own_numbers():
     for width in (8, 16):  # the same name, as when a cell is run again
-        with registered(lambda c, s: (flat(nn.Linear(64, width)), width)) as mine:
+        with registered(lambda c, s, width=width: (flat(nn.Linear(64, width)), width)) as mine:
             net = build_model(mine, 10, 8, 1)
             assert count_flops(net, 8, 1) == 2 * (64 * width + width * 10)
     for repeats in (2, 3):  # the same names and shapes, too
-        with registered(lambda c, s: (Twice("module", repeats), 64)) as mine:
+        with registered(lambda c, s, repeats=repeats: (Twice("module", repeats), 64)) as mine:
             assert count_flops(build_model(mine, 10, 8, 1), 8, 1) == 2 * (repeats * 64 * 64 + 640)
 
 

@@ -1,4 +1,5 @@
-"A folder of one's own: `lth init` lays it out, `lth doctor` tells whether the machine is ready, and rows say where they went."
+"""A folder of one's own: `lth init` lays it out, `lth doctor` tells whether the machine is ready, and rows say where
+they went."""
 import json
 import os
 import shutil
@@ -54,7 +55,9 @@ def test_a_notebook_that_runs_elsewhere_says_where_its_rows_went(home, tmp_path_
 def test_the_doctor_finds_nothing_broken_here():
     done = lth("doctor", cwd=ROOT)
     parts = [line.split()[1] for line in done.stdout.splitlines()]
-    assert {"Python", "packages", "runs", "device", "threads", "folders", "data", "kernel"} <= {*parts} and "broken" not in done.stdout
+    assert {"Python", "packages", "runs", "device", "threads", "folders", "data", "kernel"} <= {
+        *parts
+    } and "broken" not in done.stdout
     assert {f["part"] for f in json.loads(lth("doctor", "--json", cwd=ROOT).stdout)} >= {"Python", "data"}
 
 
@@ -78,17 +81,28 @@ def test_the_doctor_sees_a_folder_a_lock_file_and_a_kernel_of_another_python(tmp
     (tmp_path/"requirements.lock").write_text("torch==1.0.0\nno-such-package==2\n")
     kernels = tmp_path/"share"/"kernels"/"python3"
     kernels.mkdir(parents=True)
-    (kernels/"kernel.json").write_text(json.dumps(dict(argv=[shutil.which("sh"), "-c", "{connection_file}"], display_name="other", language="python")))
+    (kernels / "kernel.json").write_text(
+        json.dumps(dict(argv=[shutil.which("sh"), "-c", "{connection_file}"], display_name="other", language="python"))
+    )
     done = lth("doctor", cwd=tmp_path, check=False, JUPYTER_PATH=str(tmp_path/"share"), JUPYTER_PREFER_ENV_PATH="0")
     states = {line.split()[1]: line for line in done.stdout.splitlines()}
     assert done.returncode == 1
-    assert states["folders"].startswith("broken") and "cannot be written. Grant access, or set LTH_HOME" in states["folders"]
+    assert (
+        states["folders"].startswith("broken")
+        and "cannot be written. Grant access, or set LTH_HOME" in states["folders"]
+    )
     assert states["kernel"].startswith("broken") and "-m ipykernel install --sys-prefix" in states["kernel"]
     assert states["lock"].startswith("note") and "no-such-package missing (locked: 2)" in states["lock"]
 
 
 def test_torchvision_can_be_used_in_ones_own_code(tmp_path):
     pytest.importorskip("lth_nb.references").use_torchvision()
-    code = "from lth_nb.references import use_torchvision; use_torchvision(); import torchvision; torchvision.models.resnet18()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    code = (
+        "from lth_nb.references import use_torchvision; use_torchvision(); import torchvision; "
+        "torchvision.models.resnet18()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True
+    )
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 "The wheel holds all that is needed without the checkout, and the README's commands exist."
 import hashlib
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -14,22 +13,43 @@ from typer.testing import CliRunner
 
 
 def test_wheel_works_without_the_checkout(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir",
+            str(tmp_path), str(ROOT)
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, pattern in (("nbs", "Snakefile"), ("nbs", "runs/*.ipynb"), ("nbs", "papers/*.ipynb"), ("nbs", "studies/*.yaml"), ("nbs", "profiles/*/config.yaml"), ("data", "papers/*.csv")):
+    for folder, pattern in (
+        ("nbs", "Snakefile"), ("nbs", "runs/*.ipynb"), ("nbs", "papers/*.ipynb"), ("nbs", "studies/*.yaml"),
+        ("nbs", "profiles/*/config.yaml"), ("data", "papers/*.csv")
+    ):
         for file in (ROOT/folder).glob(pattern): assert f"lth_nb/_shipped/{file.relative_to(ROOT)}" in names, file
     zipfile.ZipFile(wheel).extractall(tmp_path/"site")
     (tmp_path/"work").mkdir()
-    code = "import lth_nb, sys; assert lth_nb.__file__.startswith(sys.argv[1]); from lth_nb.cli import app; app(['plan', 'quick', '--images-per-second', '1000'])"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path/"site")], cwd=tmp_path/"work", env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path/"site")}, capture_output=True, text=True)
+    code = (
+        "import lth_nb, sys; assert lth_nb.__file__.startswith(sys.argv[1]); from lth_nb.cli import app; "
+        "app(['plan', 'quick', '--images-per-second', '1000'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "site")], cwd=tmp_path / "work",
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "networks" in done.stdout, done.stdout + done.stderr
 
     (tmp_path/"work"/"tiny.yaml").write_text(TINY.replace("seeds: [0, 1]", "seeds: [0]"))
-    done = subprocess.run([sys.executable, "-m", "lth_nb.cli", "run", "tiny.yaml", "--until", "results"], cwd=tmp_path/"work", env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path/"site")}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "lth_nb.cli", "run", "tiny.yaml", "--until", "results"], cwd=tmp_path / "work",
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path/"work"/"data"/"results"/"tiny.csv").is_file() and not list((tmp_path/"site").rglob("*.safetensors"))
+    assert (tmp_path / "work" / "data" / "results" / "tiny.csv").is_file() and not list(
+        (tmp_path / "site").rglob("*.safetensors")
+    )
 
     done = subprocess.run(
         [sys.executable, "-m", "lth_nb.cli", "docs"],
@@ -89,7 +109,12 @@ def test_the_project_of_another_library_is_left_alone(tmp_path, name, text):
 def commands():
     "Lines of the README's shell blocks."
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT/"README.md").read_text(), re.S)
-    return [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip()]
+    return [
+        re.sub(r"\s+#.*", "", line).strip()
+        for block in blocks
+        for line in re.sub(r"\\\n\s*", "", block).splitlines()
+        if line.strip()
+    ]
 
 
 def test_every_command_of_the_readme_exists():
@@ -123,23 +148,33 @@ def test_readme_is_short():
 def test_committed_results_belong_together():
     "The table, its description, the study file and the README's verdicts are of one run."
     from lth_nb.answers import read_findings
-    from lth_nb.questions import found_in_readme
     from lth_nb.over_targets import JUDGED, judged_tables
+    from lth_nb.questions import found_in_readme
     from lth_nb.results import read_results, read_study_info
     from lth_nb.study import load_study, networks_of, study_info, ticket_cells, transfer_cells
     for name in ("quick", "small"):
         path = ROOT/"data"/"results"/f"{name}.csv"
         rows, info, study = read_results(path), read_study_info(path), load_study(name)
         planned = sum(len(networks_of(study, c)) for c in transfer_cells(study))
-        searches = {(c.model, c.source, c.source_fraction, c.ticket_recipe, seed) for c in ticket_cells(study) for seed in c.seeds}
+        searches = {
+            (c.model, c.source, c.source_fraction, c.ticket_recipe, seed)
+            for c in ticket_cells(study)
+            for seed in c.seeds
+        }
         planned += sum(study.ticket_recipes[recipe].rounds + 1 for *_, recipe, seed in searches)
-        assert info.get("runs_missing") or len(rows) == planned, f"{path.name} was not made by nbs/studies/{name}.yaml as it is now; run `lth run {name}`"
+        assert info.get("runs_missing") or len(rows) == planned, (
+            f"{path.name} was not made by nbs/studies/{name}.yaml as it is now; run `lth run {name}`"
+        )
         judged = judged_tables(rows, info)
         for table in JUDGED:
             text = path.with_suffix(f".{table}.csv").read_text(encoding="utf-8")
-            assert judged[table].to_csv(index=False, lineterminator="\n") == text, f"{name}.{table}.csv is not what the rows say; run `lth results publish {name}`"
+            assert judged[table].to_csv(index=False, lineterminator="\n") == text, (
+                f"{name}.{table}.csv is not what the rows say; run `lth results publish {name}`"
+            )
         now = json.loads(json.dumps(study_info(study)))
-        assert {k: info[k] for k in now} == now, f"data/results/{name}.json was not made by nbs/studies/{name}.yaml as it is now; run `lth run {name}`"
+        assert {k: info[k] for k in now} == now, (
+            f"data/results/{name}.json was not made by nbs/studies/{name}.yaml as it is now; run `lth run {name}`"
+        )
     readme = (ROOT/"README.md").read_text()
     blocks = re.findall(r"<!-- found: ([\w]+?) \(.*?-->\n(.*?)\n<!-- /found -->", readme, flags=re.S)
     assert blocks
@@ -161,5 +196,11 @@ def test_every_committed_figure_says_what_made_it():
     for figure in (ROOT/"figures").glob("*.png"):
         made = json.loads(figure.with_suffix(".json").read_text())
         table = (ROOT/"data"/"results"/f"{made['study']}.csv").read_bytes()
-        assert made["table_sha256"] == hashlib.sha256(table).hexdigest(), f"{figure.name} was made from another table; run `make study`"
-        assert made["image_sha256"] == hashlib.sha256(figure.read_bytes()).hexdigest() and made["caption"] and made["rows"] > 0, figure
+        assert made["table_sha256"] == hashlib.sha256(table).hexdigest(), (
+            f"{figure.name} was made from another table; run `make study`"
+        )
+        assert (
+            made["image_sha256"] == hashlib.sha256(figure.read_bytes()).hexdigest()
+            and made["caption"]
+            and made["rows"] > 0
+        ), figure

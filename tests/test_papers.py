@@ -1,11 +1,11 @@
-"The papers' tables in data/papers: whole, consistent with themselves, and equal to the papers' texts where those are at hand."
+"""The papers' tables in data/papers: whole, consistent with themselves, and equal to the papers' texts where those are
+at hand."""
 import json
 import os
 import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import prints_nan
 from scipy.stats import ttest_ind_from_stats
@@ -19,7 +19,9 @@ from lth_nb.statistics import holm
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = ROOT.parent/"shared"/"seeds"
 NATURAL = ("CIFAR-10", "CIFAR-100", "Fashion-MNIST")
-texts_at_hand = pytest.mark.skipif(not list(SEEDS.glob("*.txt")), reason="the papers' texts are not beside this checkout")
+texts_at_hand = pytest.mark.skipif(
+    not list(SEEDS.glob("*.txt")), reason="the papers' texts are not beside this checkout"
+)
 
 
 def tables(): return {p.stem: paper_table(p.stem) for p in sorted((ROOT/"data"/"papers").glob("*.csv"))}
@@ -42,9 +44,13 @@ def test_sizes_add_up():
 
 def test_accuracies_fill_six_by_five():
     table, sizes = tables()["sabatelli_table2"], tables()["sabatelli_table1"]
-    wide = table.assign(column=np.where(table.source == table.target, "own", table.source)).pivot(index="target", columns="column", values="mean")
+    wide = table.assign(column=np.where(table.source == table.target, "own", table.source)).pivot(
+        index="target", columns="column", values="mean"
+    )
     assert wide.shape == (6, 5) and wide.notna().all().all()
-    assert set(wide.columns) == {"", "own", *NATURAL} and set(wide.index) == set(sizes.dataset) - {"Artist-Classification-2"}
+    assert set(wide.columns) == {"", "own", *NATURAL} and set(wide.index) == set(sizes.dataset) - {
+        "Artist-Classification-2"
+    }
     assert ((table.arm == "scratch") == (table.source == "")).all()
     assert table["mean"].between(0, 100).all() and table["std"].between(0, 10, inclusive="neither").all()
 
@@ -53,7 +59,10 @@ def test_sparsities_fill_the_same_cells_and_two_leave_the_grid():
     accuracy, sparsity = tables()["sabatelli_table2"], tables()["sabatelli_table3"]
     assert len(sparsity) == 24
     keys = ["target", "source"]
-    assert sparsity[keys].apply(tuple, axis=1).tolist() == accuracy[accuracy.arm == "ticket"][keys].apply(tuple, axis=1).tolist()
+    assert (
+        sparsity[keys].apply(tuple, axis=1).tolist()
+        == accuracy[accuracy.arm == "ticket"][keys].apply(tuple, axis=1).tolist()
+    )
     grid = 1 - 0.8**np.arange(32)
     away = sparsity.sparsity.map(lambda s: np.abs(grid - s).min())
     assert sorted(sparsity.sparsity[away > 0.0006]) == [0.886, 0.963]
@@ -75,7 +84,9 @@ def test_reimplementation_and_sparse_transfer_are_whole():
     found = tables()
     morcos, mehta = found["morcos_reimplementation"], found["mehta"]
     optimizers = morcos[morcos.experiment == "optimizers"]
-    assert set(zip(optimizers.ticket_optimizer, optimizers.optimizer)) == {(a, b) for a in ("SGD", "Adam") for b in ("SGD", "Adam")}
+    assert set(zip(optimizers.ticket_optimizer, optimizers.optimizer)) == {
+        (a, b) for a in ("SGD", "Adam") for b in ("SGD", "Adam")
+    }
     assert sorted(morcos[morcos.experiment == "datasets"].arm) == ["scratch", "ticket", "weights_only"]
     assert len(mehta) == 5 and mehta[["least_density", "best_accuracy"]].notna().all().all()
     full = mehta[(mehta.target == "SmallNORB") & (mehta.freeze == "none")].set_index("pruning").least_density
@@ -90,15 +101,21 @@ def test_tables_equal_the_papers_text():
     for line, row in zip(lines[start + 1:], found["sabatelli_table1"].itertuples(index=False), strict=False):
         assert line == [str(v) for name, v in row._asdict().items() if name != "domain"]
     heads = [i for i, line in enumerate(lines) if line[0] == "Target-Dataset"]
-    for name, head, columns in (("sabatelli_table2", heads[0], ["mean", "std"]), ("sabatelli_table3", heads[1], ["sparsity"])):
+    for name, head, columns in (
+        ("sabatelli_table2", heads[0], ["mean", "std"]),
+        ("sabatelli_table3", heads[1], ["sparsity"]),
+    ):
         table, cells = found[name].set_index(["target", "source"])[columns], {}
         for target, *row in lines[head + 1:head + 7]:
             for column, cell in zip(lines[head][1:], row, strict=True):
                 source = {"Scratch-Training": "", "Target-Ticket": target}.get(column, column)
                 if cell != "-": cells[target, source] = tuple(float(v) for v in cell.split(r"\pm"))
         assert cells == {key: tuple(row) for key, row in zip(table.index, table.to_numpy().tolist())}
-    settings = {line[0]: line[1] for line in lines[next(i for i, line in enumerate(lines) if line[0] == "Hyperparameter") + 1:]}
-    plain = lambda text: re.sub(r"[\s\[\],]+", " ", text.replace("10^{-1}", "0.1").replace("10^{-5}", "1e-5")).strip()
+    settings = {
+        line[0]: line[1] for line in lines[next(i for i, line in enumerate(lines) if line[0] == "Hyperparameter") + 1 :]
+    }
+    def plain(text):
+        return re.sub(r"[\s\[\],]+", " ", text.replace("10^{-1}", "0.1").replace("10^{-5}", "1e-5")).strip()
     ours = found["sabatelli_table4"].set_index("hyperparameter").value
     assert {re.sub(r" [ρα]$", "", key): plain(value) for key, value in settings.items()} == ours.to_dict()
 
@@ -106,7 +123,8 @@ def test_tables_equal_the_papers_text():
 @texts_at_hand
 @pytest.mark.parametrize("claim", [c for c in CLAIMS.values() if c.quoted], ids=lambda c: c.id)
 def test_quotes_stand_in_the_papers(claim):
-    plain = lambda text: re.sub(r"\s+", " ", re.sub(r"[`$\\]|\bapprox\b|≈", "", text))
+    def plain(text):
+        return re.sub(r"\s+", " ", re.sub(r"[`$\\]|\bapprox\b|≈", "", text))
     paper = plain(seed_text({"S": "001", "M": "002", "T": "003"}[claim.id[0]]))
     for part in claim.words.split(" … "): assert plain(part) in paper, part
 
@@ -123,18 +141,30 @@ def numbers_of_claims():
     by_optimizer = morcos[morcos.experiment == "optimizers"]
     pruned = {e: part.sparsity.max() for e, part in morcos.groupby("experiment")}
     norb = mehta[mehta.target == "SmallNORB"]
-    full, frozen = norb[norb.freeze == "none"].set_index("pruning").least_density, norb[norb.freeze == "backbone"].set_index("head")
+    full, frozen = (
+        norb[norb.freeze == "none"].set_index("pruning").least_density,
+        norb[norb.freeze == "backbone"].set_index("head"),
+    )
     assert frozen.least_density.nunique() == 1
     return {
         "S1": "best ticket / scratch: " + ", ".join(f"{t} {max(two[t].drop('')):.2f} / {two[t, '']:.2f}" for t in own),
-        "S2": "points over the target's own: " + ", ".join(f"{t} {(natural[t] - own[t]).min():+.2f} to {(natural[t] - own[t]).max():+.2f}" for t in art),
-        "S3": "points over the best natural: " + ", ".join(f"{t} {own[t] - natural[t].max():+.2f}" for t in ("Human-LBA", "Lung-Tissues", "Bone-Marrow", "Mouse-LBA")),
-        "M1": f"re-implementation, VGG19 on CIFAR-10, {pruned['datasets']:g}% pruned: own {by_source['CIFAR-10']:.2f}, from CIFAR-100 {by_source['CIFAR-100']:.2f}, dense {by_source['']:.2f}",
-        "M2": f"re-implementation, VGG19 on CIFAR-10, {pruned['datasets']:g}% pruned: from CIFAR-100 {by_source['CIFAR-100']:.2f}, own {by_source['CIFAR-10']:.2f}",
-        "M3": f"re-implementation, {pruned['optimizers']:g}% pruned, found with - trained with: " + ", ".join(f"{r.ticket_optimizer} - {r.optimizer} {r.accuracy:.2f}" for r in by_optimizer.itertuples()),
-        "T1": f"ResNet-18, least weights left: SmallNORB {full['iterative']:.1f}%, Fashion-MNIST {mehta[mehta.target == 'Fashion-MNIST'].least_density.item():.1f}%",
+        "S2": "points over the target's own: "
+        + ", ".join(f"{t} {(natural[t] - own[t]).min():+.2f} to {(natural[t] - own[t]).max():+.2f}" for t in art),
+        "S3": "points over the best natural: "
+        + ", ".join(
+            f"{t} {own[t] - natural[t].max():+.2f}" for t in ("Human-LBA", "Lung-Tissues", "Bone-Marrow", "Mouse-LBA")
+        ),
+        "M1": f"re-implementation, VGG19 on CIFAR-10, {pruned['datasets']:g}% pruned: own {by_source['CIFAR-10']:.2f}, "
+              f"from CIFAR-100 {by_source['CIFAR-100']:.2f}, dense {by_source['']:.2f}",
+        "M2": f"re-implementation, VGG19 on CIFAR-10, {pruned['datasets']:g}% pruned: from CIFAR-100 "
+              f"{by_source['CIFAR-100']:.2f}, own {by_source['CIFAR-10']:.2f}",
+        "M3": f"re-implementation, {pruned['optimizers']:g}% pruned, found with - trained with: "
+        + ", ".join(f"{r.ticket_optimizer} - {r.optimizer} {r.accuracy:.2f}" for r in by_optimizer.itertuples()),
+        "T1": f"ResNet-18, least weights left: SmallNORB {full['iterative']:.1f}%, Fashion-MNIST "
+              f"{mehta[mehta.target == 'Fashion-MNIST'].least_density.item():.1f}%",
         "T3": f"SmallNORB, least weights left: iterative {full['iterative']:.1f}%, one-shot {full['one-shot']:.1f}%",
-        "T4": f"SmallNORB: linear {frozen.best_accuracy['linear']:.2f}, two-layer {frozen.best_accuracy['mlp']:.2f}, both won down to {frozen.least_density.iloc[0]:g}% left",
+        "T4": f"SmallNORB: linear {frozen.best_accuracy['linear']:.2f}, two-layer {frozen.best_accuracy['mlp']:.2f}, "
+              f"both won down to {frozen.least_density.iloc[0]:g}% left"
     }
 
 
@@ -160,7 +190,9 @@ def test_effects_of_claims_are_the_tables():
         "S2": {t: mean_natural[t] - two[t, t] for t in targets if domain[t] == "art"},
         "S3": {t: two[t, t] - mean_natural[t] for t in targets if domain[t] == "pathology"},
         "M1": {"CIFAR-10": of["CIFAR-100"] - of["CIFAR-10"]},
-        "M3": {"re-implementation": (by["Adam", "SGD"] - by["SGD", "SGD"] + by["SGD", "Adam"] - by["Adam", "Adam"]) / 2},
+        "M3": {
+            "re-implementation": (by["Adam", "SGD"] - by["SGD", "SGD"] + by["SGD", "Adam"] - by["Adam", "Adam"]) / 2
+        },
     }
     assert {id for id, claim in CLAIMS.items() if claim.effects} == set(expected)
     for id, effects in expected.items(): assert CLAIMS[id].effects == pytest.approx(effects, abs=0.006), id
@@ -169,16 +201,31 @@ def test_effects_of_claims_are_the_tables():
 def test_numbers_on_the_protocol_page_are_those_of_the_study_files():
     "What is typed there of a paper stands in its study file, and so under a mark."
     from lth_nb.study import load_study
-    cells = ["".join(c["source"]) for c in json.loads((ROOT/"nbs"/"about"/"protocol.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    cells = [
+        "".join(c["source"])
+        for c in json.loads((ROOT / "nbs" / "about" / "protocol.ipynb").read_text())["cells"]
+        if c["cell_type"] == "code"
+    ]
     page = dict(paper_table=paper_table, load_study=load_study)
     exec("from lth_nb.training import Recipe\nfrom lth_nb.tickets import TicketRecipe", page)
-    for start in ("table4 = ", "networks = ", "training = ", "pruning = "): exec(next(c for c in cells if start in c and "side_by_side(" not in c), page)
-    plain = lambda text: {float(n.replace(",", "")) for n in re.findall(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?:e-\d+)?", re.sub(r"(?:ResNet|VGG|CIFAR|Places)-?\d+", "", str(text)))}
+    for start in ("table4 = ", "networks = ", "training = ", "pruning = "):
+        exec(next(c for c in cells if start in c and "side_by_side(" not in c), page)
+    def plain(text):
+        return {
+            float(n.replace(",", ""))
+            for n in re.findall(
+                r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?:e-\d+)?", re.sub(r"(?:ResNet|VGG|CIFAR|Places)-?\d+", "", str(text))
+            )
+        }
     for place, paper in enumerate(("sabatelli", "morcos", "mehta"), 1):
         study = load_study(f"paper-{paper}")
         text = (ROOT/"nbs"/"studies"/f"paper-{paper}.yaml").read_text().replace("it", " ").replace("ep", " ")
         t = study.ticket_recipes["base"]
-        known = plain(re.sub(r"(?<=\d)\.0e", "e", text)) | {round(100 * t.rate), round(100 * (1 - t.density_at(t.rounds)), 2), len(study.seeds)}
+        known = plain(re.sub(r"(?<=\d)\.0e", "e", text)) | {
+            round(100 * t.rate),
+            round(100 * (1 - t.density_at(t.rounds)), 2),
+            len(study.seeds),
+        }
         typed = set().union(*(plain(row[place][0]) for row in page["networks"] + page["training"] + page["pruning"]))
         assert typed and not typed - known, (paper, typed - known)
 
@@ -296,14 +343,17 @@ def test_a_table_with_one_seed_says_so(project):
     rows, info = committed("quick")
     publish(project, rows[rows["seed"] == 0].assign(study="part"), info | {"study": "part"})
     text = json.dumps(shown(ROOT/"nbs"/"papers"/"sabatelli_fig1.ipynb", "part"))
-    assert "1 seed per target cannot decide a claim" in text and "every target has one seed, and a comparison needs two" in text
+    assert (
+        "1 seed per target cannot decide a claim" in text
+        and "every target has one seed, and a comparison needs two" in text
+    )
 
 
 def test_a_run_with_the_same_results_changes_no_file(project):
     "Networks trained again take other seconds, on another day: table, description and figures stay as they are."
     rows, info = committed("quick")
     rows, info = few_levels(rows[rows["seed"] < 2]).assign(study="part"), info | {"study": "part"}
-    table, page = project.results/"part.csv", ROOT/"nbs"/"papers"/"sabatelli_fig1.ipynb"
+    page = ROOT/"nbs"/"papers"/"sabatelli_fig1.ipynb"
 
     def files():
         return {

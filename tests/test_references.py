@@ -1,13 +1,14 @@
-"Any network by a name: libraries, files, builders and modules give tickets with exact masks, and what does not fit is refused before training."
+"""Any network by a name: libraries, files, builders and modules give tickets with exact masks, and what does not fit is
+refused before training."""
 import copy
 import importlib.util
 import os
 
 import pytest
 import torch
+from conftest import TINY, run
 from torch import nn
 
-from conftest import TINY, run
 from lth_nb.core import Paths
 from lth_nb.data import load_dataset
 from lth_nb.models import MODELS, build_model, prunable
@@ -23,12 +24,17 @@ FEW = [  # small ones of each kind: plain and depthwise convolutions, channel sh
     ("torchvision:squeezenet1_1", 32), ("torchvision:shufflenet_v2_x0_5", 64), ("torchvision:mnasnet0_5", 32),
     ("timm:mobilenetv3_small_100", 64), ("timm:regnetx_002", 32), ("timm:vit_tiny_patch16_224", 32),
 ]
-TORCHVISION = ("alexnet", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5",
-    "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t")
-TIMM = ("resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224", "mixer_s32_224",
-    "regnetx_002", "ghostnet_100", "densenet121", "resnet10t", "deit_tiny_patch16_224", "xcit_nano_12_p16_224", "poolformer_s12",
-    "mobilevit_xxs")
-EVERY = [(f"torchvision:{n}", s) for n in TORCHVISION for s in (32, 64) if (n, s) != ("alexnet", 32)]  # it needs 63 pixels
+TORCHVISION = (
+    "alexnet", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5",
+    "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"
+)
+TIMM = (
+    "resnet18", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224", "mixer_s32_224",
+    "regnetx_002", "ghostnet_100", "densenet121", "resnet10t", "deit_tiny_patch16_224", "xcit_nano_12_p16_224",
+    "poolformer_s12", "mobilevit_xxs"
+)
+# it needs 63 pixels
+EVERY = [(f"torchvision:{n}", s) for n in TORCHVISION for s in (32, 64) if (n, s) != ("alexnet", 32)]
 EVERY += [(f"timm:{n}", s) for n in TIMM for s in (32, 64)]
 
 
@@ -44,7 +50,8 @@ def digits(size, channels=3): return load_dataset("digits", image_size=size, cha
 
 
 def check_network(model, size, folder):
-    "Two levels, exact counts, zeros that stay zero, the same bits again, and a file from which the network is built again."
+    """Two levels, exact counts, zeros that stay zero, the same bits again, and a file from which the network is built
+    again."""
     data, file = digits(size), folder/"tickets.safetensors"
     tickets = find_tickets(model, data, SEARCH, save_to=file)
     alive = sum(p.numel() for p in tickets.pruned_at.values())
@@ -79,7 +86,7 @@ def test_networks_of_libraries(name, size, tmp_path, models):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("LTH_ALL_NETWORKS" not in os.environ, reason="takes many minutes: set LTH_ALL_NETWORKS=1, as .ci/run does")
+@pytest.mark.skipif("LTH_ALL_NETWORKS" not in os.environ, reason="long: set LTH_ALL_NETWORKS=1, as .ci/run does")
 @pytest.mark.parametrize("name, size", EVERY, ids=lambda v: str(v))
 def test_every_network_of_libraries(name, size, tmp_path):
     needs(name)
@@ -132,14 +139,20 @@ def test_a_file_of_ones_own(folder):
 
 
 def test_tickets_refuse_another_network(folder):
-    found, file = find_tickets("my_nets.py:build", digits(8), SEARCH, save_to=folder/"t.safetensors"), folder/"my_nets.py"
+    found, file = (
+        find_tickets("my_nets.py:build", digits(8), SEARCH, save_to=folder / "t.safetensors"),
+        folder / "my_nets.py",
+    )
     file.write_text(MY_NETS.replace("Net(channels, 8,", "Net(channels, 16,"))
     resolve_model("my_nets.py:build")  # the file is run again when its text has changed
-    with pytest.raises(OtherArchitecture, match="do not fit the model 'my_nets.py:build' as it is built now"): load_tickets(folder/"t.safetensors")
-    with pytest.raises(ValueError, match="do not fit the model"): transfer("ticket", digits(8), TRAINING, level=1, source=found)
+    with pytest.raises(OtherArchitecture, match="do not fit the model 'my_nets.py:build' as it is built now"):
+        load_tickets(folder/"t.safetensors")
+    with pytest.raises(ValueError, match="do not fit the model"):
+        transfer("ticket", digits(8), TRAINING, level=1, source=found)
     file.write_text(MY_NETS.replace("width, 2, 16,", "width, 4, 16,"))  # the same shapes
     resolve_model("my_nets.py:build")
-    with pytest.raises(OtherArchitecture, match="same shapes, other layers or settings"): load_tickets(folder/"t.safetensors")
+    with pytest.raises(OtherArchitecture, match="same shapes, other layers or settings"):
+        load_tickets(folder/"t.safetensors")
 
 
 def test_a_ticket_file_runs_no_code_from_elsewhere(folder, models):
@@ -149,7 +162,8 @@ def test_a_ticket_file_runs_no_code_from_elsewhere(folder, models):
     find_tickets(name, digits(8), SEARCH, save_to=folder/"t.safetensors")
     assert load_tickets(folder/"t.safetensors").header["model"] == name  # known in this session
     models.pop(name), _GIVEN.pop(name)
-    with pytest.raises(TicketError, match="t.safetensors: .*outside the working folder. If you trust it, call"): load_tickets(folder/"t.safetensors")
+    with pytest.raises(TicketError, match="t.safetensors: .*outside the working folder. If you trust it, call"):
+        load_tickets(folder/"t.safetensors")
 
 
 def test_builders_and_modules(folder, models):
@@ -165,27 +179,36 @@ def test_builders_and_modules(folder, models):
     torch.manual_seed(3)
     module = here(3)
     before = copy.deepcopy(module.state_dict())
-    with pytest.warns(UserWarning, match="are not used: init='kaiming'"): drawn = find_tickets(module, digits(8), SEARCH)
+    with pytest.warns(UserWarning, match="are not used: init='kaiming'"):
+        drawn = find_tickets(module, digits(8), SEARCH)
     assert not torch.equal(drawn.initial["backbone.0.weight"], module[0].weight)
     keep = TicketRecipe(Recipe(length="3it", batch_size=8, init="keep"), 2, 0.5, "1it")
     kept = find_tickets(module, digits(8), keep, save_to=folder/"kept.safetensors")
-    assert torch.equal(kept.initial["backbone.0.weight"], module[0].weight) and kept.header["model"] != drawn.header["model"]
+    assert (
+        torch.equal(kept.initial["backbone.0.weight"], module[0].weight)
+        and kept.header["model"] != drawn.header["model"]
+    )
     assert all(torch.equal(v, before[n]) for n, v in module.state_dict().items())  # it was copied, and not trained
-    with pytest.raises(ValueError, match="loads the same for every seed"): transfer("reinit", digits(8), keep.training, level=1, source=kept)
+    with pytest.raises(ValueError, match="loads the same for every seed"):
+        transfer("reinit", digits(8), keep.training, level=1, source=kept)
     models.pop(kept.header["model"])
-    with pytest.raises(TicketError, match="kept.safetensors: .*a module of an earlier session"): load_tickets(folder/"kept.safetensors")
+    with pytest.raises(TicketError, match="kept.safetensors: .*a module of an earlier session"):
+        load_tickets(folder/"kept.safetensors")
 
 
 def test_one_name_is_one_network(folder):
     "Two builders of one name, and two files of one name, never stand for each other."
-    def make(width): return lambda channels: nn.Sequential(nn.Conv2d(channels, width, 8), nn.Flatten(), nn.Linear(width, 10))
+    def make(width):
+        return lambda channels: nn.Sequential(nn.Conv2d(channels, width, 8), nn.Flatten(), nn.Linear(width, 10))
     first = find_tickets(make(4), digits(8), SEARCH)
     assert find_tickets(make(6), digits(8), SEARCH).header["model"] == first.header["model"]
-    with pytest.raises(ValueError, match="do not fit the model"): transfer("ticket", digits(8), TRAINING, level=1, source=first)
+    with pytest.raises(ValueError, match="do not fit the model"):
+        transfer("ticket", digits(8), TRAINING, level=1, source=first)
     (folder/"other").mkdir()
     (folder/"other"/"my_nets.py").write_text(MY_NETS)
     resolve_model("my_nets.py:build")
-    with pytest.raises(ValueError, match="have the same name in one process. Rename one."): resolve_model("my_nets.py:build", folders=[folder/"other"])
+    with pytest.raises(ValueError, match="have the same name in one process. Rename one."):
+        resolve_model("my_nets.py:build", folders=[folder/"other"])
 
 
 REFUSED = {  # reference -> what is said
@@ -202,8 +225,9 @@ REFUSED = {  # reference -> what is said
     "my_nets.py:wrong_features": "gives \\(2, 4\\) for two images of 1 x 8 x 8, not float \\(2, 5\\)",
     "my_nets.py:rgb": "its first convolution takes 3 channels, and the images have 1. Load them with channels=3",
     "my_nets.py:headless": "its head cannot be found: it returns a tensor \\(2, 4\\)",
-    "my_nets.py:softmax": "its head cannot be found: it returns a tensor \\(2, 10\\), which no linear layer gives alone. Name the layer",
-    "my_nets.py:deep": "its builder needs 'depth'. A builder takes some of channels",
+    "my_nets.py:softmax": "its head cannot be found: it returns a tensor \\(2, 10\\), which no linear layer gives "
+                          "alone. Name the layer",
+    "my_nets.py:deep": "its builder needs 'depth'. A builder takes some of channels"
 }
 
 
@@ -211,7 +235,8 @@ REFUSED = {  # reference -> what is said
 def test_what_does_not_fit_is_one_error_before_training(name, folder):
     (folder/"broken.py").write_text("1 / 0")
     if name.startswith(("timm", "torchvision")): needs(name)
-    with pytest.raises(ValueError, match=REFUSED[name]) as told: find_tickets(name, digits(8, 1), SEARCH, save_to=folder/"t.safetensors")
+    with pytest.raises(ValueError, match=REFUSED[name]) as told:
+        find_tickets(name, digits(8, 1), SEARCH, save_to=folder/"t.safetensors")
     assert "\n" not in str(told.value) and not list(folder.glob("t.*"))
 
 
@@ -228,7 +253,11 @@ def test_a_named_head_and_a_headless_network(folder):
 
 
 def test_references_are_read_as_they_are_written():
-    for text in ("timm:resnet18", "nets/mine.py:build?head=fc&prune=conv+-stem.*", "torchvision:vit_b_16?prune=attention"):
+    for text in (
+        "timm:resnet18",
+        "nets/mine.py:build?head=fc&prune=conv+-stem.*",
+        "torchvision:vit_b_16?prune=attention",
+    ):
         assert str(read_reference(text)) == text
 
 
@@ -245,7 +274,9 @@ def test_studies_take_references(home, monkeypatch):
     study = load_study(home/"tiny.yaml", paths)
     files = [ticket_file(study, cell, 0, paths) for cell in ticket_cells(study)]
     assert len({*files}) == 4 and all(set(":/?*&\\").isdisjoint(f.parent.name) for f in files)
-    rows = run_transfers(study, "mnist_5k", "digits", ["ticket"], [1], [0], [0.1], models=["my_nets.py:build"], paths=paths)
+    rows = run_transfers(
+        study, "mnist_5k", "digits", ["ticket"], [1], [0], [0.1], models=["my_nets.py:build"], paths=paths
+    )
     assert {*rows.model} == {"my_nets.py:build"} and len(rows) == 1
     found = run_tickets(study, "digits", 0.1, model="my_nets.py:build?prune=attention", seeds=[0], paths=paths)
     assert {*found.model} == {"my_nets.py:build?prune=attention"} and found.params.is_monotonic_decreasing
@@ -253,10 +284,12 @@ def test_studies_take_references(home, monkeypatch):
 
 def test_a_study_names_a_reference_that_fails(home):
     (home/"tiny.yaml").write_text(STUDY)
-    with pytest.raises(ValueError, match="tiny.yaml: models = 'my_nets.py:build': my_nets.py: no such file"): load_study(home/"tiny.yaml", Paths(home))
+    with pytest.raises(ValueError, match="tiny.yaml: models = 'my_nets.py:build': my_nets.py: no such file"):
+        load_study(home/"tiny.yaml", Paths(home))
     (home/"my_nets.py").write_text(MY_NETS)
     (home/"tiny.yaml").write_text(STUDY.replace("my_nets.py:build,", "'my_nets.py:build?prune=conv&head=fc',"))
-    with pytest.raises(ValueError, match=r"write it as my_nets.py:build\?head=fc&prune=conv"): load_study(home/"tiny.yaml", Paths(home))
+    with pytest.raises(ValueError, match=r"write it as my_nets.py:build\?head=fc&prune=conv"):
+        load_study(home/"tiny.yaml", Paths(home))
 
 
 def test_lth_run_refuses_a_network_before_anything_trains(home):
@@ -264,5 +297,8 @@ def test_lth_run_refuses_a_network_before_anything_trains(home):
     (home/"tiny.yaml").write_text(STUDY.replace("my_nets.py:build", "my_nets.py:rgb"))
     done = run("lth_nb.cli", "run", "tiny.yaml", home=home, check=False)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "tiny.yaml: model 'my_nets.py:rgb': its first convolution takes 3 channels, and the images have 1" in done.stderr
+    assert (
+        "tiny.yaml: model 'my_nets.py:rgb': its first convolution takes 3 channels, and the images have 1"
+        in done.stderr
+    )
     assert not list((home/"data").rglob("*.safetensors*"))

@@ -21,11 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD, SITE = ROOT/"nbs"/"site"/"build.py", ROOT/"_site"
 LIBRARY = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
 sys.path.insert(0, str(BUILD.parent))
-import api
+import api  # noqa: E402
 
 
 def build(*words, **environment):
-    return subprocess.run([sys.executable, str(BUILD), *map(str, words)], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(BUILD), *map(str, words)], cwd=ROOT, env={**os.environ, **environment},
+        capture_output=True, text=True
+    )
 
 
 class Shown(HTMLParser):
@@ -49,7 +52,9 @@ class Shown(HTMLParser):
 
 class Page(HTMLParser):
     "What a page links to, what it loads, and where it can be linked."
-    LOADS = dict(script="src", img="src", iframe="src", source="src", video="src", audio="src", embed="src", object="data")
+    LOADS = dict(
+        script="src", img="src", iframe="src", source="src", video="src", audio="src", embed="src", object="data"
+    )
 
     def __init__(self, path):
         super().__init__()
@@ -62,7 +67,8 @@ class Page(HTMLParser):
         found = dict(attributes)
         self.anchors |= {found[k] for k in ("id", "name") if found.get(k)}
         if tag == "a" and "href" in found: self.links.append(found["href"])
-        if tag == "link" and not {"index", "search", "next", "prev"} & set(found.get("rel", "").split()): self.loads.append(found.get("href"))
+        if tag == "link" and not {"index", "search", "next", "prev"} & set(found.get("rel", "").split()):
+            self.loads.append(found.get("href"))
         if found.get(self.LOADS.get(tag)): self.loads.append(found[self.LOADS[tag]])
         if "srcset" in found: self.loads += [part.split()[0] for part in found["srcset"].split(",")]
 
@@ -70,7 +76,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="session")
 def site():
     "Every page of the built site, by its path; no page has written to the checkout."
-    kept = lambda: {p: p.stat().st_mtime_ns for folder in ("data/results", "figures") for p in (ROOT/folder).rglob("*")}
+    def kept():
+        return {p: p.stat().st_mtime_ns for folder in ("data/results", "figures") for p in (ROOT/folder).rglob("*")}
     before, done = kept(), build("--strict")
     assert done.returncode == 0, done.stdout + done.stderr
     assert kept() == before
@@ -91,17 +98,27 @@ def test_internal_links_and_anchors_resolve(site):
         for link in (*page.links, *page.loads):
             if re.match(r"[a-z]+:", link): continue
             target, anchor = resolve(path, link)
-            if not target.is_file() or anchor and target in site and anchor not in site[target].anchors: dead.append(f"{path.relative_to(SITE)}: {link}")
+            if not target.is_file() or anchor and target in site and anchor not in site[target].anchors:
+                dead.append(f"{path.relative_to(SITE)}: {link}")
     assert not dead
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
-    outside = [f"{path.relative_to(SITE)}: {link}" for path, page in site.items() for link in page.loads if re.match(r"(https?:)?//", link)]
+    outside = [
+        f"{path.relative_to(SITE)}: {link}"
+        for path, page in site.items()
+        for link in page.loads
+        if re.match(r"(https?:)?//", link)
+    ]
     for sheet in SITE.rglob("*.css"):
         text = re.sub(r"/\*.*?\*/", "", sheet.read_text(encoding="utf-8"), flags=re.S)
-        outside += [f"{sheet.relative_to(SITE)}: {link}" for link in re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")]*)", text)]
+        outside += [
+            f"{sheet.relative_to(SITE)}: {link}"
+            for link in re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")]*)", text)
+        ]
         for link in re.findall(r"url\(\s*['\"]?([^'\")]+)", text):
-            if not re.match(r"data:|#|https?:", link): assert (sheet.parent/link.partition("?")[0].partition("#")[0]).is_file(), f"{sheet}: {link}"
+            if not re.match(r"data:|#|https?:", link):
+                assert (sheet.parent/link.partition("?")[0].partition("#")[0]).is_file(), f"{sheet}: {link}"
     assert not outside
 
 
@@ -118,7 +135,8 @@ def test_no_output_shows_nan(site):
 
 def test_outputs_are_told_from_code_and_scripts():
     page = Shown("""<div class="cell"><div class="cell_input">float("nan")</div><div class="cell_output docutils">
-        <script>var a = NaN;</script><style>nan {}</style><table><tr><td>NaN</td></tr></table><br></div></div><p>nan</p>""")
+        <script>var a = NaN;</script><style>nan {}</style><table><tr><td>NaN</td></tr></table><br></div></div>
+        <p>nan</p>""")
     assert page.plain.split() == ["NaN"]
 
 
@@ -127,7 +145,8 @@ def test_every_section_is_there(site):
     for section in ("results", "runs", "guides", "about", "api"): assert f'href="{section}/index.html"' in home
     shown = {path.stem for path in site}
     for notebook in (ROOT/"nbs").rglob("*.ipynb"):
-        if ".ipynb_checkpoints" not in notebook.parts: assert re.sub(r"^\d+[a-z]?_", "", notebook.stem) in shown, notebook
+        if ".ipynb_checkpoints" not in notebook.parts:
+            assert re.sub(r"^\d+[a-z]?_", "", notebook.stem) in shown, notebook
 
 
 def test_search_works_without_a_server(site):
@@ -141,13 +160,27 @@ def test_search_works_without_a_server(site):
 @pytest.mark.parametrize("notebook", LIBRARY, ids=lambda p: p.stem)
 def test_api_pages_hold_docments_tables(site, notebook):
     page = site[SITE/"api"/(notebook.stem.partition("_")[2] + ".html")]
-    cells = [("".join(c["source"])) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    exported = [(name, node, cell) for cell in cells if re.search(r"^#\|\s*export\b", cell, re.M) for name, node in api.exported(cell).items()]
+    cells = [
+        ("".join(c["source"]))
+        for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "code"
+    ]
+    exported = [
+        (name, node, cell)
+        for cell in cells
+        if re.search(r"^#\|\s*export\b", cell, re.M)
+        for name, node in api.exported(cell).items()
+    ]
     module = f"lth_nb.{notebook.stem.partition('_')[2]}"
-    for name, node, _ in exported: assert re.sub(r"[._]", "-", api.label(name, node, module)).lower() in page.anchors, name
+    for name, node, _ in exported:
+        assert re.sub(r"[._]", "-", api.label(name, node, module)).lower() in page.anchors, name
     tables = [cell for name, node, cell in exported if "Parameter |" in api.entry(name, node, cell, module, 3)]
     assert len(re.findall(r">\s*Parameter\s*<", page.text)) >= len(tables)
-    takes = [name for name, node, _ in exported if not name.startswith("_") and isinstance(node, ast.FunctionDef) and node.args.args]
+    takes = [
+        name
+        for name, node, _ in exported
+        if not name.startswith("_") and isinstance(node, ast.FunctionDef) and node.args.args
+    ]
     assert tables or not takes, f"no table of parameters for {takes}"
 
 
@@ -175,11 +208,23 @@ def test_an_unchanged_site_is_not_built_again(site):
 
 
 @pytest.mark.parametrize("cells, words", [
-    ([("markdown", "# Broken\n\n> A page that fails.", []), ("code", "1 / 0", [])], ["about/broken", "cell 2", "ZeroDivisionError"]),
-    ([("markdown", "# Broken\n\n> A page with a [dead link](nowhere.ipynb).", [])], ["nbs/about/broken.ipynb", "'nowhere.ipynb'"]),
+    (
+        [("markdown", "# Broken\n\n> A page that fails.", []), ("code", "1 / 0", [])],
+        ["about/broken", "cell 2", "ZeroDivisionError"],
+    ),
+    (
+        [("markdown", "# Broken\n\n> A page with a [dead link](nowhere.ipynb).", [])],
+        ["nbs/about/broken.ipynb", "'nowhere.ipynb'"],
+    ),
 ], ids=["error", "dead link"])
 def test_a_page_that_fails_is_named(tmp_path, cells, words):
-    cells = [dict(cell_type=kind, id=f"c{i}", metadata=dict(tags=tags), source=text, **(dict(outputs=[], execution_count=None) if kind == "code" else {})) for i, (kind, text, tags) in enumerate(cells)]
+    cells = [
+        dict(
+            cell_type=kind, id=f"c{i}", metadata=dict(tags=tags), source=text,
+            **(dict(outputs=[], execution_count=None) if kind == "code" else {})
+        )
+        for i, (kind, text, tags) in enumerate(cells)
+    ]
     file = tmp_path/"nbs"/"about"/"broken.ipynb"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
@@ -188,12 +233,25 @@ def test_a_page_that_fails_is_named(tmp_path, cells, words):
     assert done.returncode == 1 and not (tmp_path/"_site").exists()
     for word in words: assert word in done.stderr
     whole = file.with_name("whole.ipynb")
-    whole.write_text(json.dumps(dict(cells=[dict(cell_type="markdown", id="c0", metadata={}, source="# Whole\n\n> A page that does not fail.")], metadata={}, nbformat=4, nbformat_minor=5)))
+    whole.write_text(
+        json.dumps(
+            dict(
+                cells=[
+                    dict(cell_type="markdown", id="c0", metadata={}, source="# Whole\n\n> A page that does not fail.")
+                ],
+                metadata={},
+                nbformat=4,
+                nbformat_minor=5,
+            )
+        )
+    )
     done = build("--out", tmp_path/"_site", LTH_HOME=str(tmp_path))
     assert done.returncode == 1, "a site with a failed page is no success"
     for word in words: assert word in done.stderr
     failed, other = ((tmp_path/"_site"/"about"/f"{name}.html").read_text() for name in ("broken", "whole"))
-    assert "This page failed." in failed and "A page that does not fail." in other and words[-1] in html.unescape(failed)
+    assert (
+        "This page failed." in failed and "A page that does not fail." in other and words[-1] in html.unescape(failed)
+    )
 
 
 SOURCE = '''#| export

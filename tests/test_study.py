@@ -54,10 +54,26 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     ),
     ("related: [[mnist_5k, digits]]", "related: [[mnist, digit]]", "roles.related = 'digit': unknown data set"),
     ("seeds: [0, 1]", "seeds: [0, 1, 0]", "seed 0 is there twice"),
-    ("related: [[mnist_5k, digits]]", "related: [[mnist_5k]]", "roles.related = ['mnist_5k']: give pairs [source, target]"),
-    ("related: [[mnist_5k, digits]]", "related: [mnist_5k, digits]", "roles.related = 'mnist_5k', roles.related = 'digits'"),
-    ("related: [[mnist_5k, digits]]", "related: [[[mnist_5k], digits]]", "roles.related = [['mnist_5k'], 'digits']: give"),
-    ("related: [[mnist_5k, digits]]", "natural: [[mnist_5k, digits]]", "roles.natural = ['mnist_5k', 'digits']: give sources"),
+    (
+        "related: [[mnist_5k, digits]]",
+        "related: [[mnist_5k]]",
+        "roles.related = ['mnist_5k']: give pairs [source, target]",
+    ),
+    (
+        "related: [[mnist_5k, digits]]",
+        "related: [mnist_5k, digits]",
+        "roles.related = 'mnist_5k', roles.related = 'digits'",
+    ),
+    (
+        "related: [[mnist_5k, digits]]",
+        "related: [[[mnist_5k], digits]]",
+        "roles.related = [['mnist_5k'], 'digits']: give",
+    ),
+    (
+        "related: [[mnist_5k, digits]]",
+        "natural: [[mnist_5k, digits]]",
+        "roles.natural = ['mnist_5k', 'digits']: give sources",
+    ),
     ("related: [[mnist_5k, digits]]", "natural: [5]", "roles.natural = 5: give sources of natural images, each a name"),
     ("channels: 1", "channels: yes", "channels = True: give a number"),
     ("image_size: 8", "image_size: .inf", "image_size = inf: Input should be a finite number"),
@@ -66,9 +82,17 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     ("batch_size: 32}", "batch_size: yes}", "recipes.base.batch_size = True"),
     ("rounds: 4", "rounds: true", "ticket_recipes.base.rounds = True"),
     ("seeds: [0, 1]", "seeds: [99999999999999999999]", "seeds[0] = 99999999999999999999: Input should be less than"),
-    ("image_size: 8", "image_size: 8\ngrouped: digits.a", "grouped = 'digits.a': transfers use digits, which counts as"),
+    (
+        "image_size: 8",
+        "image_size: 8\ngrouped: digits.a",
+        "grouped = 'digits.a': transfers use digits, which counts as",
+    ),
     ("image_size: 8", "image_size: 8\nresplit: mnist_5k.b", "resplit = 'mnist_5k.b': transfers use mnist_5k, which"),
-    ("image_size: 8", "image_size: 8\nimages_per_second: {lenet_300_100: .inf}", "images_per_second.lenet_300_100 = inf"),
+    (
+        "image_size: 8",
+        "image_size: 8\nimages_per_second: {lenet_300_100: .inf}",
+        "images_per_second.lenet_300_100 = inf",
+    ),
     (
         "batch_size: 32",
         "batch: 32",
@@ -115,7 +139,7 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     ("rewind: 10it", "rewind: 10", "ticket_recipes.base.rewind = 10, ticket_recipes.one-shot.rewind = 10: give epochs"),
     ("channels: 1", "channels: 1\ndevice: gpu", "device = 'gpu': use auto, cpu, cuda"),
     ("levels: [2, 4]", "levels: [2, 4, 2]", "transfers[0].levels = [2, 4, 2]: the value 2 is there twice"),
-    ("seeds: [0, 1]", "seeds: yes", "seeds[0] = True: give a number"),
+    ("seeds: [0, 1]", "seeds: yes", "seeds[0] = True: give a number")
 ]
 
 
@@ -128,8 +152,12 @@ def test_what_is_wrong_is_said_with_the_key(text, by, words):
 
 def test_halves_are_sets_of_their_own():
     "A key on the whole set does not count for its halves; naming both is right."
-    content = yaml.safe_load(example("targets: digits, fractions: 0.1, arms: scratch", "targets: digits.a, arms: scratch"))
-    with pytest.raises(ValueError, match="grouped = 'digits': transfers use digits.a, which counts as another data set"):
+    content = yaml.safe_load(
+        example("targets: digits, fractions: 0.1, arms: scratch", "targets: digits.a, arms: scratch")
+    )
+    with pytest.raises(
+        ValueError, match="grouped = 'digits': transfers use digits.a, which counts as another data set"
+    ):
         parse_study(content | dict(grouped=["digits"]), "example.yaml")
     assert parse_study(content | dict(grouped=["digits", "digits.a"]), "example.yaml").grouped == ("digits", "digits.a")
 
@@ -239,7 +267,8 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path):
     file = tmp_path/"example.yaml"
     file.write_text("- 1\n" * 100_000)
     began = time.perf_counter()
-    with pytest.raises(ValueError, match="example.yaml: 400,000 bytes, and a study has at most 200,000"): load_study(file)
+    with pytest.raises(ValueError, match="example.yaml: 400,000 bytes, and a study has at most 200,000"):
+        load_study(file)
     assert time.perf_counter() - began < 0.1
     file.write_text(EXAMPLE.replace("seeds: [0, 1]", f"seeds: {'x' * 100_000}"))
     with pytest.raises(ValueError) as error: load_study(file)
@@ -316,7 +345,9 @@ def rows_of(study, project, seeds=(0,)):
     from lth_nb.results import read_results
     template = read_results(Paths().results/"quick.csv").query("arm == 'scratch'").iloc[0].to_dict()
     networks = [n for c in transfer_cells(study) for n in networks_of(study, c) if n.arm == "scratch"]
-    return [{**template, **vars(n), "study": study.study, "recipe_hash": study.recipes[n.recipe].hash} for n in networks]
+    return [
+        {**template, **vars(n), "study": study.study, "recipe_hash": study.recipes[n.recipe].hash} for n in networks
+    ]
 
 
 @pytest.fixture
@@ -375,7 +406,11 @@ def test_notes_about_images_are_told_before_training(tmp_path):
             folder.mkdir(parents=True)
             for i in range(count):
                 Image.fromarray(draw.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(folder/f"{i}.png")
-    content = {**yaml.safe_load(EXAMPLE), "roles": {}, "transfers": [dict(targets="pets", arms="scratch", fractions=[1.0])]}
+    content = {
+        **yaml.safe_load(EXAMPLE),
+        "roles": {},
+        "transfers": [dict(targets="pets", arms="scratch", fractions=[1.0])],
+    }
     project, study = Paths(tmp_path), parse_study(content, "example.yaml", Paths(tmp_path))
     assert data_notes(study, project) == []
     (tmp_path/"data"/"raw"/"pets"/"train"/"cat"/"30.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))

@@ -20,8 +20,7 @@ from lth_nb.data import load_dataset
 from lth_nb.models import MODELS, Architecture, lenet
 from lth_nb.study import load_study, run_tickets, run_transfers
 from lth_nb.ticket_values import tensors_of
-from lth_nb.tickets import (OtherArchitecture, TicketRecipe, find_tickets, load_tickets, save_tickets,
-    ticket_header)
+from lth_nb.tickets import OtherArchitecture, TicketRecipe, find_tickets, load_tickets, save_tickets, ticket_header
 from lth_nb.training import Recipe
 from lth_nb.transfer import transfer
 
@@ -195,7 +194,8 @@ def test_a_place_where_nothing_can_be_written(whole, digits, tmp_path, home):
 
 def test_what_is_given_in_place_of_something_else(whole, digits, tmp_path, monkeypatch):
     "One sentence that names the argument, before anything trains."
-    for place in ("tickets", "transfer"): monkeypatch.setattr(f"lth_nb.{place}.train", lambda *a, **k: pytest.fail("trained"))
+    for place in ("tickets", "transfer"):
+        monkeypatch.setattr(f"lth_nb.{place}.train", lambda *a, **k: pytest.fail("trained"))
     recipe = TicketRecipe(Recipe(length="5it"), rounds=2, rewind="2it")
     found = dict(model="lenet_300_100", data=digits, recipe=recipe)
     (tmp_path/"t.safetensors.partial").mkdir()

@@ -28,7 +28,8 @@ def plain_loop(net, data, recipe, seed, mask=None):
         optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     else:
         optimizer = torch.optim.SGD(
-            net.parameters(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+            net.parameters(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay
         )
     order_from, done = generator_for(seed, "order", data.name), 0
     per_epoch = steps_per_epoch(len(x), recipe.batch_size)
@@ -51,12 +52,13 @@ def plain_loop(net, data, recipe, seed, mask=None):
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("model, size", [("lenet_300_100", 8), ("cnn_small", 16), ("resnet8", 16)])
 def test_it_trains_like_a_plain_loop(model, size, recipe):
-    "A bias in front of BatchNorm has gradient zero but for rounding, which Adam blows up: `cnn_small` gets a wider margin."
+    """A bias in front of BatchNorm has gradient zero but for rounding, which Adam blows up: `cnn_small` gets a wider
+    margin."""
     recipe, eps = RECIPES[recipe], 1e-8 if (model, recipe) == ("cnn_small", "adam") else 1e-10
     data = load_dataset("digits", image_size=size, channels=1)
     nets = [build_model(model, 10, image_size=size, channels=1, seed=3).double() for _ in range(3)]
     shapes = {n: p.shape for n, p in prunable(nets[0]).items()}
-    for mask in (None, random_mask({n: 0.3 for n in shapes}, shapes, 0)):
+    for mask in (None, random_mask(dict.fromkeys(shapes, 0.3), shapes, 0)):
         train(nets[0], data, recipe, seed=3, mask=mask)
         plain_loop(nets[1], data, recipe, 3, mask)
         train(nets[2], data, recipe, seed=3, mask=mask, stepping="graph")

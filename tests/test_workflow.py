@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,19 +15,24 @@ from conftest import ENVIRONMENT, ROOT, TINY, prints_nan, run
 VARIES = ["seconds", "device", "torch", "commit"]
 
 
-def study(home, *words, **settings): return run("lth_nb.cli", "run", home/"tiny.yaml", "--jobs", 2, "--until", "results", *words, home=home, **settings)
+def study(home, *words, **settings):
+    return run("lth_nb.cli", "run", home/"tiny.yaml", "--jobs", 2, "--until", "results", *words, home=home, **settings)
 def table(home): return pd.read_csv(home/"data"/"results"/"tiny.csv").drop(columns=VARIES)
 def notebooks(home): return {p.relative_to(home): p.stat().st_mtime_ns for p in (home/"data"/"runs").rglob("*.ipynb")}
 
 
 def test_a_study_survives_a_kill_and_gives_the_same_table(tmp_path_factory, home):
     whole = tmp_path_factory.mktemp("whole")
-    for name in ("data/cache",): (whole/name).parent.mkdir(parents=True, exist_ok=True); (whole/name).symlink_to((home/name).resolve())
+    (whole/"data").mkdir()
+    (whole/"data"/"cache").symlink_to((home/"data"/"cache").resolve())
     (whole/"tiny.yaml").write_text(TINY)
     study(whole)
 
     command = [sys.executable, "-m", "lth_nb.cli", "run", str(home/"tiny.yaml"), "--jobs", "2", "--until", "results"]
-    started = subprocess.Popen(command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    started = subprocess.Popen(
+        command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.time() + 120
     while not list((home/"data").glob("tickets/*/*.safetensors")) and time.time() < deadline: time.sleep(0.05)
     os.killpg(started.pid, signal.SIGKILL)
@@ -37,18 +41,25 @@ def test_a_study_survives_a_kill_and_gives_the_same_table(tmp_path_factory, home
 
     study(home)
     pd.testing.assert_frame_equal(table(home), table(whole))
-    assert len(table(home)) == 2 * 2 * 4 + 2 * 2 * 2 * 2 + 2  # searches x seeds x levels, sources x arms x levels x seeds, scratch
+    # searches x seeds x levels, sources x arms x levels x seeds, scratch
+    assert len(table(home)) == 2 * 2 * 4 + 2 * 2 * 2 * 2 + 2
 
     before = notebooks(home)
     assert "5 of 5 runs are done" in study(home).stdout
     assert notebooks(home) == before, "a second run trained something"
 
-    (home/"tiny.yaml").write_text(TINY.replace("arms: scratch}", "arms: scratch, recipes: longer}").replace("ticket_recipes:\n", "  longer: {like: base, length: 30it}\nticket_recipes:\n", 1))
+    (home / "tiny.yaml").write_text(
+        TINY.replace("arms: scratch}", "arms: scratch, recipes: longer}").replace(
+            "ticket_recipes:\n", "  longer: {like: base, length: 30it}\nticket_recipes:\n", 1
+        )
+    )
     assert "4 of 5 runs are done" in run("lth_nb.cli", "run", home/"tiny.yaml", "--dry-run", home=home).stdout
     study(home)
     new = {p for p in notebooks(home) if p not in before}
     assert len(new) == 1 and "scratch--digits" in str(new), new
-    assert {p: t for p, t in notebooks(home).items() if p in before} == before, "an edit of one recipe ran something else again"
+    assert {p: t for p, t in notebooks(home).items() if p in before} == before, (
+        "an edit of one recipe ran something else again"
+    )
 
 
 @pytest.mark.parametrize("deaths, kernels", [(1, "started again"), (9, "never answers")], ids=["once", "always"])
@@ -57,17 +68,27 @@ def test_a_kernel_that_dies_before_it_answers(home, deaths, kernels):
     spec = home/"jupyter"/"kernels"/"python3"
     spec.mkdir(parents=True)
     script = 'echo >> "$0"; [ "$(wc -l < "$0")" -le "$1" ] && exit 1; shift; exec "$@"'
-    words = ["sh", "-c", script, str(home/"starts"), str(deaths), sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    words = [
+        "sh", "-c", script, str(home / "starts"), str(deaths), sys.executable, "-m", "ipykernel_launcher", "-f",
+        "{connection_file}"
+    ]
     (spec/"kernel.json").write_text(json.dumps(dict(argv=words, display_name="a kernel that dies", language="python")))
-    (home/"tiny.yaml").write_text(TINY.split("  - {sources")[0] + "  - {targets: digits, fractions: 0.1, arms: scratch}\n")
-    done = study(home, check=kernels == "started again", env={**ENVIRONMENT, "LTH_HOME": str(home), "JUPYTER_PATH": str(home/"jupyter")})
+    (home / "tiny.yaml").write_text(
+        TINY.split("  - {sources")[0] + "  - {targets: digits, fractions: 0.1, arms: scratch}\n"
+    )
+    done = study(
+        home,
+        check=kernels == "started again",
+        env={**ENVIRONMENT, "LTH_HOME": str(home), "JUPYTER_PATH": str(home / "jupyter")},
+    )
     assert (home/"starts").read_text().count("\n") == 2
     assert (done.returncode == 0) == (kernels == "started again") == (home/"data"/"results"/"tiny.csv").is_file()
     if done.returncode: assert "Kernel died before replying" in done.stderr
 
 
 def test_a_committed_table_stands_for_its_runs(home):
-    "On another machine `lth results restore` takes the rows of the table as done; an edit then trains only what is new."
+    """On another machine `lth results restore` takes the rows of the table as done; an edit then trains only what is
+    new."""
     study(home)
     whole = table(home)
     for folder in ("runs", "tickets"): shutil.rmtree(home/"data"/folder)
@@ -81,7 +102,9 @@ def test_a_committed_table_stands_for_its_runs(home):
     pd.testing.assert_frame_equal(table(home), whole)
     (home/"tiny.yaml").write_text(TINY.replace("for tests", "for other tests"))
     study(home)
-    assert "for other tests" in (home/"data"/"results"/"tiny.json").read_text(), "an edited scale did not reach the table's description"
+    assert "for other tests" in (home / "data" / "results" / "tiny.json").read_text(), (
+        "an edited scale did not reach the table's description"
+    )
 
 
 def test_a_study_that_is_trained_again_leaves_a_clean_checkout(home):
@@ -103,7 +126,8 @@ def test_a_study_that_is_trained_again_leaves_a_clean_checkout(home):
     git("init", "--quiet")
     study(home)
     assert "- **Does a ticket beat the dense network?**" in (home/"README.md").read_text()
-    git("add", "."); git("commit", "--quiet", "-m", "study")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "study")
     tracked = {name: (home/name).read_bytes() for name in git("ls-files").splitlines()}
     assert {"README.md", "data/results/tiny.csv", "data/results/tiny.json", "data/results/columns.csv"} <= set(tracked)
 
@@ -131,7 +155,9 @@ def test_all_cells_of_a_pair_as_one_job(home):
     for file in lost.parent.glob(f"{lost.stem}.*"): file.unlink()
     assert "4 of 5 runs are done" in study(home).stdout
     pd.testing.assert_frame_equal(table(home), whole)
-    assert {p for p, t in notebooks(home).items() if before.get(p) != t} == {lost.relative_to(home).with_suffix(".ipynb")}
+    assert {p for p, t in notebooks(home).items() if before.get(p) != t} == {
+        lost.relative_to(home).with_suffix(".ipynb")
+    }
     assert len(list((home/"data"/"runs"/"tiny"/"pair").glob("*.done"))) == 3
 
 
@@ -139,27 +165,48 @@ def test_a_study_file_with_errors_stops_before_anything_runs(home):
     (home/"tiny.yaml").write_text(TINY.replace("reinit", "reinits").replace("seeds: [0, 1]", "seeds: [0, 0]"))
     done = study(home, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    for word in ("tiny.yaml", "transfers[0].arms", "'reinits'", "ticket, original", "seed 0 is there twice"): assert word in done.stderr, done.stderr
+    for word in ("tiny.yaml", "transfers[0].arms", "'reinits'", "ticket, original", "seed 0 is there twice"):
+        assert word in done.stderr, done.stderr
     assert not (home/"data"/"runs").exists()
 
 
 def test_a_missing_data_set_says_how_to_get_it(home):
     (home/"tiny.yaml").write_text(TINY.replace("targets: digits", "targets: blood_cells"))
     done = study(home, check=False)
-    assert done.returncode == 1 and "blood_cells.npz" in done.stderr and "data" in done.stderr and not (home/"data"/"tickets").exists(), done.stderr
+    assert (
+        done.returncode == 1
+        and "blood_cells.npz" in done.stderr
+        and "data" in done.stderr
+        and not (home / "data" / "tickets").exists()
+    ), done.stderr
 
 
 def test_an_unusable_file_stops_before_anything_runs(home):
     (home/"data"/"raw").mkdir(parents=True)
-    np.savez(home/"data"/"raw"/"floats.npz", **{f"{s}_{part}": np.zeros((9, 8, 8)) if part == "images" else np.arange(9) % 3 for s in ("train", "test") for part in ("images", "labels")})
+    np.savez(
+        home / "data" / "raw" / "floats.npz",
+        **{
+            f"{s}_{part}": np.zeros((9, 8, 8)) if part == "images" else np.arange(9) % 3
+            for s in ("train", "test")
+            for part in ("images", "labels")
+        },
+    )
     (home/"tiny.yaml").write_text(TINY.replace("targets: digits", "targets: floats"))
     done = study(home, check=False)
-    assert done.returncode == 1 and "floats.npz: train_images has dtype float64; store" in done.stderr and "Traceback" not in done.stderr and not (home/"data"/"tickets").exists(), done.stderr
+    assert (
+        done.returncode == 1
+        and "floats.npz: train_images has dtype float64; store" in done.stderr
+        and "Traceback" not in done.stderr
+        and not (home / "data" / "tickets").exists()
+    ), done.stderr
 
 
 def test_papermill_refuses_a_parameter_the_notebook_does_not_have(home):
     out = home/"out.ipynb"
-    done = run("papermill", "--no-progress-bar", "--cwd", ROOT/"nbs", ROOT/"nbs"/"runs"/"transfer.ipynb", out, "-p", "sorce", "mnist_5k", home=home, check=False)
+    done = run(
+        "papermill", "--no-progress-bar", "--cwd", ROOT / "nbs", ROOT / "nbs" / "runs" / "transfer.ipynb", out, "-p",
+        "sorce", "mnist_5k", home=home, check=False
+    )
     assert done.returncode != 0 and "no parameter sorce; its parameters are arms" in done.stderr, done.stderr[-2000:]
     assert not (home/"data"/"runs").exists()
 
@@ -395,15 +442,25 @@ def test_two_runs_at_a_time_are_refused(home):
 def test_stopping_lth_stops_its_runs(home, how):
     (home/"tiny.yaml").write_text(TINY.replace("length: 20it", "length: 200000it"))
     command = [sys.executable, "-m", "lth_nb.cli", "run", str(home/"tiny.yaml"), "--jobs", "2", "--until", "results"]
-    started = subprocess.Popen(command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # what a shell starts in the background ignores it
-    others = lambda: [line for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines() if str(home) in line]
+    started = subprocess.Popen(
+        command, cwd=home, env={**ENVIRONMENT, "LTH_HOME": str(home)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )  # what a shell starts in the background ignores it
+    def others():
+        return [
+            line
+            for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+            if str(home) in line
+        ]
     deadline = time.time() + 120
     while not any("papermill" in line for line in others()) and time.time() < deadline: time.sleep(0.2)
     time.sleep(1)
     started.send_signal(how)
     said = started.communicate(timeout=90)[0]
-    if how != signal.SIGKILL: assert started.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said, said
+    if how != signal.SIGKILL:
+        assert (
+            started.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said
+        ), said
     while others() and time.time() < deadline + 60: time.sleep(0.2)
     assert not others()
 
@@ -411,9 +468,14 @@ def test_stopping_lth_stops_its_runs(home, how):
 def test_a_direct_snakemake_and_lth_run_exclude_each_other(home):
     from lth_nb.cli import hold_lock
     from lth_nb.core import Paths
-    direct = ("snakemake", "--snakefile", ROOT/"nbs"/"Snakefile", "--configfile", home/"tiny.yaml", "--directory", home, "--jobs", 1, "--until", "results")
+    direct = (
+        "snakemake", "--snakefile", ROOT / "nbs" / "Snakefile", "--configfile", home / "tiny.yaml", "--directory",
+        home, "--jobs", 1, "--until", "results"
+    )
     with hold_lock(Paths(home)):
         done = run(*direct, home=home, check=False)
-        assert done.returncode == 1 and f"another run is at work in {home} (process {os.getpid()})" in done.stderr, done.stderr
+        assert done.returncode == 1 and f"another run is at work in {home} (process {os.getpid()})" in done.stderr, (
+            done.stderr
+        )
     run(*direct, home=home)
     assert "nothing to do" in study(home).stdout

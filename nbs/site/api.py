@@ -1,5 +1,8 @@
 "API entries (signature, docstring, docments table) read from the source of exported cells; nothing is imported."
-import ast, io, re, tokenize
+import ast
+import io
+import re
+import tokenize
 
 Def = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -51,7 +54,9 @@ def _meaning(line, comments):
 def _help(annotation):
     "The `help=` of a typer option or argument."
     calls = [n for n in ast.walk(annotation) if isinstance(n, ast.Call)] if annotation is not None else []
-    return next((k.value.value for c in calls for k in c.keywords if k.arg == "help" and isinstance(k.value, ast.Constant)), "")
+    return next(
+        (k.value.value for c in calls for k in c.keywords if k.arg == "help" and isinstance(k.value, ast.Constant)), ""
+    )
 
 
 def _cell(text): return " ".join(text.split()).replace("|", "\\|")
@@ -65,18 +70,28 @@ def _type(node):
     if node is None: return ""
     found, bounds = ast.unparse(node), []
     for part in ast.walk(node):
-        if not (isinstance(part, ast.Subscript) and ast.unparse(part.value) == "Annotated" and isinstance(part.slice, ast.Tuple)): continue
+        if not (
+            isinstance(part, ast.Subscript)
+            and ast.unparse(part.value) == "Annotated"
+            and isinstance(part.slice, ast.Tuple)
+        ):
+            continue
         inner, *rest = part.slice.elts
         found = found.replace(ast.unparse(part), ast.unparse(inner))
         keywords = [k for call in rest if isinstance(call, ast.Call) for k in call.keywords]
-        bounds += [f"{sign} {ast.unparse(k.value)}" for k in keywords if (sign := dict(gt=">", ge="≥", lt="<", le="≤").get(k.arg))]
+        bounds += [
+            f"{sign} {ast.unparse(k.value)}"
+            for k in keywords
+            if (sign := dict(gt=">", ge="≥", lt="<", le="≤").get(k.arg))
+        ]
     return ", ".join([_code(found), *bounds])
 
 
 def _table(rows, head):
     "A Markdown table without the columns that are empty."
     keep = [i for i in range(len(head)) if i == 0 or any(r[i] for r in rows)]
-    line = lambda cells: "| " + " | ".join(cells[i] for i in keep) + " |"
+    def line(cells):
+        return "| " + " | ".join(cells[i] for i in keep) + " |"
     return "\n".join([line(head), "|" + "---|"*len(keep), *map(line, rows)])
 
 
@@ -105,7 +120,18 @@ def _parameters(node, comments):
     taken, first = {p.lineno for _, p, _ in arguments}, node.body[0].lineno
     rows = [(_code(n), _type(p.annotation), _code(ast.unparse(d)) if d is not None else "",
              _cell(_meaning(p.lineno, comments) or _help(p.annotation))) for n, p, d in arguments]
-    end = node.returns.lineno if node.returns else next((i for i in range(first - 1, node.lineno, -1) if i in comments and i not in taken and not comments[i].alone), 0)
+    end = (
+        node.returns.lineno
+        if node.returns
+        else next(
+            (
+                i
+                for i in range(first - 1, node.lineno, -1)
+                if i in comments and i not in taken and not comments[i].alone
+            ),
+            0,
+        )
+    )
     returns = _type(node.returns)
     meaning = _cell(_meaning(end, comments)) if end else ""
     if returns or meaning: rows.append(("**returns**", returns, "", meaning))
@@ -114,7 +140,11 @@ def _parameters(node, comments):
 
 def _fields(node, comments):
     "The table of the fields a dataclass or a pydantic model declares."
-    fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name) and not f.target.id.startswith("_")]
+    fields = [
+        f
+        for f in node.body
+        if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name) and not f.target.id.startswith("_")
+    ]
     rows = [(_code(f.target.id), _type(f.annotation), _code(ast.unparse(f.value)) if f.value is not None else "",
              _cell(_meaning(f.lineno, comments))) for f in fields]
     return _table(rows, ("Field", "Type", "Default", "Meaning")) if rows else ""
@@ -127,14 +157,23 @@ def _members(node, comments):
         if not isinstance(f, Def) or f.name.startswith("_") or not ast.get_docstring(f): continue
         is_property = any("property" in ast.unparse(d) for d in f.decorator_list)
         arguments = [(n, p) for n, p, _ in _arguments(f) if p is not None]
-        details = [f"`{n}`: {m}" for n, p in arguments if p.lineno != f.lineno and (m := _cell(_meaning(p.lineno, comments)))]
-        call = f.name if is_property else " ".join(_signature(f.name, f).replace(",\n)", ")").replace("(\n    ", "(").split())
-        rows.append((_code(call), _type(f.returns), " ".join([_cell(ast.get_docstring(f))] + ["; ".join(details)]).strip()))
+        details = [
+            f"`{n}`: {m}" for n, p in arguments if p.lineno != f.lineno and (m := _cell(_meaning(p.lineno, comments)))
+        ]
+        call = (
+            f.name
+            if is_property
+            else " ".join(_signature(f.name, f).replace(",\n)", ")").replace("(\n    ", "(").split())
+        )
+        rows.append(
+            (_code(call), _type(f.returns), " ".join([_cell(ast.get_docstring(f))] + ["; ".join(details)]).strip())
+        )
     return _table(rows, ("Member", "Returns", "Meaning")) if rows else ""
 
 
 def label(name, node, module):
-    "Where an exported name can be linked to; labels ignore case, so a class and a function of one name must differ in more than that."
+    """Where an exported name can be linked to; labels ignore case, so a class and a function of one name must differ in
+    more than that."""
     kind = "" if isinstance(node, Def) else "-class" if isinstance(node, ast.ClassDef) else "-constant"
     return f"{module}.{name}{kind}"
 
@@ -144,7 +183,10 @@ def entry(name, node, source, module, level):
     comments = _comments(source)
     target = f"({label(name, node, module)})="
     if not isinstance(node, (*Def, ast.ClassDef)):  # a constant: its value if that is short
-        value, note = ast.unparse(node.value) if node.value else "", comments.get(node.lineno) or comments.get(node.end_lineno, "")
+        value, note = (
+            ast.unparse(node.value) if node.value else "",
+            comments.get(node.lineno) or comments.get(node.end_lineno, ""),
+        )
         shown = value if len(value) < 80 else {"{": "{...}", "[": "[...]"}.get(value[0], "...")
         return f"{target}\n\n```python\n{name} = {shown}{f'  # {note}' if note else ''}\n```"
     parts = [f"{target}\n{{.api}}\n{'#'*level} {name}"]
@@ -153,5 +195,7 @@ def entry(name, node, source, module, level):
         init = next((f for f in node.body if isinstance(f, Def) and f.name == "__init__"), None)
         bases = f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else ""
         call = _signature(name, init) if init else f"class {name}{bases}"
-        inner = "\n\n".join(filter(None, [_parameters(init, comments) if init else _fields(node, comments), _members(node, comments)]))
+        inner = "\n\n".join(
+            filter(None, [_parameters(init, comments) if init else _fields(node, comments), _members(node, comments)])
+        )
     return "\n\n".join(filter(None, [*parts, f"```python\n{call}\n```", ast.get_docstring(node) or "", inner]))

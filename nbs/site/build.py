@@ -2,11 +2,16 @@
 
     python nbs/site/build.py [--out _site] [--strict] [--study quick]
 
-A notebook put into a folder of nbs/ that toc.yaml names is a page. What its run gave is kept under data/cache/site, by what it
-depends on: the page's code, the modules it uses, the tables it reads; prose may change without a run. Each page runs in a process
-and a project folder of its own, so that building the site leaves tickets, runs and figures of the checkout alone.
+A notebook put into a folder of nbs/ that toc.yaml names is a page. What its run gave is kept under data/cache/site, by
+what it depends on: the page's code, the modules it uses, the tables it reads; prose may change without a run. Each page
+runs in a process and a project folder of its own, so that building the site leaves tickets, runs and figures of the
+checkout alone.
 """
-import argparse, json, shutil, sys, time
+import argparse
+import json
+import shutil
+import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -29,11 +34,21 @@ def page_texts(site, errors):
 
 def write_sources(toc, pages, cells, errors, strict):
     "The Sphinx sources of all pages; those of pages that are gone are removed."
-    site, source = Site(pages, {p: in_place_of(p, c, errors[p]) if p in errors else c for p, c in cells.items()}), work/"source"
+    site, source = (
+        Site(pages, {p: in_place_of(p, c, errors[p]) if p in errors else c for p, c in cells.items()}),
+        work / "source",
+    )
     texts = dict(page_texts(site, errors))
     if errors and strict: stop(errors)
-    texts |= {f"{s['name']}/index.md": site.section(s) for s in toc["sections"] if s["name"] != "results" and any(p.section == s["name"] for p in pages)}
-    if "index.ipynb" not in texts: texts["index.md"] = "# lth_nb\n\nNo study has a results table yet: `make study` makes the first." + site.toctrees() + "\n"
+    texts |= {
+        f"{s['name']}/index.md": site.section(s)
+        for s in toc["sections"]
+        if s["name"] != "results" and any(p.section == s["name"] for p in pages)
+    }
+    if "index.ipynb" not in texts:
+        texts["index.md"] = (
+            "# lth_nb\n\nNo study has a results table yet: `make study` makes the first." + site.toctrees() + "\n"
+        )
     for name, text in texts.items(): write(source/name, text)
     for name, path in site.files.items():
         (source/name).parent.mkdir(parents=True, exist_ok=True)
@@ -41,16 +56,30 @@ def write_sources(toc, pages, cells, errors, strict):
     wanted = {source/name for name in (*texts, *site.files)}
     gone = [p for p in source.rglob("*") if p.is_file() and p not in wanted]
     for p in gone: p.unlink()
-    return source, bool(gone), digest(*sorted(texts.items()), *(content(p) for p in sorted(site.files.values())),
-                                      *(content(p) for p in sorted(here.rglob("*")) if p.is_file() and "__pycache__" not in p.parts))
+    return (
+        source,
+        bool(gone),
+        digest(
+            *sorted(texts.items()),
+            *(content(p) for p in sorted(site.files.values())),
+            *(content(p) for p in sorted(here.rglob("*")) if p.is_file() and "__pycache__" not in p.parts),
+        ),
+    )
 
 
 def render(source, out, strict, fresh):
     "Sphinx over the sources; returns its warnings."
     from sphinx.cmd.build import build_main
-    if fresh: shutil.rmtree(work/"doctrees", ignore_errors=True); shutil.rmtree(out, ignore_errors=True)
+    if fresh:
+        shutil.rmtree(work/"doctrees", ignore_errors=True)
+        shutil.rmtree(out, ignore_errors=True)
     log = work/"warnings.txt"
-    status = build_main(["-b", "html", "-q", "-j", "2", "-c", str(here), "-d", str(work/"doctrees"), "-w", str(log), *(["-W", "--keep-going"] if strict else []), str(source), str(out)])
+    status = build_main(
+        [
+            "-b", "html", "-q", "-j", "2", "-c", str(here), "-d", str(work / "doctrees"), "-w", str(log),
+            *(["-W", "--keep-going"] if strict else []), str(source), str(out)
+        ]
+    )
     shutil.rmtree(out.parent/"jupyter_execute", ignore_errors=True)  # myst-nb's copies of what it never runs here
     warnings = log.read_text(encoding="utf-8").strip() if log.is_file() else ""
     if status or warnings: shutil.rmtree(work/"doctrees", ignore_errors=True)  # so that the next build warns again
@@ -59,7 +88,8 @@ def render(source, out, strict, fresh):
 
 
 def build(out=root/"_site", strict=False, study=None):
-    "Build the site into `out`; a page that fails is replaced by one that says so, and named when all the others are there."
+    """Build the site into `out`; a page that fails is replaced by one that says so, and named when all the others are
+    there."""
     from filelock import FileLock
     start, out, built = time.time(), Path(out).resolve(), work/"built.json"
     work.mkdir(parents=True, exist_ok=True)
@@ -69,7 +99,8 @@ def build(out=root/"_site", strict=False, study=None):
         cells, errors = run_all(pages)
         source, gone, state = write_sources(toc, pages, cells, errors, strict)
         before = json.loads(built.read_text()) if built.is_file() else {}
-        if before == dict(out=str(out), state=state) and (out/"index.html").is_file(): print(f"{out/'index.html'} is up to date")
+        if before == dict(out=str(out), state=state) and (out/"index.html").is_file():
+            print(f"{out/'index.html'} is up to date")
         else:
             built.unlink(missing_ok=True)
             warnings = render(source, out, strict, gone or before.get("out") != str(out))
@@ -82,6 +113,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=root/"_site", help="folder of the finished site")
     parser.add_argument("--strict", action="store_true", help="stop at a page that fails and at a warning")
-    parser.add_argument("--study", help="the study on the home page, which has a table in data/results (default: the first of `headline` in toc.yaml)")
+    parser.add_argument(
+        "--study",
+        help="the study on the home page, which has a table in data/results (default: the first of `headline` in "
+             "toc.yaml)",
+    )
     arguments = parser.parse_args()
     build(arguments.out, arguments.strict, arguments.study)

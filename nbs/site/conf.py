@@ -37,7 +37,9 @@ html_math_renderer = "katex"
 html_theme_options = dict(
     logo=dict(text=project), navbar_align="left", header_links_before_dropdown=6, navbar_end=["theme-switcher"],
     footer_start=["copyright"], footer_end=[], show_prev_next=True, navigation_with_keys=False, show_toc_level=2,
-    pygments_light_style="a11y-high-contrast-light", pygments_dark_style="a11y-high-contrast-dark", back_to_top_button=False)
+    pygments_light_style="a11y-high-contrast-light", pygments_dark_style="a11y-high-contrast-dark",
+    back_to_top_button=False
+)
 html_sidebars = {"index": []}
 
 
@@ -49,7 +51,8 @@ def _formula(tag):
 
 
 def _load_katex(app, pagename, templatename, context, doctree):
-    if doctree is None or next(doctree.findall(lambda n: isinstance(n, (nodes.math, nodes.math_block))), None) is None: return
+    if doctree is None or next(doctree.findall(lambda n: isinstance(n, (nodes.math, nodes.math_block))), None) is None:
+        return
     app.add_css_file("katex/katex.min.css")
     app.add_js_file("katex/katex.min.js")
     app.add_js_file("katex.js")

@@ -1,5 +1,8 @@
 "Which pages the site has, and the cells of each."
-import ast, json, os, re
+import ast
+import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +25,19 @@ def address(path): return re.sub(r"^\d+[a-z]?_", "", path.stem)
 
 def find_pages(toc, study=None):
     "Every page that is made from a notebook, in the order of the site."
-    tables = [p.stem for p in sorted((root/"data"/"results").glob("*.csv")) if p.with_suffix(".json").is_file()]  # a table without a description is no study
-    if study and study not in tables: raise SystemExit(f"study {study!r} has no table in data/results; there are {', '.join(tables) or 'none'}")
+    # a table without a description is no study
+    tables = [p.stem for p in sorted((root / "data" / "results").glob("*.csv")) if p.with_suffix(".json").is_file()]
+    if study and study not in tables:
+        raise SystemExit(f"study {study!r} has no table in data/results; there are {', '.join(tables) or 'none'}")
     first = ([study] if study else []) + toc["headline"]
     studies = sorted(tables, key=lambda s: (first.index(s) if s in first else len(first), s))
     pages = [Page("index", nbs/"index.ipynb", study=studies[0])] if studies and (nbs/"index.ipynb").is_file() else []
     for section in toc["sections"]:
         name, order = section["name"], section.get("order", [])
-        rank = lambda p: (order.index(address(p)) if address(p) in order else len(order), p.name)
-        found = [p for p in sorted((nbs/section["folder"]).glob("*.ipynb"), key=rank) if p.stem != "index"]
+        ranks = {name: rank for rank, name in enumerate(order)}
+        listed = sorted((nbs/section["folder"]).glob("*.ipynb"))
+        listed.sort(key=lambda p, ranks=ranks: ranks.get(address(p), len(ranks)))
+        found = [p for p in listed if p.stem != "index"]
         if name == "results":
             if studies: pages.append(Page("results/index", nbs/"site"/"results.ipynb", name))
             pages += [Page(f"results/{s}/{address(p)}", p, name, s, paper_run(p, s)) for s in studies for p in found]
@@ -42,7 +49,12 @@ def find_pages(toc, study=None):
 def a_run_of(notebook, studies):
     "The fullest copy of a training notebook that a study left behind, if the notebook is still the same."
     current = code_of(notebook)
-    found = [p for s in studies for p in (root/"data"/"runs"/s/notebook.stem).glob("*.ipynb") if ".part" not in p.name and current <= code_of(p)]
+    found = [
+        p
+        for s in studies
+        for p in (root / "data" / "runs" / s / notebook.stem).glob("*.ipynb")
+        if ".part" not in p.name and current <= code_of(p)
+    ]
     return max(found, key=lambda p: ("--base--" in p.name, p.stat().st_size, p.name), default=None)
 
 
@@ -50,11 +62,20 @@ def paper_run(notebook, study):
     "The copy of a paper's notebook that `lth run` has just executed, if nothing it depends on is younger."
     copy = root/"data"/"runs"/study/"papers"/notebook.name
     if not copy.is_file() or not code_of(notebook) <= code_of(copy): return None
-    used = [*(root/"data"/"results").glob(f"{study}.*"), *(root/"data"/"papers").glob("*"), *(root/package).glob("*.py")]
+    used = [
+        *(root / "data" / "results").glob(f"{study}.*"),
+        *(root / "data" / "papers").glob("*"),
+        *(root / package).glob("*.py"),
+    ]
     return copy if max(f.stat().st_mtime_ns for f in used) < copy.stat().st_mtime_ns else None
 
 
-def code_of(notebook): return {"".join(c["source"]) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"}
+def code_of(notebook):
+    return {
+        "".join(c["source"])
+        for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "code"
+    }
 
 
 def cells_of(page):
@@ -63,12 +84,26 @@ def cells_of(page):
     for cell in cells: cell["source"] = "".join(cell["source"])
     if page.study and not page.ran:
         at = next((i for i, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", [])), None)
-        if at is None: raise SystemExit(f"{page.notebook.relative_to(root)}: no cell is tagged `parameters`; tag the one that sets `study`")
-        values = {n.targets[0].id: ast.unparse(n.value) for n in ast.parse(cells[at]["source"]).body if isinstance(n, ast.Assign)}
-        if "study" not in values: raise SystemExit(f"{page.notebook.relative_to(root)}: its `parameters` cell does not set `study`")
+        if at is None:
+            raise SystemExit(
+                f"{page.notebook.relative_to(root)}: no cell is tagged `parameters`; tag the one that sets `study`"
+            )
+        values = {
+            n.targets[0].id: ast.unparse(n.value)
+            for n in ast.parse(cells[at]["source"]).body
+            if isinstance(n, ast.Assign)
+        }
+        if "study" not in values:
+            raise SystemExit(f"{page.notebook.relative_to(root)}: its `parameters` cell does not set `study`")
         if values["study"] != repr(page.study):
             hidden = "#| echo: false\n" * ("echo: false" in cells[at]["source"])
-            cells.insert(at + 1, dict(cell_type="code", metadata={}, source=f'{hidden}study = "{page.study}"', outputs=[], execution_count=None))
+            cells.insert(
+                at + 1,
+                dict(
+                    cell_type="code", metadata={}, source=f'{hidden}study = "{page.study}"', outputs=[],
+                    execution_count=None
+                ),
+            )
     return cells
 
 

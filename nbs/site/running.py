@@ -1,5 +1,13 @@
 "Running pages, each in a process of its own, unless what it gave before still holds."
-import hashlib, json, multiprocessing, os, re, shutil, sys, time, traceback
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import time
+import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from importlib.metadata import version
@@ -7,7 +15,10 @@ from pathlib import Path
 
 from pages import cells_of, nbs, package, root, work, write
 
-PRELOADED = ["torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml", "fastcore.all", "execnb.shell"]
+PRELOADED = [
+    "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml",
+    "fastcore.all", "execnb.shell"
+]
 
 
 def digest(*parts): return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
@@ -45,10 +56,15 @@ def key_of(page, cells):
     code = [c["source"] for c in cells if c["cell_type"] == "code"]
     text = "\n".join(code)
     everything = re.search(rf"^\s*[!%]|^import {package}$|subprocess|papermill", text, re.M)
-    used = {p.stem for p in (root/package).glob("*.py")} if everything else set(re.findall(rf"\b{package}\.(\w+)", text))
+    used = (
+        {p.stem for p in (root / package).glob("*.py")} if everything else set(re.findall(rf"\b{package}\.(\w+)", text))
+    )
     used = set().union(*map(imports, used))
     files = [root/package/f"{m}.py" for m in sorted(used)]
-    if used & {"results", "claims", "study", "benchmark"}: files += sorted((root/"data").glob(f"results/{page.study or '[!.]*'}.*")) + sorted((root/"data"/"papers").glob("*"))
+    if used & {"results", "claims", "study", "benchmark"}:
+        files += sorted((root / "data").glob(f"results/{page.study or '[!.]*'}.*")) + sorted(
+            (root / "data" / "papers").glob("*")
+        )
     if "study" in used: files += sorted((nbs/"studies").glob("*.yaml"))
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
@@ -60,13 +76,17 @@ def skip(cell): return cell["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s
 
 
 def home_of(page):
-    "A project folder of the page's own: what it reads is linked or copied, what it writes (tickets, runs, tables, figures) stays there and goes."
+    """A project folder of the page's own: what it reads is linked or copied, what it writes (tickets, runs, tables,
+    figures) stays there and goes."""
     home = work/"home"/page.doc.replace("/", "-")
     shutil.rmtree(home, ignore_errors=True)
     (home/"data").mkdir(parents=True)
-    for name in ("nbs", package, "settings.ini", "data/cache", "data/papers"):  # not data/raw: what lies there is the user's
+    for name in (
+        "nbs", package, "settings.ini", "data/cache", "data/papers"
+    ):  # not data/raw: what lies there is the user's
         if (root/name).exists(): (home/name).symlink_to(root/name)
-    if (root/"data"/"results").exists(): shutil.copytree(root/"data"/"results", home/"data"/"results", ignore=shutil.ignore_patterns(".*"))
+    if (root/"data"/"results").exists():
+        shutil.copytree(root/"data"/"results", home/"data"/"results", ignore=shutil.ignore_patterns(".*"))
     return home
 
 
@@ -89,7 +109,9 @@ def run_cells(page, cells, CaptureShell):
         outputs.append([] if skip(cell) else list(shell.run(cell["source"])))
         if not skip(cell) and shell.exc is not None:
             where = "".join(traceback.format_exception(shell.exc)[-3:]).rstrip()
-            return dict(error=f"{page.doc} ({page.notebook.relative_to(root)}), cell {i + 1}:\n{cell['source']}\n\n{where}")
+            return dict(
+                error=f"{page.doc} ({page.notebook.relative_to(root)}), cell {i + 1}:\n{cell['source']}\n\n{where}"
+            )
     return dict(outputs=json.loads(json.dumps(outputs)), seconds=round(time.time() - start, 1))
 
 
@@ -97,14 +119,18 @@ def run_in_pool(pages, processes):
     "(page, what it gave) as each is done; a fresh process a page, forked from one that has the large packages loaded."
     if not pages: return
     print(f"{len(pages)} pages to run", flush=True)
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", LTH_THREADS="1", COLUMNS="110",
-        PYTHONPATH=os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])), PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    os.environ.update(
+        OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", LTH_THREADS="1", COLUMNS="110",
+        PYTHONPATH=os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+        PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
         for future in as_completed(jobs := {pool.submit(execute, page, cells): page for page, cells in pages.items()}):
             try: yield jobs[future], future.result()
-            except Exception as e: yield jobs[future], dict(error=f"{jobs[future].doc}: its process ended early ({e!r})")
+            except Exception as e:
+                yield jobs[future], dict(error=f"{jobs[future].doc}: its process ended early ({e!r})")
 
 
 def run_all(pages, processes=2):
@@ -112,16 +138,23 @@ def run_all(pages, processes=2):
     done, waiting, errors = {}, {}, {}
     for page in pages:
         try: cells = done[page] = cells_of(page)
-        except (SystemExit, ValueError) as e: errors[page] = f"{page.notebook.relative_to(root)}: {e}"; done[page] = []; continue
+        except (SystemExit, ValueError) as e:
+            errors[page] = f"{page.notebook.relative_to(root)}: {e}"
+            done[page] = []
+            continue
         if page.ran: continue
         kept = work/"runs"/f"{page.doc}.json"
         key = key_of(page, cells)
         run = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
         if run.get("key") == key: fill(cells, run)
         else: waiting[page] = (cells, kept, key, run.get("seconds", len(cells)))
-    for page, run in run_in_pool({page: cells for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}, processes):
+    for page, run in run_in_pool(
+        {page: cells for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}, processes
+    ):
         cells, kept, key, _ = waiting[page]
-        if "error" in run: errors[page] = run["error"]; continue
+        if "error" in run:
+            errors[page] = run["error"]
+            continue
         write(kept, json.dumps(dict(run, key=key)))
         fill(cells, run)
         print(f"  {run['seconds']:5.1f} s  {page.doc}", flush=True)
@@ -134,7 +167,13 @@ def stop(errors): raise SystemExit("\n\n".join(["these pages failed:", *errors.v
 def in_place_of(page, cells, error):
     "The cells of a page that says what is wrong with the one that failed."
     title = re.search(r"^# (.+)$", cells[0]["source"], re.M) if cells else None
-    return [dict(cell_type="markdown", metadata={}, source=f"# {title[1] if title else page.notebook.stem}\n\n> This page failed.\n\n`````text\n{error}\n`````")]
+    return [
+        dict(
+            cell_type="markdown",
+            metadata={},
+            source=f"# {title[1] if title else page.notebook.stem}\n\n> This page failed.\n\n`````text\n{error}\n`````",
+        )
+    ]
 
 
 def fill(cells, run):

@@ -1,19 +1,29 @@
 """From executed cells to Sphinx sources: directives, links between pages, API entries, outputs, tables of contents.
 
-Directives that are heeded: default_exp, hide (the cell is left out); export (an entry with its docments, the source folded);
-echo: false (only outputs); output: false; output: asis (its Markdown becomes part of the page); code-fold: true; eval: false.
+Directives that are heeded: default_exp, hide (the cell is left out); export (an entry with its docments, the source
+folded); echo: false (only outputs); output: false; output: asis (its Markdown becomes part of the page);
+code-fold: true; eval: false.
 """
-import ast, json, os, re
+import ast
+import json
+import os
+import re
 from pathlib import Path
 
 import api
 from pages import Page, address, package, root
 
+TESTS = re.compile(
+    r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", re.M
+)  # a cell that checks and shows nothing
+
 
 def parted(source):
     "The `#|` directives of a cell as a dict, and the source without them."
     lines = source.splitlines()
-    directives = dict((re.split(r"[:\s]\s*", line[2:].strip(), maxsplit=1) + [""])[:2] for line in lines if line.startswith("#|"))
+    directives = dict(
+        (re.split(r"[:\s]\s*", line[2:].strip(), maxsplit=1) + [""])[:2] for line in lines if line.startswith("#|")
+    )
     return directives, "\n".join(line for line in lines if not line.startswith("#|")).strip("\n")
 
 
@@ -26,7 +36,8 @@ def only_imports(source):
 def heading(cells):
     "Title and subtitle: the `# ` and the `> ` line of the first cell."
     first = cells[0]["source"] if cells and cells[0]["cell_type"] == "markdown" else ""
-    find = lambda pattern: m.group(1).strip() if (m := re.search(pattern, first, re.M)) else ""
+    def find(pattern):
+        return m.group(1).strip() if (m := re.search(pattern, first, re.M)) else ""
     return find(r"^# (.+)$"), find(r"^> (.+)$")
 
 
@@ -42,7 +53,8 @@ class Site:
         for p in pages:
             if p.section != "api": continue
             for cell in cells[p]:
-                for name, node in self.exported(cell).items(): self.names.setdefault(name, []).append(api.label(name, node, self.module(p)))
+                for name, node in self.exported(cell).items():
+                    self.names.setdefault(name, []).append(api.label(name, node, self.module(p)))
         self.files = {}
 
     def module(self, page): return f"{package}.{address(page.notebook)}"
@@ -63,7 +75,9 @@ class Site:
         path = Path(os.path.normpath(page.notebook.parent/link))
         if found := self.twin(path, study or page.study): return found
         if path.is_file() and path.suffix != ".ipynb": return path
-        raise SystemExit(f"{page.notebook.relative_to(root)}: a link leads to {link!r}, which is no page of the site and no file")
+        raise SystemExit(
+            f"{page.notebook.relative_to(root)}: a link leads to {link!r}, which is no page of the site and no file"
+        )
 
     def markdown(self, page, text):
         "Links between notebooks become links between pages; names of the library become links to their entries."
@@ -90,11 +104,16 @@ class Site:
         "The same for links in HTML outputs."
         def link(m):
             to = self.target(page, m[1])
-            return f'href="{os.path.relpath(to.doc, Path(page.doc).parent)}.html{m[2] or ""}"' if isinstance(to, Page) else m[0]
+            return (
+                f'href="{os.path.relpath(to.doc, Path(page.doc).parent)}.html{m[2] or ""}"'
+                if isinstance(to, Page)
+                else m[0]
+            )
         return re.sub(r'href="([^"#]+\.ipynb)(#[^"]*)?"', link, text)
 
     def outputs(self, page, cell):
-        "Outputs fit for a page: no progress bars, no widgets; and how images are shown: at the width they were drawn for, with their alternative text."
+        """Outputs fit for a page: no progress bars, no widgets; and how images are shown: at the width they were drawn
+        for, with their alternative text."""
         kept, image = [], {}
         for out in cell["outputs"]:
             out = {k: v for k, v in out.items() if k != "transient"}
@@ -137,34 +156,72 @@ class Site:
             if directives.get("echo") == "false": shown.add("remove-input")
             elif "export" in directives or "exporti" in directives:
                 if only_imports(source) and not outputs: continue
-                shown.add("hide-input"); prompt = "Source" if names else "Source of " + ", ".join(api.defined(source))
+                shown.add("hide-input")
+                prompt = "Source" if names else "Source of " + ", ".join(api.defined(source))
             elif page.section in ("api", "about", "results") and not outputs:
-                if only_imports(source): shown.add("hide-input"); prompt = "Imports"
-                elif page.section == "api" and re.search(r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", source, re.M): shown.add("hide-input"); prompt = "Tests"
+                if only_imports(source):
+                    shown.add("hide-input")
+                    prompt = "Imports"
+                elif page.section == "api" and TESTS.search(source):
+                    shown.add("hide-input")
+                    prompt = "Tests"
             elif directives.get("code-fold") == "true": shown.add("hide-input")
-            mystnb = dict(**(dict(image=image) if image else {}), **(dict(code_prompt_show=prompt, code_prompt_hide=prompt) if prompt else {}))
-            made.append(dict(cell_type="code", execution_count=None, metadata=dict(tags=sorted(shown), **(dict(mystnb=mystnb) if mystnb else {})),
-                             source=source, outputs=outputs))
+            mystnb = dict(
+                **(dict(image=image) if image else {}),
+                **(dict(code_prompt_show=prompt, code_prompt_hide=prompt) if prompt else {}),
+            )
+            made.append(
+                dict(
+                    cell_type="code", execution_count=None,
+                    metadata=dict(tags=sorted(shown), **(dict(mystnb=mystnb) if mystnb else {})), source=source,
+                    outputs=outputs
+                )
+            )
         made.append(dict(cell_type="markdown", metadata={}, source=self.footer(page)))
         for i, cell in enumerate(made): cell["id"] = f"c{i}"
-        page = dict(cells=made, metadata=dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"),
-            language_info=dict(name="python", pygments_lexer="ipython3")), nbformat=4, nbformat_minor=5)
-        return json.dumps(page, indent=1, ensure_ascii=False).replace(f"{root}/", "").replace(str(root), ".")  # where it was built is of no interest
+        page = dict(
+            cells=made,
+            metadata=dict(
+                kernelspec=dict(display_name="Python 3", language="python", name="python3"),
+                language_info=dict(name="python", pygments_lexer="ipython3"),
+            ),
+            nbformat=4,
+            nbformat_minor=5,
+        )
+        # where it was built is of no interest
+        return json.dumps(page, indent=1, ensure_ascii=False).replace(f"{root}/", "").replace(str(root), ".")
 
     def footer(self, page):
         words = f"This page is the notebook `{page.notebook.relative_to(root)}`"
         if page.study: words += f", run for the study `{page.study}`"
         if page.ran: words += f", as it ran in `{page.ran.relative_to(root)}`"
-        return "{.colophon}\n" + words + "." + (self.toctrees() if page.doc == "index" else self.results_toctree() if page.doc == "results/index" else "")
+        return (
+            "{.colophon}\n"
+            + words
+            + "."
+            + (
+                self.toctrees()
+                if page.doc == "index"
+                else self.results_toctree()
+                if page.doc == "results/index"
+                else ""
+            )
+        )
 
     def tree(self, docs, caption=""):
-        return "\n\n" + "\n".join(["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else []), "", *docs, "```"])
+        return "\n\n" + "\n".join(
+            ["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else []), "", *docs, "```"]
+        )
 
-    def toctrees(self): return self.tree([f"/{s}/index" for s in dict.fromkeys(p.section for p in self.pages if p.section)])
+    def toctrees(self):
+        return self.tree([f"/{s}/index" for s in dict.fromkeys(p.section for p in self.pages if p.section)])
 
     def results_toctree(self):
         studies = dict.fromkeys(p.study for p in self.pages if p.section == "results" and p.study)
-        return "".join(self.tree([f"/{p.doc}" for p in self.pages if p.section == "results" and p.study == s], f"Study {s}") for s in studies)
+        return "".join(
+            self.tree([f"/{p.doc}" for p in self.pages if p.section == "results" and p.study == s], f"Study {s}")
+            for s in studies
+        )
 
     def section(self, section):
         "The landing page of a section: every page with its subtitle."
@@ -176,5 +233,13 @@ class Site:
             links = " ".join(f"[`{n}`](#{self.names[n][0]})" for n in names if len(self.names[n]) == 1)
             rows.append(f"## [{title}](/{p.doc}.ipynb)\n\n{subtitle}\n\n{links}" if section["name"] == "api" else
                         f":::{{grid-item-card}} {title}\n:link: /{p.doc}\n:link-type: doc\n{subtitle}\n:::")
-        body = "\n\n".join(rows) if section["name"] == "api" else "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(rows) + "\n::::"
-        return f"# {section['title']}\n\n{{.subtitle}}\n{section['subtitle']}\n\n{body}" + self.tree([f"/{p.doc}" for p in pages]) + "\n"
+        body = (
+            "\n\n".join(rows)
+            if section["name"] == "api"
+            else "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(rows) + "\n::::"
+        )
+        return (
+            f"# {section['title']}\n\n{{.subtitle}}\n{section['subtitle']}\n\n{body}"
+            + self.tree([f"/{p.doc}" for p in pages])
+            + "\n"
+        )
