@@ -31,9 +31,10 @@ from tqdm import tqdm
 
 from .core import Paths, generator_for, processor, provenance, write_atomically
 from .core import device as device_named
-from .data import Dataset, _torchvision, load_dataset
+from .data import Dataset, load_dataset
 from .masking import Mask, apply_mask, random_mask
 from .models import build_model, prunable
+from .originals import _torchvision
 from .slots import forget_slots, side_by_side
 from .statistics import equivalence, paired_difference
 from .training import Recipe, _slot_for, train

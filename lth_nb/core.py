@@ -63,7 +63,8 @@ class Paths:
     ):
         self.root = Path(root or os.environ.get("LTH_HOME") or _find_root(Path.cwd())).expanduser().resolve()
         self.data, self.figures = self.root/"data", self.root/"figures"
-        for name in ("raw", "cache", "tickets", "runs", "results"): setattr(self, name, self.data/name)
+        self.raw, self.cache, self.tickets = self.data/"raw", self.data/"cache", self.data/"tickets"
+        self.runs, self.results = self.data/"runs", self.data/"results"
         self.nbs = self._own_or_shipped("nbs/Snakefile").parent
         self.papers = self._own_or_shipped("data/papers")
         self.studies = self.nbs/"studies"

@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lth_nb.architecture import architecture_hash
 from lth_nb.core import digest
-from lth_nb.data import _torchvision, load_dataset
+from lth_nb.data import load_dataset
 from lth_nb.masking import apply_mask, check_mask, random_mask
 from lth_nb.models import MODELS, Architecture, build_model, count_flops, prunable
+from lth_nb.originals import _torchvision
 from lth_nb.slots import forget_slots
 from lth_nb.tickets import TicketRecipe, find_tickets, load_tickets, save_tickets
 from lth_nb.training import Recipe, state_of, train
