@@ -107,6 +107,8 @@ def find_tickets(
     prune: str | list[str] = "",  # what is pruned: rule of `select_weights`; '': convolutions, linear, attention
 ) -> Tickets:
     "Prune by magnitude and rewind: levels 0 (dense) to `recipe.rounds`."
+    check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
+    check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")
     model = resolve_model(model, head, prune, recipe.training.init)
     tickets = _start(model, data, recipe, seed, keep_final)
     if save_to: check_writable(save_to)
@@ -130,8 +132,6 @@ def find_tickets(
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
     "Return tickets before the first round."
     if model not in MODELS: raise ValueError(f"unknown model {model!r}: use one of {', '.join(MODELS)}")
-    check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
-    check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")
     seed = whole_seed(seed)
     header = dict(format="lth_nb tickets 1", source=data.name, data_hash=data.content_hash, model=model,
         num_classes=data.num_classes, image_size=recipe.training.input_size(data.image_size), channels=data.channels,

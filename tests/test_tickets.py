@@ -200,7 +200,8 @@ def test_what_is_given_in_place_of_something_else(whole, digits, tmp_path, monke
     found = dict(model="lenet_300_100", data=digits, recipe=recipe)
     (tmp_path/"t.safetensors.partial").mkdir()
     for changes, words in (
-        (dict(model=torch.nn.Linear(3, 3)), "model is a Linear, not a name"), (dict(model=None), "model is a NoneType"),
+        (dict(model=torch.nn.Linear(3, 3)), "two images of 1 x 8 x 8 do not go through"),
+        (dict(model=None), "model is a NoneType"),
         (dict(data="digits"), "data is a str, not a Dataset: load a data set first"),
         (dict(recipe=Recipe()), "recipe is a Recipe, not a TicketRecipe: give TicketRecipe"),
         (dict(seed=0.5), "seed is 0.5: give a whole number"), (dict(seed="a"), "seed is 'a'"),
