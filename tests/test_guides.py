@@ -62,6 +62,7 @@ def notebooks_pass(folder, *names, **settings):
     (folder/"run_notebooks.py").unlink()
 
 
+@pytest.mark.slow
 def test_a_data_set_and_a_study_of_ones_own(tmp_path):
     "`add_a_data_set`: images into data/raw, the study verbatim, plan, run, papers and site pages, then the tests."
     home = checkout(tmp_path)
@@ -158,6 +159,7 @@ def edit(notebook, text, change):
     nbformat.write(nb, notebook)
 
 
+@pytest.mark.slow
 def test_what_lies_in_a_users_folders_changes_nothing(tmp_path):
     "Sets of one's own in data/raw and LTH_DATA: tests and notebooks still pass, and no page sees them."
     home, elsewhere = checkout(tmp_path/"home"), tmp_path/"elsewhere"

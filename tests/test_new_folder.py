@@ -20,6 +20,7 @@ def lth(*words, cwd, check=True, **settings):
     return run("lth_nb.cli", *words, cwd=cwd, env=environment, check=check)
 
 
+@pytest.mark.slow
 def test_init_makes_a_folder_in_which_a_study_runs(tmp_path):
     lth("init", "mine", cwd=tmp_path)
     mine = tmp_path/"mine"

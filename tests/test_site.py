@@ -23,6 +23,8 @@ LIBRARY = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
 sys.path.insert(0, str(BUILD.parent))
 import api  # noqa: E402
 
+pytestmark = pytest.mark.slow  # the site is built once for all of them
+
 
 def build(*words, **environment):
     return subprocess.run(

@@ -107,6 +107,7 @@ def test_a_committed_table_stands_for_its_runs(home):
     )
 
 
+@pytest.mark.slow
 def test_a_study_that_is_trained_again_leaves_a_clean_checkout(home):
     "Same results, other seconds: no tracked file changes, neither the table nor its description nor the README."
 
@@ -146,6 +147,7 @@ def test_a_study_that_is_trained_again_leaves_a_clean_checkout(home):
     assert git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_all_cells_of_a_pair_as_one_job(home):
     "What ran cell by cell counts, and of a pair only the cell that is missing is run."
     study(home)
@@ -346,6 +348,7 @@ def test_plan_and_run_say_when_seeds_can_never_decide(home):
     )
 
 
+@pytest.mark.slow
 def test_stale_files_are_deleted_and_no_others(home):
     "Names with spaces and quotes, which a pipe into `xargs rm` would take for several files."
     folder = home/"a study's folder"
@@ -438,7 +441,10 @@ def test_two_runs_at_a_time_are_refused(home):
     assert done.returncode == 1 and "another run is at work" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+SLOWER = [pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, *SLOWER], ids=lambda s: s.name)
 def test_stopping_lth_stops_its_runs(home, how):
     (home/"tiny.yaml").write_text(TINY.replace("length: 20it", "length: 200000it"))
     command = [sys.executable, "-m", "lth_nb.cli", "run", str(home/"tiny.yaml"), "--jobs", "2", "--until", "results"]
@@ -465,6 +471,7 @@ def test_stopping_lth_stops_its_runs(home, how):
     assert not others()
 
 
+@pytest.mark.slow
 def test_a_direct_snakemake_and_lth_run_exclude_each_other(home):
     from lth_nb.cli import hold_lock
     from lth_nb.core import Paths
