@@ -101,7 +101,7 @@ def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
     share = per_gpu or -(-jobs // count)
     return [
         "--resources", f"gpu={count * share}", "--set-resources",
-        *(f"{rule}:gpu=1" for rule in ("find_tickets", "transfer", "pair")), "--config", f"gpus={count}",
+        *(f"{rule}:gpu=1" for rule in ("find_tickets", "transfer", "source", "pair")), "--config", f"gpus={count}",
         f"per_gpu={share}"
     ]
 
@@ -275,6 +275,9 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
             "`--until results` leaves papers and site out")
 
 # %% ../nbs/13_cli.ipynb #c814ba21
+_RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source"}  # a step -> its rule where jobs are groups
+
+
 @app.command()
 def run(
     study: StudyName,
@@ -327,7 +330,7 @@ def run(
         only = (
             _first(loaded, paths, first)
             if first
-            else ["--until", "pair" if (until, loaded.job) == ("transfer", "pair") else until]
+            else ["--until", _RULES.get((until, loaded.job), until)]
             if until != "site"
             else []
         )

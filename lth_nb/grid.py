@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAN', 'TicketCell', 'Planned', 'networks_of', 'transfer_cells', 'tickets_for', 'tickets_of', 'ticket_cells',
-           'networks_in', 'cell_name', 'cell_file', 'ticket_file', 'transfer_jobs', 'job_file']
+           'networks_in', 'cell_name', 'cell_file', 'ticket_file']
 
 # %% ../nbs/12d_grid.ipynb #3bb08168
 import re
@@ -200,18 +200,3 @@ def ticket_file(study: Study, cell: TicketCell, seed: int, paths: Paths) -> Path
     "Return the ticket file of one seed; studies that ask for the same tickets share it."
     identity = digest([_identity(study, replace(cell, seeds=())), study.keep_final], 10)
     return paths.tickets/_file_name(cell.source, cell.model, cell.ticket_recipe, identity)/f"seed{seed}.safetensors"
-
-# %% ../nbs/12d_grid.ipynb #ecd3f65f
-def transfer_jobs(
-    study: Study,
-) -> dict[str, list[Block]]:  # name -> cells, in the order of the file
-    "Return what the workflow runs as one job each: a cell, or with `job: pair` all cells of a source and a target."
-    if study.job == "cell": return {cell_name(study, c): [c] for c in transfer_cells(study)}
-    pairs = {}
-    for c in transfer_cells(study): pairs.setdefault((*(c.sources or ("scratch",)), *c.targets), []).append(c)
-    return {_file_name(*pair, digest([cell_name(study, c) for c in cells], 10)): cells for pair, cells in pairs.items()}
-
-
-def job_file(study: Study, name: str, paths: Paths) -> Path:
-    "Return the file that is there when a job is done: the rows of its cell, or a mark for its pair."
-    return paths.runs/study.study/(f"transfer/{name}.csv" if study.job == "cell" else f"pair/{name}.done")

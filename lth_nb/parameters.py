@@ -54,6 +54,7 @@ PARAMETERS = {
     **dict.fromkeys(("seeds", "levels"), _SEEDS),
     **dict.fromkeys(("fractions", "source_fractions"), _SHARES),
     **dict.fromkeys(("changes", "ticket_changes"), _CHANGES),
+    "job": Form(dict, "leave it empty: `lth run` fills it with the cells of a study"),
     "source_fraction": _SHARE,
     "rewinds": Form(str, "give epochs or optimizer steps, such as '10it' or '2ep'", True),
     "targets": Form(dict, "give data sets with shares of their images, such as {{digits: 0.1}}"),

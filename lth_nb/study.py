@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ASSUMED_IMAGES', 'Block', 'FEWEST_SEEDS', 'Fraction', 'Fractions', 'LINE', 'NAN', 'Names', 'OutOfTime', 'Planned',
-           'Study', 'TicketCell', 'USED', 'Whole', 'cell_file', 'cell_name', 'check_data', 'check_networks',
-           'connectivity_table', 'data_notes', 'few_seeds', 'job_file', 'load_study', 'measured_throughput',
+           'Study', 'TicketCell', 'USED', 'Whole', 'cell_file', 'cell_name', 'cells_of', 'check_data', 'check_networks',
+           'connectivity_table', 'data_notes', 'few_seeds', 'job_file', 'job_of', 'load_study', 'measured_throughput',
            'merged_info', 'missing_data', 'networks_in', 'networks_of', 'parse_study', 'plan', 'publish',
-           'read_parameters', 'read_yaml', 'refuse_unknown_parameters', 'restore', 'run_connectivity', 'run_piece',
-           'run_tickets', 'run_transfers', 'stale_files', 'status', 'study_file', 'study_info', 'ticket_cells',
-           'ticket_file', 'tickets_of', 'transfer_cells', 'transfer_jobs']
+           'read_parameters', 'read_yaml', 'refuse_unknown_parameters', 'restore', 'run_connectivity', 'run_job',
+           'run_piece', 'run_tickets', 'run_transfers', 'search_jobs', 'stale_files', 'status', 'study_file',
+           'study_info', 'ticket_cells', 'ticket_file', 'tickets_of', 'transfer_cells', 'transfer_jobs']
 
 # %% ../nbs/12_study.ipynb #8f740bb2
 from lth_nb.grid import (
@@ -18,15 +18,14 @@ from lth_nb.grid import (
     TicketCell,
     cell_file,
     cell_name,
-    job_file,
     networks_in,
     networks_of,
     ticket_cells,
     ticket_file,
     tickets_of,
     transfer_cells,
-    transfer_jobs,
 )
+from .jobs import cells_of, job_file, job_of, run_job, search_jobs, transfer_jobs
 from lth_nb.ledger import (
     USED,
     check_data,
@@ -49,10 +48,9 @@ from .studyfile import load_study, parse_study, read_yaml, study_file
 
 _all_ = [
     "ASSUMED_IMAGES", "Block", "FEWEST_SEEDS", "Fraction", "Fractions", "LINE", "NAN", "Names", "OutOfTime",
-    "Planned", "Study", "TicketCell", "USED", "Whole", "cell_file", "cell_name", "check_data", "check_networks",
-    "connectivity_table", "data_notes", "few_seeds", "job_file", "load_study", "measured_throughput", "merged_info",
-    "missing_data",
-    "networks_in", "networks_of", "parse_study", "plan", "publish", "read_parameters", "read_yaml",
-    "refuse_unknown_parameters", "restore", "run_connectivity", "run_piece", "run_tickets", "run_transfers",
-    "stale_files", "status", "study_file", "study_info", "ticket_cells", "ticket_file", "tickets_of",
-    "transfer_cells", "transfer_jobs"]
+    "Planned", "Study", "TicketCell", "USED", "Whole", "cell_file", "cell_name", "cells_of", "check_data",
+    "check_networks", "connectivity_table", "data_notes", "few_seeds", "job_file", "job_of", "load_study",
+    "measured_throughput", "merged_info", "missing_data", "networks_in", "networks_of", "parse_study", "plan",
+    "publish", "read_parameters", "read_yaml", "refuse_unknown_parameters", "restore", "run_connectivity",
+    "run_job", "run_piece", "run_tickets", "run_transfers", "search_jobs", "stale_files", "status", "study_file",
+    "study_info", "ticket_cells", "ticket_file", "tickets_of", "transfer_cells", "transfer_jobs"]
