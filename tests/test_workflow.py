@@ -473,8 +473,8 @@ def test_stopping_lth_stops_its_runs(home, how):
 
 @pytest.mark.slow
 def test_a_direct_snakemake_and_lth_run_exclude_each_other(home):
-    from lth_nb.cli import hold_lock
     from lth_nb.core import Paths
+    from lth_nb.workflow import hold_lock
     direct = (
         "snakemake", "--snakefile", ROOT / "nbs" / "Snakefile", "--configfile", home / "tiny.yaml", "--directory",
         home, "--jobs", 1, "--until", "results"
