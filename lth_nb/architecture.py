@@ -25,7 +25,7 @@ def _plain(
     if value is None or isinstance(value, (bool, int, float, complex, str)): return repr(value)
     if isinstance(value, (tuple, list)):
         parts = [_plain(v) for v in value]
-        return None if None in parts else f"({', '.join(parts)})"
+        return None if None in parts else f"({', '.join(map(str, parts))})"
     if isinstance(value, partial):
         parts = [_plain(v) for v in (value.func, *value.args, *value.keywords, *value.keywords.values())]
         return f"partial({', '.join(map(str, parts))})"

@@ -215,13 +215,14 @@ def read(self: _Archive, key: str, read_it: bool = True) -> np.ndarray:
         member, shape, dtype, needed = self._open(key)
         with member:
             if not read_it: return np.broadcast_to(np.zeros((), dtype), shape)
-            if needed < _free_memory():
+            if needed <= _free_memory():
                 member.seek(0)
                 return np.lib.format.read_array(member, allow_pickle=False)
     except Exception as e:  # zipfile and numpy raise what they like on a damaged file
         cure = "store plain arrays; class names as an array of strings"
         raise _wrong(self.path, key, f"cannot be read ({type(e).__name__}: {str(e)[:120]})", cure) from e
     _check_room(f"{self.path}: {key}", needed, _free_memory(), "of memory")
+    return self.read(key)  # memory has become free meanwhile
 
 
 @patch

@@ -15,16 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -165,6 +167,7 @@ def _mask_gradients(model: nn.Module, mask: Mask):
     "Zero the gradients of weights that are zero, through numpy."
     for name, p in model.named_parameters():
         if name in mask:
+            assert p.grad is not None  # since the backward pass
             p.grad.data = torch.from_numpy(
                 np.where(p.data.cpu().numpy() == 0, np.float32(0), p.grad.data.cpu().numpy())
             ).to(p.device)
@@ -195,17 +198,19 @@ class PlainLoop:
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, [10**9])
         self.criterion = nn.CrossEntropyLoss()
 
-    def epoch(self, most: int | None = None):
-        "One pass over the images, or the first `most` steps of it."
-        self.model.train()
-        for i, (x, y) in enumerate(self.loader):
-            if i == most: break
-            x, y = x.to(self.device), y.to(self.device)
-            self.optimizer.zero_grad()
-            self.criterion(self.model(x), y).backward()
-            if self.masking == "gradient": _mask_gradients(self.model, self.mask)
-            self.optimizer.step()
-            self.schedule.step()
+# %% ../nbs/16_benchmark.ipynb #4e3e0a6d
+@patch
+def epoch(self: PlainLoop, most: int | None = None):
+    "One pass over the images, or the first `most` steps of it."
+    self.model.train()
+    for i, (x, y) in enumerate(self.loader):
+        if i == most: break
+        x, y = x.to(self.device), y.to(self.device)
+        self.optimizer.zero_grad()
+        self.criterion(self.model(x), y).backward()
+        if self.masking == "gradient": _mask_gradients(self.model, self.mask)
+        self.optimizer.step()
+        self.schedule.step()
 
 # %% ../nbs/16_benchmark.ipynb #f18f0185
 @torch.no_grad()
@@ -248,13 +253,15 @@ class Workload:
         every = torch.arange(int(self.batch_size * (self.steps + 0.5))) % len(base.train_labels)
         return replace(base, train_images=base.train_images[every], train_labels=base.train_labels[every]).to(device)
 
-    def network(self, device="cpu", seed=0) -> tuple[nn.Module, Mask]:
-        "A network and a mask that keeps a fifth of its weights."
-        net = build_model(self.model, 10, image_size=self.image_size, channels=self.channels, seed=seed)
-        shapes = {n: p.shape for n, p in prunable(net).items()}
-        return net.to(device), {
-            n: m.to(device) for n, m in random_mask(dict.fromkeys(shapes, 0.2), shapes, seed).items()
-        }
+# %% ../nbs/16_benchmark.ipynb #9a80eb38
+@patch
+def network(self: Workload, device="cpu", seed=0) -> tuple[nn.Module, Mask]:
+    "A network and a mask that keeps a fifth of its weights."
+    net = build_model(self.model, 10, image_size=self.image_size, channels=self.channels, seed=seed)
+    shapes = {n: p.shape for n, p in prunable(net).items()}
+    return net.to(device), {
+        n: m.to(device) for n, m in random_mask(dict.fromkeys(shapes, 0.2), shapes, seed).items()
+    }
 
 # %% ../nbs/16_benchmark.ipynb #74e98474
 WORKLOADS = {
@@ -351,7 +358,7 @@ def _plain(work: Workload, data: Dataset, name: str) -> Callable:
     net, mask = work.network(data.train_images.device)
     return PlainLoop(net, data, work.recipe(), mask, *PLAIN[name]).epoch
 
-
+# %% ../nbs/16_benchmark.ipynb #1102d016
 def _cpu_contestants(work: Workload, data: Dataset, stack: ExitStack) -> list[Contestant]:
     "All of them on a processor, each with one thread."
     ours, n = partial(_ours, work, data, stack), len(data.train_labels)
@@ -372,7 +379,7 @@ def _cpu_contestants(work: Workload, data: Dataset, stack: ExitStack) -> list[Co
         Contestant("D", "two processes", partial(two.epoch, 2), 2 * n, against="one process"),
     ]
 
-
+# %% ../nbs/16_benchmark.ipynb #84963bec
 def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int = 8) -> list[Contestant]:
     "All of them on a GPU."
     ours, n, graphs = partial(_ours, work, data, stack), len(data.train_labels), []
@@ -396,13 +403,13 @@ def _serve(work: str, who: str):
     if who == "ours": device_named("cpu")
     else: torch.set_num_threads(1)
     with ExitStack() as stack:
-        work = Workload(**json.loads(work))
-        epoch = _ours(work, work.data(), stack) if who == "ours" else _plain(work, work.data(), who)
+        mine = Workload(**json.loads(work))
+        epoch = _ours(mine, mine.data(), stack) if who == "ours" else _plain(mine, mine.data(), who)
         while sys.stdin.readline() == "epoch\n":
             epoch()
             print("done", flush=True)
 
-
+# %% ../nbs/16_benchmark.ipynb #9f47f4a5
 class _Processes:
     "Processes that train side by side, one thread each: 'ours' or a plain loop; they end with `stack`."
     def __init__(self, work: Workload, who: list[str], stack: ExitStack):
@@ -429,7 +436,7 @@ class _Processes:
     def epoch(self, count: int):
         "One epoch in each of the first so many."
         for p in self.all[:count]: self._tell(p, "epoch")
-        if not all(p.stdout.readline() for p in self.all[:count]):
+        if not all(p.stdout and p.stdout.readline() for p in self.all[:count]):
             raise RuntimeError("a process that trains side by side has ended")
 
 # %% ../nbs/16_benchmark.ipynb #c4da7348
@@ -459,7 +466,7 @@ def compete(
             )
     return pd.DataFrame(lines)
 
-
+# %% ../nbs/16_benchmark.ipynb #c9e4be88
 def _timed(c: Contestant, device: torch.device) -> tuple[float, float]:
     """Wall time of a turn, from an idle device to an idle device, and the device's own between two events (the same on
     a processor)."""
@@ -521,7 +528,7 @@ ticket_recipes:
 transfers:
   - {{sources: own, targets: digits, fractions: {fraction}, arms: ticket, levels: [1, 2, 3]}}
 """
-STUDIES = {
+STUDIES: dict[str, dict[str, Any]] = {
     "cpu": dict(model="lenet_300_100", size=28, channels=1, steps=200, batch=60),
     "cuda": dict(model="resnet20", size=32, channels=3, steps=160, batch=64),
 }
@@ -599,7 +606,7 @@ def _finish(*processes: subprocess.Popen):
         said = p.communicate()[1]
         if p.returncode: raise RuntimeError(f"a run of the small study failed:\n{said[-2000:]}")
 
-
+# %% ../nbs/16_benchmark.ipynb #742728d4
 def _study_contestants(home) -> tuple[list[Contestant], list[Contestant]]:
     """The small study from start to end, and its networks without a step in a process that runs already; 'images' are
     networks here."""
@@ -696,7 +703,7 @@ def _study_lines(device: torch.device, rounds: int, until: float) -> list[dict]:
 def benchmark(
     device: str = "auto",            # 'cpu', 'cuda' or 'auto': a GPU where there is one
     out: str | Path | None = None,   # the table; `None`: data/results/benchmark.csv
-    only: list[str] = (),            # some of the work; empty: all of it and the small study
+    only: Sequence[str] = (),        # some of the work; empty: all of it and the small study
     rounds: int = 7,                 # at least 7 for a published number
     turn: float = 1.0,               # seconds a turn takes, at least
     budget: float = float("inf"),    # seconds after which no further round is begun
@@ -704,13 +711,13 @@ def benchmark(
     say: Callable = print,
 ) -> pd.DataFrame:                   # the lines of this run
     "Measure this machine."
-    device, began, lines = device_named(device), time.perf_counter(), []
-    pieces = {w.name: partial(_work_lines, w, device) for w in (WORKLOADS[device.type] if work is None else work)} | {
-        "small study": None
-    }
+    where, began, lines = device_named(device), time.perf_counter(), []
+    pieces: dict[str, Callable] = {
+        w.name: partial(_work_lines, w, where) for w in (WORKLOADS[where.type] if work is None else work)}
+    pieces["small study"] = lambda limits, rounds, turn, until: _study_lines(where, rounds, until)
     if wrong := set(only) - set(pieces):
         raise ValueError(f"no such work: {', '.join(sorted(wrong))}; there is {', '.join(pieces)}")
-    limits, run, until = ceilings(device), {**machine(), "device": device.type}, began + budget
+    limits, run, until = ceilings(where), {**machine(), "device": where.type}, began + budget
     out = Path(out or Paths().results/"benchmark.csv")
     def add(name, found):
         if found:
@@ -721,11 +728,8 @@ def benchmark(
             say(f"{name}: {found[0]['rounds']} rounds, fewer than the 7 that a published number needs")
     add("machine", _ceiling_lines(limits, rounds))
     for name in only or pieces:
-        if time.perf_counter() > until:
-            add(name, [])
-            continue
-        say(f"{name} …")
-        add(name, pieces[name](limits, rounds, turn, until) if pieces[name] else _study_lines(device, rounds, until))
+        if not (late := time.perf_counter() > until): say(f"{name} …")
+        add(name, [] if late else pieces[name](limits, rounds, turn, until))
     return pd.DataFrame(lines)
 
 # %% ../nbs/16_benchmark.ipynb #beb74402
@@ -788,7 +792,7 @@ GOALS = [
     Goal("cuda", _R, "D", "", "value", 200_000), Goal("cuda", "ResNet-18 (CIFAR stem)", "BCD", "", "value", 60_000)
 ]
 
-
+# %% ../nbs/16_benchmark.ipynb #1f19ae25
 def goals_reached(
     table: pd.DataFrame,  # lines of `benchmark`; of several valid runs on one kind of device the median counts
 ) -> pd.DataFrame:        # one line a goal that the table speaks of

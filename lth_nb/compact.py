@@ -9,6 +9,7 @@ __all__ = ['compact', 'trained_network', 'footprint']
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib import import_module
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -22,6 +23,10 @@ from .tickets import Ticket, Tickets
 from .training import load_state
 
 # %% ../nbs/15_compact.ipynb #e768ea22
+_Weighted = nn.Conv2d | nn.Linear
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
 @dataclass
 class _Units:
     "The units at one place of a network."
@@ -34,12 +39,12 @@ class _Units:
 class _Layer:
     "A convolution or linear layer between the units it reads and those it makes."
     name: str
-    module: nn.Module
+    module: _Weighted
     reads: _Units
     makes: _Units
     alive: Tensor   # (units made, units read) bool: whether any weight between the two is alive
     folds: Tensor   # (units read,) bool: constants that a bias can stand for
-    norm: nn.Module | None = None  # the BatchNorm behind it
+    norm: _Norm | None = None      # the BatchNorm behind it
     keep: Tensor | None = None     # positions of the units it goes on making; `None`: all
 
 
@@ -60,15 +65,15 @@ def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constant
         for child, part in module.named_children(): x = go(part, child, x)
         return x
     if isinstance(module, Residual):
-        stream = replace(x, layer=None)
-        path, shortcut = go(module.path, "path", stream), go(module.shortcut, "shortcut", stream)
+        stream = replace(cast(_Units, x), layer=None)
+        path, shortcut = (cast(_Units, go(getattr(module, n), n, stream)) for n in ("path", "shortcut"))
         out = _Units(F.relu(path.value + shortcut.value), torch.zeros_like(path.needed))
         steps.append((out, path, shortcut))
         return out
     if isinstance(module, nn.Linear) or type(module) is nn.Conv2d and module.groups == 1:
         return _weigh(module, name, x, mask, constants, steps)
-    if isinstance(module, _PASSIVE) or x is None and isinstance(module, _ELEMENTWISE): return x
-    if isinstance(module, _ELEMENTWISE): return replace(x, value=module(x.value.clone()))
+    if isinstance(module, _PASSIVE): return x
+    if isinstance(module, _ELEMENTWISE): return x and replace(x, value=module(x.value.clone()))
     if x and isinstance(module, _NORMS) and module.affine and module.running_mean is not None:
         return _normalize(module, x)
     kind = type(module).__name__
@@ -88,7 +93,7 @@ def _image(weight: Tensor) -> _Units:
     return _Units(torch.full_like(like, torch.nan), torch.zeros_like(like, dtype=torch.bool))
 
 
-def _weigh(layer: nn.Module, name: str, x: _Units | None, mask: Mask, constants: bool, steps: list) -> _Units:
+def _weigh(layer: _Weighted, name: str, x: _Units | None, mask: Mask, constants: bool, steps: list) -> _Units:
     "Return the units that a layer makes: constant where no living weight comes from a unit that is not."
     weight = layer.weight.detach().double()
     x, units = (_image(weight), weight.shape[1]) if x is None else (x, len(x.value))
@@ -104,10 +109,10 @@ def _weigh(layer: nn.Module, name: str, x: _Units | None, mask: Mask, constants:
     return replace(out, layer=found)
 
 # %% ../nbs/15_compact.ipynb #03dd017e
-def _normalize(norm: nn.Module, x: _Units) -> _Units:
+def _normalize(norm: _Norm, x: _Units) -> _Units:
     "Return the units behind a BatchNorm in eval mode."
     if x.layer: x.layer.norm = norm
-    parts = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    parts = cast(tuple[Tensor, ...], (norm.running_mean, norm.running_var, norm.weight, norm.bias))
     mean, var, gamma, beta = (v.detach().double() for v in parts)
     return replace(x, value=(x.value - mean) / (var + norm.eps).sqrt() * gamma + beta)
 
@@ -156,7 +161,7 @@ def _cut(layer: _Layer, mask: Mask) -> None:
     rows = torch.arange(len(weight), device=weight.device) if layer.keep is None else layer.keep
     columns, shift = torch.arange(units, device=weight.device), torch.zeros_like(weight[:, 0, 0])
     if layer.reads.layer:
-        columns = layer.reads.layer.keep
+        columns = cast(Tensor, layer.reads.layer.keep)  # known since `_mark_needed`
         folded, shift = _fold(layer, weight)
         if alive is not None: alive = torch.where(folded == weight, alive, folded != 0)
         weight = folded
@@ -164,13 +169,13 @@ def _cut(layer: _Layer, mask: Mask) -> None:
     _resize(module, layer.norm, _shaped(weight[rows][:, columns], module), rows, shift[rows])
 
 
-def _shaped(parts: Tensor, module: nn.Module) -> Tensor:
+def _shaped(parts: Tensor, module: _Weighted) -> Tensor:
     "Undo `_by_unit`."
     return parts.reshape(len(parts), -1, *module.weight.shape[2:])
 
 # %% ../nbs/15_compact.ipynb #61b9ab19
 @torch.no_grad()
-def _resize(module: nn.Module, norm: nn.Module | None, weight: Tensor, rows: Tensor, shift: Tensor) -> None:
+def _resize(module: _Weighted, norm: _Norm | None, weight: Tensor, rows: Tensor, shift: Tensor) -> None:
     "Give a layer its new weights and put `shift` where a constant belongs: its bias, or its BatchNorm's mean."
     moves, like = bool(shift.any()), module.weight
 
@@ -185,12 +190,13 @@ def _resize(module: nn.Module, norm: nn.Module | None, weight: Tensor, rows: Ten
         norm.num_features = len(rows)
         for name in ("weight", "bias"): setattr(norm, name, nn.Parameter(getattr(norm, name)[rows], like.requires_grad))
         for name in ("running_mean", "running_var"): setattr(norm, name, getattr(norm, name)[rows])
-        if moves and module.bias is None: norm.running_mean = (norm.running_mean.double() - shift).to(like.dtype)
+        if moves and module.bias is None:
+            norm.running_mean = (cast(Tensor, norm.running_mean).double() - shift).to(like.dtype)
 
 # %% ../nbs/15_compact.ipynb #d5bd4d02
 def _report(steps: list, weights: dict[str, int]) -> pd.DataFrame:
     "One row per layer: how many units it had and has, and why the others went; `weights` are the counts before."
-    layers, rows = [s for s in steps if isinstance(s, _Layer)], {}
+    layers, rows = [s for s in steps if isinstance(s, _Layer)], cast(dict[str, dict[str, Any]], {})
     for layer in layers:
         stays = "residual stream" if layer is not layers[-1] else "class scores"
         rows[layer.name] = dict(units=len(layer.makes.value), kept=len(layer.module.weight), unread=0, zero=0, folded=0,
@@ -216,7 +222,8 @@ def compact(
     "Return the masked network without its useless units: the same class scores in eval mode, up to rounding."
     if multiple < 1: raise ValueError(f"compact: multiple is {multiple}; give 1 or more")
     small, device = deepcopy(network), next(network.parameters()).device
-    mask = {n: m.to(device) for n, m in (getattr(ticket, "mask", ticket) or {}).items()}
+    given = cast(Mask, getattr(ticket, "mask", ticket) or {})
+    mask = {n: m.to(device) for n, m in given.items()}
     apply_mask(small, mask).eval()
     steps = []
     _follow(small, "", None, mask, constants, steps)

@@ -8,6 +8,7 @@ __all__ = ['BATCHNORM', 'STABLE', 'interpolate', 'estimate_batchnorm', 'ErrorPat
 # %% ../nbs/14_connectivity.ipynb #d51d8ba1
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,8 @@ def error_path(
     if points < 2: raise ValueError(f"points={points}: a line has at least its two ends")
     net, errors, (pixels, labels) = deepcopy(model), [], data.split(split)
     some = _some(labels, images).to(labels.device)
-    data = replace(data, **{f"{split}_images": pixels[some], f"{split}_labels": labels[some]})
+    part: dict[str, Any] = {f"{split}_images": pixels[some], f"{split}_labels": labels[some]}
+    data = replace(data, **part)
     for i in range(points):
         load_state(net, interpolate(a, b, i / (points - 1)))
         if batchnorm == "estimated": estimate_batchnorm(net, data, recipe)

@@ -193,7 +193,8 @@ def write_atomically(
     path = Path(path)
     with _writing(path): handle, scratch = _scratch(path)
     try:
-        with os.fdopen(handle, mode, **({} if "b" in mode else dict(encoding="utf-8", newline=""))) as f:
+        text = "b" not in mode
+        with os.fdopen(handle, mode, encoding="utf-8" if text else None, newline="" if text else None) as f:
             yield f
             with _writing(path):
                 f.flush()

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -126,11 +127,11 @@ def _reader(path: Path) -> Callable:
 def _read(name: str, image_size, channels, paths: Paths, download: bool) -> Contents:
     "Read the data set called `name` from wherever it is, fitted, before any split is drawn."
     entry, path = DATASETS.get(name), find_dataset(name, paths.raw_folders)
-    if entry and entry.kind == "embedded": read = entry.load
+    if entry and entry.kind == "embedded": read = cast(Callable, entry.load)
     elif path: read = partial(_reader(path), path, image_size)
     else:
-        in_torchvision = entry and entry.kind == "torchvision"
-        found = _from_torchvision(entry.load, paths.raw_folders, download) if in_torchvision else None
+        class_name = str(entry.load) if entry and entry.kind == "torchvision" else ""
+        found = _from_torchvision(class_name, paths.raw_folders, download) if class_name else None
         if not found: raise FileNotFoundError(_how_to_get(name, paths))
         return found._replace(splits={s: (_fitted(x, image_size, channels), y) for s, (x, y) in found.splits.items()})
     return _read_cached(read, lambda: _origin(name, paths), image_size, channels, paths.cache)

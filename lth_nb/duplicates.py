@@ -89,8 +89,8 @@ def _blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
     return F.conv2d(x, kernel.reshape(1, 1, -1, 1))
 
 
-def _filled(images: torch.Tensor) -> torch.Tensor:
-    "Return grey images (N, 1, S, S) whose black corners, where a rotation left nothing, have the mean of the rest."
+def _filled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    "Return grey images (N, 1, S, S), black corners that a rotation left filled with the mean, and where these are."
     grey = _grey(images, _SIDE)
     nothing = F.max_pool2d((_grey(images.amax(3, keepdim=True), _SIDE) < 0.1).float(), 7, 1, 3)
     mean = (grey * (1 - nothing)).sum((2, 3), keepdim=True) / (1 - nothing).sum((2, 3), keepdim=True).clamp(min=1)
@@ -183,11 +183,11 @@ _MIRRORED = torch.arange(128).reshape(4, 4, 8).flip(0)[..., [0, 7, 6, 5, 4, 3, 2
 def _matches(found: Features, mirrored: bool, block: int = 4096) -> torch.Tensor:
     "Return pairs of keypoints that look alike, int64 (P, 2), each from an earlier image to a later one."
     queries = found.descriptor[:, _MIRRORED] if mirrored else found.descriptor
-    pairs = [torch.empty(0, 2, dtype=torch.int64)]
+    parts = [torch.empty(0, 2, dtype=torch.int64)]
     for start in range(0, len(queries), block):
         alike = queries[start:start + block] @ found.descriptor[start:].T > _ALIKE
-        pairs.append(alike.nonzero() + start)
-    pairs = torch.cat(pairs)
+        parts.append(alike.nonzero() + start)
+    pairs = torch.cat(parts)
     return pairs[found.image[pairs[:, 0]] < found.image[pairs[:, 1]]]
 
 # %% ../nbs/01i_duplicates.ipynb #ebcdba74

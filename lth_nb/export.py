@@ -28,6 +28,9 @@ from .tickets import Tickets
 # %% ../nbs/15a_export.ipynb #2eac7dc9
 class RawImages(nn.Module):
     "A network with the normalization of its images in front."
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self,
         network: nn.Module,        # takes normalized float images (B, C, H, W)
         mean: tuple[float, ...],   # of each channel over the training images, 0 to 1 (`Dataset.mean`)
@@ -35,10 +38,10 @@ class RawImages(nn.Module):
     ):
         super().__init__()
         self.network = network
-        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (mean, std))
+        means, stds = (torch.tensor(v, dtype=torch.float64) for v in (mean, std))
         like = next(network.parameters())
-        self.register_buffer("scale", (1 / (255 * std)).to(like))
-        self.register_buffer("shift", (-mean / std).to(like))
+        self.register_buffer("scale", (1 / (255 * stds)).to(like))
+        self.register_buffer("shift", (-means / stds).to(like))
 
     def forward(self,
         images: Tensor,  # (B, H, W, C) uint8
@@ -58,10 +61,10 @@ def export_program(
     "Return a network as `torch.export` sees it: a graph of tensor operations, no Python left."
     network = deepcopy(network).float().cpu().eval()
     if (mean is None) != (std is None): raise ValueError("export: give mean and std, or neither")
-    if mean is not None and {len(mean), len(std)} != {channels}:
+    if mean is not None and std is not None and {len(mean), len(std)} != {channels}:
         raise ValueError(f"export: {len(mean)} means and {len(std)} standard deviations for {channels} channels")
     size = (2, image_size, image_size, channels) if mean else (2, channels, image_size, image_size)
-    model = RawImages(network, mean, std) if mean else network
+    model = RawImages(network, mean, std) if mean and std else network
     example = torch.zeros(size, dtype=torch.uint8 if mean else torch.float32)
     try: model(example)
     except RuntimeError as e:
@@ -139,9 +142,10 @@ def onnx_bytes(
             raise ImportError(f"exporting to ONNX needs the package {package}: pip install 'lth_nb[export]'")
     import onnx
     program = export_program(network, image_size, channels, mean, std)
-    names = dict(input_names=["images"], output_names=["scores"])
     with quiet():
-        made = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=({0: "batch"},), **names)
+        made = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=({0: "batch"},),
+            input_names=["images"], output_names=["scores"])
+    assert made is not None  # since dynamo=True and no file is named
     model = made.model_proto
     graph = model.graph
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
@@ -176,12 +180,12 @@ def export_ticket(
     if suffix not in (".onnx", ".pt2"): raise ValueError(f"{file}: the name must end in .onnx or .pt2")
     small = compact(trained_network(tickets, level), tickets[level], multiple=multiple)
     data = _source_of(tickets) if raw else None
-    normalization = (data.mean, data.std) if raw else (None, None)
-    if suffix == ".pt2": return export_torch(small, file, h["image_size"], h["channels"], *normalization)
+    mean, std = (data.mean, data.std) if data else (None, None)
+    if suffix == ".pt2": return export_torch(small, file, h["image_size"], h["channels"], mean, std)
     about = {k: h[k] for k in ("model", "source", "data_hash", "seed", "recipe_hash")} | h["levels"][level]
-    about |= dict(class_names=data.class_names if raw else [], images="uint8, (B, height, width, channels)" if raw else
+    about |= dict(class_names=data.class_names if data else [], images="uint8, (B, height, width, channels)" if raw else
         "float32, normalised, (B, channels, height, width)")
-    return export_onnx(small, file, h["image_size"], h["channels"], *normalization, about)
+    return export_onnx(small, file, h["image_size"], h["channels"], mean, std, about)
 
 # %% ../nbs/15a_export.ipynb #2e976cdb
 _FLOATS = "export without normalization instead (raw=False, --floats)"

@@ -130,7 +130,7 @@ def _files_in(path: Path) -> Listing:
     _check_class_names(learnt, found.names)
     for split, root in splits.items(): nested[split] = _list_split(found, split, root)
     for label, name in enumerate(found.names):
-        if label in found.labels.get("train", found.labels.get("all")): continue
+        if label in found.labels["train" if "train" in found.labels else "all"]: continue
         raise _wrong(learnt/name, "the folder", f"holds no images of class {name}", "add some, or remove the folder")
     if "all" not in splits: _note_others(found, splits)
     found.groups = _groups_of(found, nested)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from .core import Paths, digest
 from .spec import Block, Study
@@ -111,7 +112,10 @@ def _refuse_twice(study: Study, cell: Block, at: int, origin: dict[Planned, list
         origin[n].append((at, seeds))
 
 # %% ../nbs/12d_grid.ipynb #a164985a
-def tickets_for(n: Planned) -> tuple[tuple | None, tuple | None]:
+_Search = tuple[str, float, str, str]
+
+
+def tickets_for(n: Planned) -> tuple[_Search | None, _Search | None]:
     "Return which tickets a network needs, of its source and of its target: (data set, fraction, ticket recipe, model)."
     arm = ARMS[n.arm]
     return ((n.source, n.source_fraction, n.ticket_recipe, n.model) if arm.needs_source else None,
@@ -123,7 +127,7 @@ def tickets_of(
     cell: Block,         # a transfer cell
 ) -> list[TicketCell]:
     "Return the searches a transfer cell needs."
-    one_each = dict(seeds=cell.seeds[:1], levels=(1,))
+    one_each: dict[str, Any] = dict(seeds=cell.seeds[:1], levels=(1,))
     one_each |= dict(recipes=cell.recipes[:1], freeze=cell.freeze[:1], heads=cell.heads[:1])
     networks = networks_of(study, cell.model_copy(update=one_each))  # nothing that is left out decides which tickets
     needed = dict.fromkeys(t for n in networks for t in tickets_for(n) if t)
@@ -157,11 +161,13 @@ def _taken_in_part(cell: TicketCell | Block) -> set[str]:
 # %% ../nbs/12d_grid.ipynb #7a1c0001
 def _identity(study: Study, cell: TicketCell | Block) -> dict:
     "Return everything that decides the results of a cell."
+    parts: tuple[tuple[str, ...], ...]  # recipes, ticket recipes, models, data sets
     if isinstance(cell, TicketCell):
-        values, recipes, found, models, sets = asdict(cell), (), (cell.ticket_recipe,), (cell.model,), (cell.source,)
+        values, parts = asdict(cell), ((), (cell.ticket_recipe,), (cell.model,), (cell.source,))
     else:
-        values, recipes, found = cell.model_dump(), cell.recipes, cell.ticket_recipes if cell.sources else ()
-        models, sets = cell.models or study.models, (*cell.sources, *cell.targets)
+        values, searches = cell.model_dump(), cell.ticket_recipes if cell.sources else ()
+        parts = cell.recipes, searches, cell.models or study.models, (*cell.sources, *cell.targets)
+    recipes, found, models, sets = parts
     settings = [settings_of(study.recipes[r]) for r in recipes], [settings_of(study.ticket_recipes[t]) for t in found]
     special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets},
                    resplit=[n for n in study.resplit if n in sets],

@@ -55,14 +55,14 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _wrong(source, part: str, fault: str, cure: str, kind=ValueError) -> ValueError:
+def _wrong(source, part: str, fault: str, cure: str) -> ValueError:
     "Return the error for data that cannot be used."
-    return kind(_printable(f"{source}: {part} {fault}; {cure}"))
+    return ValueError(_printable(f"{source}: {part} {fault}; {cure}"))
 
 
 def _unreadable(path: Path, fault: str, cure: str = "replace or remove it") -> UnreadableImage:
     "Return the error for one file."
-    return _wrong(path, "the file", fault, cure, UnreadableImage)
+    return UnreadableImage(_printable(f"{path}: the file {fault}; {cure}"))
 
 # %% ../nbs/01a_images.ipynb #7a04283f
 BACKGROUND = 255  # grey value behind transparent pixels, 0 to 255: white

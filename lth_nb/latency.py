@@ -7,13 +7,15 @@ __all__ = ['SparseRows', 'sparse_rows', 'measure_latency', 'speedup', 'measure_t
 
 # %% ../nbs/15b_latency.ipynb #740d6598
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -27,8 +29,12 @@ from .tickets import Tickets
 # %% ../nbs/15b_latency.ipynb #742a92b9
 class SparseRows(nn.Module):
     "A linear layer or a convolution whose weights are kept as a CSR matrix; for inference on a processor."
+    weight: Tensor                 # CSR
+    bias: nn.Parameter | None
+    window: dict[str, Any] | None  # of `F.unfold`; `None`: a linear layer
+
     def __init__(self,
-        layer: nn.Module,  # nn.Linear, or nn.Conv2d without groups and with zero padding
+        layer: nn.Linear | nn.Conv2d,  # the latter without groups and with zero padding
     ):
         super().__init__()
         self.window, self.bias, self.shape = None, None, tuple(layer.weight.shape)
@@ -48,14 +54,18 @@ class SparseRows(nn.Module):
         patches = F.unfold(x, **self.window).transpose(0, 1).flatten(1)
         return self._product(patches).view(self.shape[0], len(x), *size).transpose(0, 1)
 
-    def _side(self, side, kernel, stride, padding, dilation):
-        return (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-
-    def _product(self, columns: Tensor) -> Tensor:
-        out = self.weight @ columns.contiguous()
-        return out if self.bias is None else out + self.bias
-
     def extra_repr(self): return f"{self.shape}, {self.weight.values().numel()} weights"
+
+# %% ../nbs/15b_latency.ipynb #a8722859
+@patch
+def _side(self: SparseRows, side, kernel, stride, padding, dilation):
+    return (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@patch
+def _product(self: SparseRows, columns: Tensor) -> Tensor:
+    out = self.weight @ columns.contiguous()
+    return out if self.bias is None else out + self.bias
 
 # %% ../nbs/15b_latency.ipynb #db1461c1
 def sparse_rows(
@@ -70,7 +80,7 @@ def sparse_rows(
 
 # %% ../nbs/15b_latency.ipynb #b033ebb8
 def measure_latency(
-    ways: dict[str, Callable[[Tensor], object]],  # name -> what computes the class scores of a batch
+    ways: Mapping[Any, Callable[[Tensor], object]],  # name -> what computes the class scores of a batch
     batch: Tensor,              # what each is given
     rounds: int = 20,           # there and back
     least: float = 0.002,       # seconds a single timing takes at least, by repetition
@@ -101,8 +111,8 @@ def _seconds(run: Callable[[Tensor], object], batch: Tensor, times: int) -> floa
 # %% ../nbs/15b_latency.ipynb #57fa853d
 def speedup(
     timed: pd.DataFrame,  # from `measure_latency`
-    way: str,             # a column
-    than: str,            # the column it is compared with
+    way: Hashable,        # a column
+    than: Hashable,       # the column it is compared with
 ) -> dict:                # ms: median of `way`; speedup: median ratio, above 1: faster; low, high: its quartiles
     "Say how many times faster one way is than another."
     ratio = timed[than] / timed[way]
@@ -130,7 +140,7 @@ def _measure_level(tickets: Tickets, level: int, batch_sizes, rounds: int, multi
     networks = dict(masked=masked, compact=compact(masked, ticket, multiple=multiple), CSR=sparse_rows(masked))
     files = {way: onnx_bytes(networks[way], *shape) for way in ("masked", "compact")}
     costs = {way: footprint(networks["compact" if way == "compact" else "masked"], *shape) for way in networks}
-    ways = {("torch", way): network for way, network in networks.items()}
+    ways: dict[tuple[str, str], Callable[[Tensor], Any]] = {("torch", way): net for way, net in networks.items()}
     sizes = {("torch", way): _bytes_of(network) for way, network in networks.items()}
     for way, content in files.items():
         ways["onnxruntime", way], sizes["onnxruntime", way] = load_onnx(content), len(content)

@@ -52,6 +52,11 @@ def missing_data(
     return missing
 
 # %% ../nbs/12g_ledger.ipynb #8bc54cef
+def _all_cells(study: Study) -> list[TicketCell | Block]:
+    "Return every run of a study: searches, then transfers."
+    return [*ticket_cells(study), *transfer_cells(study)]
+
+
 USED = (("target", "fraction", "data_hash"), ("source", "source_fraction", "source_hash"))  # which images a row is from
 
 
@@ -62,7 +67,8 @@ def _data_used(study: Study, cell: TicketCell | Block, paths: Paths) -> dict[Pat
         with open(file, encoding="utf-8", newline="") as f:  # without pandas, since a study may have thousands of them
             found[file] = {(r[name], float(r[fraction]), int(r["seed"]), r[images])
                            for r in csv.DictReader(f) for name, fraction, images in USED if r[images]}
-    for seed in cell.seeds if isinstance(cell, TicketCell) else ():
+    if not isinstance(cell, TicketCell): return found
+    for seed in cell.seeds:
         tickets = ticket_file(study, cell, seed, paths)
         if not tickets.is_file(): continue
         found[tickets] = {(cell.source, cell.source_fraction, seed, ticket_header(tickets)["data_hash"])}
@@ -83,7 +89,7 @@ def stale_files(
     def has_changed(name, fraction, seed, was):
         found = now(name, fraction, seed if study.by_seed(name, fraction) else 0)
         return bool(was and found and not found.startswith(was))
-    for cell in (*ticket_cells(study), *transfer_cells(study)):
+    for cell in _all_cells(study):
         for file, uses in _data_used(study, cell, paths).items():
             names = sorted({use[0] for use in uses if has_changed(*use)})
             if names: stale[file] = names
@@ -130,7 +136,7 @@ def status(
     "Return how far a study is."
     paths, lines = paths or Paths(), []
     stale = stale_files(study, paths)
-    for cell in (*ticket_cells(study), *transfer_cells(study)):
+    for cell in _all_cells(study):
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)
         started, rows = file.with_suffix(".rows.csv"), 0
         if file.is_file(): rows = networks
@@ -195,7 +201,7 @@ def publish(
 ) -> Path:  # data/results/STUDY.csv, with STUDY.json beside it
     "Join the rows of all cells into the study's table; a table with the same results stays as it is."
     paths = paths or Paths()
-    every = cells = [*ticket_cells(study), *transfer_cells(study)]
+    every = cells = _all_cells(study)
     table, missing = paths.results/f"{study.study}.csv", [c for c in cells if not cell_file(study, c, paths).is_file()]
     if partial and len(missing) < len(cells): cells = _with_all_seeds(study, cells, missing)
     elif missing:
@@ -290,11 +296,11 @@ def restore(
     "Write the runs' own tables from data/results/STUDY.csv where they are missing; an unfinished run gets a journal."
     paths, taken = paths or Paths(), 0
     made, found = _by_key(study, _rows_that_count(study, paths.results/f"{study.study}.csv"))
-    for cell in (*ticket_cells(study), *transfer_cells(study)):
+    for cell in _all_cells(study):
         file, is_search = cell_file(study, cell, paths), isinstance(cell, TicketCell)
         started = file.with_suffix(".rows.csv")
         if file.is_file() or started.is_file(): continue
-        if is_search: wanted = _key_of_search(study, cell)
+        if isinstance(cell, TicketCell): wanted = _key_of_search(study, cell)
         else: wanted = {_key_of(asdict(n).values()) for n in networks_of(study, cell)}
         there = found if is_search else made
         rows = [there[k] for k in wanted if k in there]

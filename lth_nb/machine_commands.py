@@ -41,18 +41,10 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="the new fol
 @app.command()
 def bench(
     on: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU where there is one")] = "auto",
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="folder for benchmark.csv, not data/results; with --device cuda the tests that need a GPU run first"
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="a piece of work, such as ResNet-20; may be given again")
-    ] = None,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="turns of every contestant; at least 7 for a published number")
-    ] = 7,
+    out: Annotated[Path | None, typer.Option(
+        help="folder for benchmark.csv, not data/results; on cuda the tests that need a GPU run first")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="a piece of work, as ResNet-20; may be given again")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="turns of every contestant; a published number needs 7")] = 7,
     budget: Annotated[float, typer.Option(help="seconds after which no further round begins")] = 540.0,
 ):
     "Measure this machine: our training beside a plain loop, and what share of the ceiling that is."

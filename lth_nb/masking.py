@@ -7,6 +7,8 @@ __all__ = ['Mask', 'density', 'sparsity', 'layer_densities', 'dead_layers', 'che
            'random_mask', 'mask_overlap']
 
 # %% ../nbs/03_masking.ipynb #d45968d8
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -98,7 +100,7 @@ def shuffle_mask(
 # %% ../nbs/03_masking.ipynb #105215c5
 def random_mask(
     densities: dict[str, float],  # parameter name -> fraction to keep, in [0, 1]
-    shapes: dict[str, tuple],     # parameter name -> shape
+    shapes: Mapping[str, tuple],  # parameter name -> shape
     seed: int,                    # the study's seed
 ) -> Mask:                        # exactly round(density * n) kept in each tensor
     "A mask with given layer densities and random places."
@@ -118,6 +120,6 @@ def mask_overlap(
     "How much two masks agree, tensor by tensor and in all (two empty tensors agree fully)."
     if a.keys() != b.keys():
         raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}")
-    both = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}
+    both: dict[str, tuple[int, ...]] = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}
     both["all"] = tuple(map(sum, zip(*both.values())))
     return {n: i / u if u else 1.0 for n, (i, u) in both.items()}

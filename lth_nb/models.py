@@ -11,13 +11,15 @@ import copy
 import inspect
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
@@ -34,7 +36,7 @@ def lenet(
     widths: tuple[int, ...] = (300, 100),  # units of each hidden layer
 ) -> tuple[nn.Sequential, int]:            # backbone and its number of features
     "Fully connected layers with ReLU on the flattened image (LeCun et al. 1998; Frankle & Carbin 2019, Fig. 2)."
-    layers = OrderedDict(flatten=nn.Flatten())
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     inputs = channels * image_size**2
     for i, width in enumerate(widths, 1):
         layers[f"linear{i}"] = nn.Linear(inputs, width)
@@ -49,16 +51,17 @@ def plain(
     plan: tuple[int | str, ...],  # a number: 3x3 convolution to that many channels, BatchNorm, ReLU; 'M': 2x2 max pool
 ) -> tuple[nn.Sequential, int]:   # backbone and its number of features
     "A chain of convolutions that ends in global average pooling (Simonyan & Zisserman 2015, with BatchNorm)."
-    layers, i = OrderedDict(), 0
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    i = 0
     for step in plan:
         if step == "M":
             layers[f"pool{i}"] = nn.MaxPool2d(2)
             continue
-        i += 1
-        layers[f"conv{i}"] = nn.Conv2d(channels, step, 3, padding=1)
-        layers[f"norm{i}"] = nn.BatchNorm2d(step)
+        i, width = i + 1, cast(int, step)
+        layers[f"conv{i}"] = nn.Conv2d(channels, width, 3, padding=1)
+        layers[f"norm{i}"] = nn.BatchNorm2d(width)
         layers[f"relu{i}"] = nn.ReLU(inplace=True)
-        channels = step
+        channels = width
     return nn.Sequential(layers | _pooling()), channels
 
 
@@ -70,9 +73,9 @@ def _pooling() -> dict[str, nn.Module]:
 def _chain(
     channels: int,      # input channels
     plan: list[tuple],  # one (kernel size, output channels, stride) per convolution
-) -> OrderedDict:
+) -> OrderedDict[str, nn.Module]:
     "Convolutions without bias, each with its BatchNorm, ReLU between them."
-    layers = OrderedDict()
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (kernel, width, stride) in enumerate(plan, 1):
         if i > 1: layers[f"relu{i-1}"] = nn.ReLU(inplace=True)
         layers[f"conv{i}"] = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
@@ -109,7 +112,8 @@ def residual(
     "A residual network (He et al. 2016) up to and with the global average pooling."
     first = _chain(channels, [(stem[0], width, stem[1])]) | dict(relu1=nn.ReLU(inplace=True))
     if pool: first["pool1"] = nn.MaxPool2d(3, 2, padding=1)
-    layers, channels = OrderedDict(stem=nn.Sequential(first)), width
+    layers: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(first))
+    channels = width
     for stage, count in enumerate(blocks, 1):
         chain = []
         for i in range(count):
@@ -140,7 +144,7 @@ class Architecture:
 # %% ../nbs/02_models.ipynb #8fc49961
 _HE, _LTH = "He et al. 2016", "Frankle & Carbin 2019"
 _IMAGENET = partial(residual, width=64, stem=(7, 2), pool=True)
-_VGG19 = (64, 64, "M", 128, 128, "M", *[256]*4, "M", *[512]*4, "M", *[512]*4)
+_VGG19: tuple[int | str, ...] = (64, 64, "M", 128, 128, "M", *[256]*4, "M", *[512]*4, "M", *[512]*4)
 MODELS = {
     "lenet_300_100": Architecture(lenet, 0, _LTH),
     "cnn_small": Architecture(partial(plain, plan=(8, "M", 16, "M", 32)), 2, "for quick runs at 8 to 28 pixels"),
@@ -153,7 +157,7 @@ MODELS = {
 }
 
 # %% ../nbs/02_models.ipynb #b4b903d3
-INITIALISATIONS = {
+INITIALISATIONS: dict[str, Callable | None] = {
     "kaiming": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),
     "xavier": nn.init.xavier_normal_,
     "pytorch": None,  # as the constructors of the layers do it
@@ -175,15 +179,15 @@ def _stream(seed: int, *names):
             np.random.set_state(numpy)
 
 # %% ../nbs/02_models.ipynb #f5902c65
-def _weighted(layer: nn.Module) -> bool:
+def _weighted(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
     "Whether `layer` is a convolution or a linear layer, the two kinds that are pruned."
     return isinstance(layer, (nn.Conv2d, nn.Linear))
 
 # %% ../nbs/02_models.ipynb #4cb5c343
 def _initialize(module: nn.Module, init: str) -> nn.Module:
     "Draw the weights of convolutions and linear layers anew and set their biases to zero."
-    draw = INITIALISATIONS[init]
-    for layer in module.modules() if draw else ():
+    if not (draw := INITIALISATIONS[init]): return module
+    for layer in module.modules():
         if not _weighted(layer) or layer._parameters.get("weight") is None: continue  # a computed weight has no values
         draw(layer.weight)
         if layer.bias is not None: nn.init.zeros_(layer.bias)
@@ -208,6 +212,11 @@ def _plain_torch():
 # %% ../nbs/02_models.ipynb #51cd5f81
 class Network(nn.Module):
     "A backbone and a head; `build_model` makes it."
+    head: nn.Module                # features (B, num_features) -> class scores
+    report: Any                    # of a compact network, a DataFrame: see `compact`
+    mask: dict[str, torch.Tensor]  # of a compact network
+    _loaded: tuple[str, ...]
+
     def __init__(self,
         name: str,             # of the model, for tables and messages
         backbone: nn.Module,   # images (B, C, H, W) -> features (B, num_features)
@@ -223,18 +232,19 @@ class Network(nn.Module):
         "Names of the weights that the builder gives itself: they are the same for every seed."
         return self._loaded
 
-    @property
-    def fresh(self) -> bool:
-        "Whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
-        sizes = {n: w.numel() for n, w in self.named_parameters()}
-        weights = [f"{n}.weight" for n, m in self.backbone.named_modules(prefix="backbone") if _weighted(m)]
-        return 2 * sum(sizes[n] for n in self.loaded) <= sum(sizes.get(n, 0) for n in weights)
-
     def forward(self,
         x: torch.Tensor,  # images, float (B, C, H, W), normalized
     ) -> torch.Tensor:    # class scores (logits), float (B, classes)
         "Class scores of a batch of images."
         return self.head(self.backbone(x))
+
+# %% ../nbs/02_models.ipynb #df6fbc29
+@patch(as_prop=True)
+def fresh(self: Network) -> bool:
+    "Whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
+    sizes = {n: w.numel() for n, w in self.named_parameters()}
+    weights = [f"{n}.weight" for n, m in self.backbone.named_modules(prefix="backbone") if _weighted(m)]
+    return 2 * sum(sizes[n] for n in self.loaded) <= sum(sizes.get(n, 0) for n in weights)
 
 # %% ../nbs/02_models.ipynb #02b63d85
 def _mlp(features: int, classes: int) -> nn.Sequential:
@@ -244,7 +254,7 @@ def _mlp(features: int, classes: int) -> nn.Sequential:
     return nn.Sequential(layers | dict(linear2=nn.Linear(hidden, classes)))
 
 # %% ../nbs/02_models.ipynb #5d5bccdb
-HEADS = {"linear": nn.Linear, "mlp": _mlp}  # (features, classes) -> head
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "mlp": _mlp}  # (features, classes) -> head
 
 # %% ../nbs/02_models.ipynb #799a9f01
 def _known(kind: str, name: str, allowed) -> str:
@@ -311,6 +321,7 @@ def _overlap(module: nn.Module) -> tuple[str, str] | None:
     for start, stop, n, parameter in sorted(found):
         if start < end and (trained or parameter): return name, n
         if stop > end: end, name, trained = stop, n, parameter
+    return None
 
 # %% ../nbs/02_models.ipynb #cbd96f54
 class Unbuildable(ValueError):
@@ -418,7 +429,8 @@ def _given(backbone: nn.Module, other: nn.Module) -> tuple[str, ...]:
     found = []
     for (name, layer), twin in zip(backbone.named_modules(), other.modules()):
         weight = layer._parameters.get("weight") if _weighted(layer) else None
-        if weight is None or type(layer) is not type(twin) or not _same(weight, twin.weight): continue
+        if weight is None or type(layer) is not type(twin): continue
+        if not _same(weight, cast(torch.Tensor, twin.weight)): continue
         if (weight != weight.flatten()[0]).any(): found.append(f"backbone.{name}.weight")
     return tuple(found)
 
@@ -491,12 +503,13 @@ def _twin(layer: nn.Module) -> nn.Module:
     return twin
 
 # %% ../nbs/02_models.ipynb #f6a3ff9f
-def _inputs_seen(layer: nn.Module) -> int:
+def _inputs_seen(layer: nn.Conv2d | nn.Linear) -> int:
     "Keep one weight of each output of a layer, and return the most inputs that one of its outputs depends on."
     held = dict([*layer.named_parameters(), *layer.named_buffers()])
     held = {n: torch.ones(t.shape, dtype=t.dtype) for n, t in held.items()}
     weight = torch.zeros(layer.weight.shape)
-    weight[(slice(None), -1, *(side // 2 for side in weight.shape[2:]))] = torch.linspace(1, 2, len(weight))
+    middle: tuple[slice | int, ...] = (slice(None), -1, *(side // 2 for side in weight.shape[2:]))
+    weight[middle] = torch.linspace(1, 2, len(weight))
     reach = zip(weight.shape[2:], getattr(layer, "dilation", ()), getattr(layer, "stride", ()))
     shape = (2, weight.shape[1] * getattr(layer, "groups", 1), *((k - 1) * d + 1 + 2 * s for k, d, s in reach))
     with _plain_torch(), _stream(0, "check"):
@@ -507,7 +520,7 @@ def _inputs_seen(layer: nn.Module) -> int:
     return max(int((g != 0).sum()) for g in seen)
 
 # %% ../nbs/02_models.ipynb #132df9c2
-def _check_zeros_stay(name: str, layer: nn.Module) -> None:
+def _check_zeros_stay(name: str, layer: nn.Conv2d | nn.Linear) -> None:
     "Raise a `ValueError` unless a weight that a mask sets to zero connects nothing."
     kind, cure = type(layer).__name__, "Use a network with plain convolutions and linear layers."
     try: seen = _inputs_seen(layer)
@@ -539,7 +552,7 @@ def prunable(
 # %% ../nbs/02_models.ipynb #85293aff
 class _Operations(TorchDispatchMode):
     "Count operations within it, for each named weight; '' has those that read none of these weights."
-    def __init__(self, weights: dict[str, torch.Tensor]):
+    def __init__(self, weights: Mapping[str, torch.Tensor]):
         super().__init__()
         self.found = {}
         self.places = [(w.data_ptr(), w.data_ptr() + w.numel() * w.element_size(), n) for n, w in weights.items()]
@@ -575,7 +588,7 @@ def _evaluating(model: nn.Module):
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, was in training.items(): module.training = was
-        for buffer, was in buffers: buffer.copy_(was)
+        for buffer, values in buffers: buffer.copy_(values)
 
 # %% ../nbs/02_models.ipynb #7bbb8054
 def count_flops(

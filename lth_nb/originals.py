@@ -61,8 +61,8 @@ _NORB_CLASSES = ("animal", "human", "airplane", "truck", "car")
 def _norb_files(folder: Path) -> dict[str, Path]:
     "Return 'training-dat' and so on -> file; empty if one is missing."
     parts = [f"{split}-{part}" for split in ("training", "testing") for part in ("dat", "cat")]
-    found = {p: next(iter(sorted(folder.glob(f"smallnorb-*-{p}.mat*"))), None) for p in parts}
-    return found if all(found.values()) else {}
+    found = {p: f for p in parts for f in sorted(folder.glob(f"smallnorb-*-{p}.mat*"))[:1]}
+    return found if len(found) == len(parts) else {}
 
 
 def _read_smallnorb(

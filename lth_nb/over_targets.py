@@ -160,7 +160,7 @@ def _effects(rows: pd.DataFrame) -> list[TargetEffect]:
     "Return rows of `target_effects` as effects."
     return [TargetEffect(r.seeds, r.difference, r.se, r.low, r.high, r.p_for, r.p_against) for r in rows.itertuples()]
 
-
+# %% ../nbs/10a_over_targets.ipynb #4c6757db
 def _over_targets(rows: pd.DataFrame, kind: str, margin: float, predict: bool) -> dict:
     "Return the mean over the targets of one contrast, and how many are for and against it."
     counts = rows["state"].value_counts()

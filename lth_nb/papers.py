@@ -9,7 +9,7 @@ __all__ = ['RELATIONS', 'DENSE', 'SPARSE', 'NEAREST', 'REGIONS', 'SCOPES', 'CLAI
 # %% ../nbs/09b_papers.ipynb #6c9e11f3
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -84,7 +84,8 @@ class Contrast:
             )
 
 # %% ../nbs/09b_papers.ipynb #39424cae
-SCOPES = ("general", "universal", "existence")  # what one target can say about a claim
+_Scope = Literal["general", "universal", "existence"]
+SCOPES = get_args(_Scope)  # what one target can say about a claim
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class _Side(_Strict):
     head: str = "linear"
     source_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
-
+# %% ../nbs/09b_papers.ipynb #05e870e6
 class _Contrast(_Strict):
     "One contrast, as the file has it."
     name: str
@@ -198,7 +199,7 @@ class _Claim(_Strict):
     quoted: bool = True
     numbers: str
     note: str = ""
-    scope: Literal[SCOPES]
+    scope: _Scope
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
     effects: dict[str, float] = {}
     contrasts: tuple[_Contrast, ...]

@@ -131,8 +131,8 @@ def refuse_unknown_parameters(
         if not cell.startswith("# Parameters\n"): continue
         declared = _assigned(before)
         if unknown := _assigned(cell) - declared:
-            unknown, declared = ", ".join(sorted(unknown)), ", ".join(sorted(declared))
-            raise ValueError(f"this notebook has no parameter {unknown}; its parameters are {declared}")
+            raise ValueError(f"this notebook has no parameter {', '.join(sorted(unknown))}; "
+                f"its parameters are {', '.join(sorted(declared))}")
 
 # %% ../nbs/12a_parameters.ipynb #1238896d
 def read_parameters(

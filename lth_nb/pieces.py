@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from .core import Paths, write_atomically
-from .grid import cell_file, networks_of, ticket_cells, tickets_of, transfer_cells
-from .ledger import data_notes, restore, study_info
+from .grid import cell_file, networks_of, tickets_of, transfer_cells
+from .ledger import _all_cells, data_notes, restore, study_info
 from .plan import images_in
 from .results import merge_rows, write_results
 from .run import run_cell, run_search
@@ -43,7 +43,7 @@ def _expected_seconds(study: Study, cell: Block, paths: Paths) -> float:
 
 def _rows_so_far(study: Study, paths: Paths) -> pd.DataFrame:
     "Return all rows of finished and unfinished cells."
-    files = [cell_file(study, c, paths) for c in (*ticket_cells(study), *transfer_cells(study))]
+    files = [cell_file(study, c, paths) for c in _all_cells(study)]
     there = [f if f.is_file() else f.with_suffix(".rows.csv") for f in files]
     return merge_rows([f for f in there if f.is_file()])
 

@@ -60,7 +60,7 @@ class Look(NamedTuple):
     label: str
     color: str
     marker: str
-    line: str = "-"
+    line: str | tuple = "-"  # as matplotlib names or draws it
 
 # %% ../nbs/11_plots.ipynb #6932dfc5
 ARM_STYLE = {
@@ -228,11 +228,8 @@ def plot_accuracy_by_sparsity(
             axes.plot(p.density, mean, color=look.color, marker=look.marker, linestyle=look.line, label=look.label)
             axes.fill_between(p.density, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0)
     if len(lines): _percent_axis(axes, lines.density.min(), lines.density.max())
-    axes.set(
-        xlabel="weights remaining (%)",
-        ylabel={"val_accuracy": "validation accuracy (%)"}.get(value, value.replace("_", " ") + " (%)"),
-        title=_words(frame.target.iloc[0]),
-    )
+    label = {"val_accuracy": "validation accuracy (%)"}.get(value, value.replace("_", " ") + " (%)")
+    axes.set(xlabel="weights remaining (%)", ylabel=label, title=_words(frame.target.iloc[0]))
     if ax is None: _legend(axes.figure, [axes])
     return axes
 
@@ -294,7 +291,7 @@ def _numbers(ax, image, table: np.ndarray, form: str) -> None:
         )
     ax.grid(False)
 
-
+# %% ../nbs/11_plots.ipynb #57ce7c37
 @use_style()
 def plot_transfer_matrix(
     frame: pd.DataFrame,                     # as for `transfer_matrix`
@@ -399,7 +396,7 @@ MASKS = {  # row of the grid -> the arm with fresh weights, with theta_k, with t
 }
 WEIGHTS = ("fresh", r"early, $\theta_k$", r"trained, $\theta_i$")
 
-
+# %% ../nbs/11_plots.ipynb #b7d6f44b
 def gain_by_part(
     frame: pd.DataFrame,  # rows that agree in recipe, freeze, head and ticket recipe; `on` as made by `in_panels`
     densities: tuple = (0.0, 0.2),  # of the levels that are averaged
@@ -445,7 +442,7 @@ def _in_rows(table: pd.DataFrame, by: str, order: list, columns: int, width: flo
         for ax, (on, part) in zip(axes, line)
     ]
 
-
+# %% ../nbs/11_plots.ipynb #507d0b4d
 @use_style()
 def plot_gain_by_part(
     gains: pd.DataFrame,   # as made by `gain_by_part`
@@ -493,44 +490,39 @@ def winners(
     )
 
 # %% ../nbs/11_plots.ipynb #1d9a81bd
+def _draw_winner(ax, x: int, y: int, row) -> None:
+    "Draw one cell: the winner's colour, its weights and its lead."
+    look = ARM_STYLE[row.winner]
+    shade = 1.0 if row.surely else 0.35
+    ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=look.color, alpha=shade, linewidth=0))
+    weights = re.sub(r".*\(mask \+ (.*)\)", r"\1", look.label)
+    color = "white" if row.surely and row.winner != "original" else "black"
+    ax.text(x, y, f"{weights}\n+{row.lead:.1f}", ha="center", va="center", fontsize=11, linespacing=0.95, color=color)
+
+
 @use_style()
 def plot_winners(
     table: pd.DataFrame,  # as made by `winners`
-    recipes: dict
-    | None = None,  # recipe -> its name in the figure, in the order of the rows; `None`: as they are named
-    columns: int = 2,  # panels side by side, at most
-):  # matplotlib Figure
+    recipes: dict | None = None,  # recipe -> its name, in the order of the rows; `None`: as they are named
+    columns: int = 2,     # panels side by side, at most
+):                        # matplotlib Figure
     "A coloured cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
     if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
-    fig, panels = _in_rows(
-        table[table.recipe.isin(names)], "recipe", [*names], columns, width=4.0, height=0.55, more=1.4
-    )
-    for ax, title, part, recipes in panels:
+    chosen = table[table.recipe.isin(names)]
+    fig, panels = _in_rows(chosen, "recipe", [*names], columns, width=4.0, height=0.55, more=1.4)
+    for ax, title, part, here in panels:
         levels = sorted(part.level.unique())
-        for row in part.itertuples():
-            x, y = levels.index(row.level), recipes.index(row.recipe)
-            ax.add_patch(
-                plt.Rectangle(
-                    (x - 0.48, y - 0.46), 0.96, 0.92, color=ARM_STYLE[row.winner].color,
-                    alpha=1.0 if row.surely else 0.35, linewidth=0
-                )
-            )
-            weights = re.sub(r".*\(mask \+ (.*)\)", r"\1", ARM_STYLE[row.winner].label)
-            ax.text(
-                x, y, f"{weights}\n+{row.lead:.1f}", ha="center", va="center", fontsize=11, linespacing=0.95,
-                color="white" if row.surely and row.winner != "original" else "black"
-            )
-        ax.set(
-            xlim=(-0.5, len(levels) - 0.5), ylim=(len(recipes) - 0.5, -0.5), title=title, xlabel="weights remaining (%)"
-        )
+        for row in part.itertuples(): _draw_winner(ax, levels.index(row.level), here.index(row.recipe), row)
+        ax.set(xlim=(-0.5, len(levels) - 0.5), ylim=(len(here) - 0.5, -0.5), title=title)
+        ax.set_xlabel("weights remaining (%)")
         ax.set_xticks(range(len(levels)), [f"{100 * part[part.level == l].density.mean():.2g}" for l in levels])
-        ax.set_yticks(range(len(recipes)), [names[r] for r in recipes])
+        ax.set_yticks(range(len(here)), [names[r] for r in here])
         ax.grid(False)
     _winner_legend(fig, [a for a in ARM_STYLE if a in set(table.winner) | set(table.second)])
     return fig
 
-
+# %% ../nbs/11_plots.ipynb #3fb755bd
 def _winner_legend(fig, arms: list[str]) -> None:
     "One patch an arm below the axes."
     patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms] + [
@@ -543,51 +535,49 @@ def _winner_legend(fig, arms: list[str]) -> None:
     fig.set_figheight(fig.get_figheight() + legend.get_window_extent(fig.canvas.get_renderer()).height / fig.dpi)
 
 # %% ../nbs/11_plots.ipynb #c831769a
+def _draw_rewound(ax, shown: pd.DataFrame, value: str, look: Look, label: str | None) -> None:
+    "Draw one line over the step that was rewound to: every pair of copies as a dot, or a band of accuracy."
+    mean = shown.groupby("rewind")[value].agg(["mean", "std"]).fillna(0) * 100
+    ax.plot(mean.index, mean["mean"], color=look.color, marker=look.marker, linestyle="-", label=label)
+    if value == "barrier": ax.plot(shown.rewind, 100 * shown[value], ".", color=look.color, alpha=0.5, markersize=4)
+    else:
+        low, high = mean["mean"] - mean["std"], mean["mean"] + mean["std"]
+        ax.fill_between(mean.index, low, high, color=look.color, alpha=0.15, linewidth=0)
+
+
+def _step_axis(ax, steps: list) -> None:
+    "Steps that were rewound to, 0 included, on an axis by ratios."
+    ax.set_xscale("symlog", linthresh=10)
+    ax.set_xticks(steps, [f"{s:g}" for s in steps], fontsize=11)
+    ax.minorticks_off()
+    ax.set(xlim=(steps[0] - 1.5, 1.3 * steps[-1] + 1.5), xlabel="rewound to step")
+
+# %% ../nbs/11_plots.ipynb #701c4d01
 @use_style()
 def plot_rewinding(
     lines: pd.DataFrame,  # of a connectivity run: measure, level, density, rewind, seed, barrier, target, test_accuracy
     stable: float = 0.02, # barrier below which training counts as stable, a fraction
 ):                        # matplotlib Figure
-    """Left the barrier of every pair of copies and their mean, then a panel a target: what tickets rewound to each step
-    transfer, mean and one standard deviation."""
+    "Left the barrier of every pair of copies, then a panel a target: what tickets rewound to each step transfer."
     barriers, transfers = (lines[lines.measure == m] for m in ("barrier", "transfer"))
-    panels = [("barrier", "", barriers)] * bool(len(barriers)) + [
-        ("transfer", target, part) for target, part in transfers.groupby("target")
-    ]
+    panels = [("", barriers)] * bool(len(barriers)) + [*transfers.groupby("target")]
     if not panels: raise ValueError("there are no lines to draw; run nbs/runs/connectivity.ipynb first")
     columns, height = min(2, len(panels)), -(-len(panels) // 2)
     fig, grid = plt.subplots(height, columns, squeeze=False, figsize=(4.2 * columns + 0.4, 3.4 * height))
     for ax in grid.flat[len(panels):]: ax.set_visible(False)
-    for ax, (measure, target, shown) in zip(grid.flat, panels):
-        by, value = ("level", "barrier") if measure == "barrier" else ("target", "test_accuracy")
-        for look, (name, part) in zip(
-            _OTHERS[measure == "transfer" :], shown.groupby(by)
-        ):  # tickets as the left panel draws them
-            mean = part.groupby("rewind")[value].agg(["mean", "std"]).fillna(0) * 100
-            label = None if target else "dense" if not name else f"ticket's mask, {part.density.mean():.1%} left"
-            ax.plot(mean.index, mean["mean"], color=look.color, marker=look.marker, linestyle="-", label=label)
-            if measure == "barrier":
-                ax.plot(part.rewind, 100 * part[value], ".", color=look.color, alpha=0.5, markersize=4)
-            else:
-                ax.fill_between(
-                    mean.index, mean["mean"] - mean["std"], mean["mean"] + mean["std"], color=look.color, alpha=0.15,
-                    linewidth=0
-                )
-        if measure == "barrier":
-            ax.axhline(
-                100 * stable, color=GREY, linestyle="--", linewidth=1.2, label=f"stable below {100 * stable:g} points"
-            )
-        ax.set_xscale("symlog", linthresh=10)
-        steps = sorted(shown.rewind.unique())
-        ax.set_xticks(steps, [f"{s:g}" for s in steps], fontsize=11)
-        ax.minorticks_off()
-        ax.set_xlim(steps[0] - 1.5, 1.3 * steps[-1] + 1.5)
-        ax.set(
-            xlabel="rewound to step",
-            ylabel="error barrier (points)" if measure == "barrier" else "test accuracy (%)",
-            title=f"on {_words(target)}" if target else "stability",
-        )
-        if not target: ax.legend(fontsize=10)
+    for ax, (target, shown) in zip(grid.flat, panels):
+        if target:  # tickets are drawn as the left panel draws them
+            _draw_rewound(ax, shown, "test_accuracy", _OTHERS[1], None)
+            ax.set(ylabel="test accuracy (%)", title=f"on {_words(target)}")
+        else:
+            for look, (level, part) in zip(_OTHERS, shown.groupby("level")):
+                label = f"ticket's mask, {part.density.mean():.1%} left" if level else "dense"
+                _draw_rewound(ax, part, "barrier", look, label)
+            words = f"stable below {100 * stable:g} points"
+            ax.axhline(100 * stable, color=GREY, linestyle="--", linewidth=1.2, label=words)
+            ax.set(ylabel="error barrier (points)", title="stability")
+            ax.legend(fontsize=10)
+        _step_axis(ax, sorted(shown.rewind.unique()))
     return fig
 
 # %% ../nbs/11_plots.ipynb #06a196f4

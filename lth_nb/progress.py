@@ -9,6 +9,8 @@ __all__ = ['Progress']
 import re
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .core import Paths
 from .grid import cell_file, networks_in, ticket_cells, ticket_file, transfer_cells
 from .spec import Study
@@ -19,7 +21,7 @@ def _lines_in(file: Path) -> int:
     try: return max(file.read_bytes().count(b"\n") - 1, 0)
     except OSError: return 0
 
-
+# %% ../nbs/13c_progress.ipynb #cbee23cd
 class Progress:
     "How far a study is, by its files."
     def __init__(self,
@@ -29,7 +31,7 @@ class Progress:
         self.searches = [(cell_file(study, c, paths), networks_in(study, c),
                           [ticket_file(study, c, seed, paths) for seed in c.seeds]) for c in ticket_cells(study)]
         self.transfers = [(cell_file(study, c, paths), networks_in(study, c)) for c in transfer_cells(study)]
-        self.total = sum(found[1] for found in (*self.searches, *self.transfers))
+        self.total = sum(n for _, n, _ in self.searches) + sum(n for _, n in self.transfers)
         self.papers = paths.runs/study.study/"papers"
         self.of_papers = len([*(paths.nbs/"papers").glob("*.ipynb")])
         self.pages, self.of_pages = 0, 0
@@ -44,18 +46,22 @@ class Progress:
             count += networks if file.is_file() else _lines_in(file.with_suffix(".rows.csv"))
         return count
 
-    def heard(self,
-        line: str,  # of what the workflow prints
-    ) -> None:
-        "Take note of pages that are made."
-        if found := re.match(r"(\d+) pages to run", line): self.of_pages = int(found[1])
-        elif re.match(r"\s+[\d.]+ s  \w+", line): self.pages += 1
+# %% ../nbs/13c_progress.ipynb #d2602842
+@patch
+def heard(self: Progress,
+    line: str,  # of what the workflow prints
+) -> None:
+    "Take note of pages that are made."
+    if found := re.match(r"(\d+) pages to run", line): self.of_pages = int(found[1])
+    elif re.match(r"\s+[\d.]+ s  \w+", line): self.pages += 1
 
-    def phase(self,
-        networks: int,  # that are trained
-    ) -> str:
-        "Return in a few words what is being made."
-        if networks < self.total: return "networks"
-        if self.of_pages: return f"site, {self.pages} of {self.of_pages} pages"
-        made = len([f for f in self.papers.glob("*.ipynb") if ".part" not in f.suffixes]) if self.papers.is_dir() else 0
-        return f"papers, {made} of {self.of_papers}" if made < self.of_papers else "site"
+
+@patch
+def phase(self: Progress,
+    networks: int,  # that are trained
+) -> str:
+    "Return in a few words what is being made."
+    if networks < self.total: return "networks"
+    if self.of_pages: return f"site, {self.pages} of {self.of_pages} pages"
+    made = len([f for f in self.papers.glob("*.ipynb") if ".part" not in f.suffixes]) if self.papers.is_dir() else 0
+    return f"papers, {made} of {self.of_papers}" if made < self.of_papers else "site"

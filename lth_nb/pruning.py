@@ -76,7 +76,7 @@ def erk_density(
     if not 0 < density <= 1: raise ValueError(f"erk_density: density={density}; it lies in (0, 1]")
     sizes = {n: torch.Size(s).numel() for n, s in shapes.items()}
     raw = {n: sum(s) / sizes[n] for n, s in shapes.items()}
-    dense = set()
+    dense: set[str] = set()
     while True:
         rest = density * sum(sizes.values()) - sum(sizes[n] for n in dense)
         open_ = sum(raw[n] * sizes[n] for n in shapes if n not in dense)

@@ -44,7 +44,8 @@ def load_questions(
             if id not in CLAIMS:
                 raise ValueError(f"{file}: {q.question!r} names claim {id!r}; use one of {', '.join(CLAIMS)}")
             claim = CLAIMS[id]
-            if contrast and contrast not in {c.name for c in (*claim.every_contrast, *claim.over_targets.derived)}:
+            known = {c.name for c in claim.every_contrast} | {d.name for d in claim.over_targets.derived}
+            if contrast and contrast not in known:
                 raise ValueError(f"{file}: {q.question!r} names a contrast {contrast!r} that claim {id} does not have")
     return found
 

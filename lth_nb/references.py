@@ -17,7 +17,9 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any, cast
 
 from torch import nn
 
@@ -92,7 +94,7 @@ _NO_TRAINED_AUXILIARY = dict(aux_logits=False, init_weights=True)  # one output,
 # %% ../nbs/02d_references.ipynb #2fe1e694
 def _of_torchvision(channels: int, image_size: int, name: str, head: str) -> tuple[nn.Module, int]:
     "Build a classifier of torchvision."
-    special = _NO_TRAINED_AUXILIARY if name in ("googlenet", "inception_v3") else {}
+    special: dict[str, Any] = _NO_TRAINED_AUXILIARY if name in ("googlenet", "inception_v3") else {}
     if name.startswith("vit_"): special = dict(image_size=image_size)
     net = _library("torchvision").models.get_model(name, weights=None, **special)
     first, layer = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
@@ -161,7 +163,7 @@ def _run_file(file: Path):
     name = f"_lth_network_{digest(str(file), 12)}"
     if b"torchvision" in file.read_bytes() and importlib.util.find_spec("torchvision"): _torchvision()
     spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(cast(ModuleSpec, spec))
     sys.path.insert(0, str(file.parent))
     sys.modules[name] = module  # dataclasses and the like look it up
     try: exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
@@ -219,7 +221,7 @@ def _unknown(ref: Reference, names: list[str]) -> str:
 # %% ../nbs/02d_references.ipynb #c01efff2
 def _by_file(ref: Reference, folders: tuple[Path, ...]) -> str:
     "Make a row from a Python file; two files of one name are an error."
-    before = _GIVEN.get(str(ref))
+    before: Any = _GIVEN.get(str(ref))
     known = before is not None and before[0].is_file()
     file = before[0] if known and not folders else _find_file(ref.kind, folders)
     if known and before[0] != file:

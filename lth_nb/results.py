@@ -14,9 +14,10 @@ import io
 import json
 import math
 import os
-from collections import namedtuple
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 
@@ -67,6 +68,7 @@ def _cell(
 def _text(name, kind, meaning, **more): return Column(name, "text", kind, meaning, **more)
 def _share(name, kind, meaning, **more): return Column(name, "float", kind, meaning, "fraction", 0, 1, **more)
 def _number(name, kind, meaning, unit, dtype="int", **more): return Column(name, dtype, kind, meaning, unit, 0, **more)
+def _loss(name, meaning): return _number(name, "value", meaning, "nats", "float", optional=True)
 
 _KEYS = [
     _text("study", "key", "Study the network belongs to."),
@@ -95,14 +97,8 @@ _VALUES = [
     _share("density", "value", "Prunable weights kept."),
     _share("val_accuracy", "value", "Accuracy on the validation images, which choose the level."),
     _share("test_accuracy", "value", "Accuracy on the test images."),
-    _number(
-        "val_loss", "value", "Mean cross-entropy on the validation images; empty if it diverged.", "nats", "float",
-        optional=True
-    ),
-    _number(
-        "test_loss", "value", "Mean cross-entropy on the test images; empty if it diverged.", "nats", "float",
-        optional=True
-    ),
+    _loss("val_loss", "Mean cross-entropy on the validation images; empty if it diverged."),
+    _loss("test_loss", "Mean cross-entropy on the test images; empty if it diverged."),
     _number("best_epoch", "value", "Epoch whose state was kept.", "epochs"),
     _number("epochs", "value", "Epochs trained.", "epochs"),
     _number("seconds", "value", "Wall-clock time of training and testing.", "s", "float", varies=True),
@@ -123,6 +119,8 @@ _VALUES = [
     _text("data_hash", "extra", "Hash of the target's images and labels.", optional=True),
     _text("source_hash", "extra", "Hash of the source's images and labels.", optional=True)
 ]
+
+# %% ../nbs/08_results.ipynb #3d762be1
 SCHEMA = _KEYS + _VALUES
 _METRIC = dict(balanced_accuracy="Mean over classes of the share of right answers",
     macro_auc="Mean over classes of the area under the ROC curve, one class against the others")
@@ -146,7 +144,7 @@ def diverged(
 # %% ../nbs/08_results.ipynb #b73ec381
 def describe_columns(
     path: str | Path | None = None,  # CSV file to write the description to; `None`: none
-    names: list[str] = (),           # headers of the tables that are described: optional columns only if named
+    names: Collection[str] = (),     # headers of the tables that are described: optional columns only if named
 ) -> pd.DataFrame:                   # one row a column
     "What every column of a results table means and may hold."
     table = pd.DataFrame(
@@ -173,7 +171,6 @@ RULES = {  # what holds for a row -> whether it does
     "level 0 has density 1": lambda r: r.level > 0 or r.density == 1,
     "the epoch kept is one of those trained": lambda r: r.best_epoch <= r.epochs,
 }
-_Row = namedtuple("_Row", [c.name for c in SCHEMA])
 
 # %% ../nbs/08_results.ipynb #b8629364
 def _checked(columns: list[Column], values, where: str, number: int = 1) -> list:
@@ -192,12 +189,12 @@ def _checked(columns: list[Column], values, where: str, number: int = 1) -> list
 def _check_row(values, where: str, number: int = 1, columns: list[Column] = SCHEMA) -> list:
     "One row in the order of the columns, typed, if it breaks no rule."
     cells = _checked(columns, values, where, number)
-    row = _Row(*cells[:len(SCHEMA)])
+    row = SimpleNamespace(**{c.name: cell for c, cell in zip(SCHEMA, cells)})
     for rule, holds in RULES.items():
-        if not holds(row): raise ValueError(f"{where}: row {number} breaks the rule that {rule}: {row._asdict()}")
+        if not holds(row): raise ValueError(f"{where}: row {number} breaks the rule that {rule}: {vars(row)}")
     return cells
 
-
+# %% ../nbs/08_results.ipynb #defe45d8
 def _check_names(names, where: str) -> list[str]:
     "The columns that must be added as empty ones; ValueError if a needed one is missing or one is unknown."
     missing, known = [c for c in SCHEMA if c.name not in names], {c.name for c in SCHEMA + OPTIONAL}

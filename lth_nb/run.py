@@ -126,7 +126,7 @@ def narrow_study(
     block = {k: v for k, v in block.items() if v not in ((), [], "")}
     content = {**study.model_dump(exclude={"transfers", "file"}), "transfers": [block], "seeds_per_run": 10**6}
     narrowed, wrong = check_content(content, study.file, paths)
-    if not wrong: return narrowed
+    if narrowed and not wrong: return narrowed
     single = {"source", "target", "source_fraction", "ticket_recipe", "recipe", "model", "targets"}
     said = [_blamed(w, dict(sources="source", targets="target") | names, single) for w in wrong]
     about = "" if all(s.startswith("parameter") for s in said) else f"{study.file}: "
@@ -143,7 +143,7 @@ def _new_name(name: str, changes: dict) -> str:
 def _with_changes(study: Study, content: dict, paths: Paths, parameter: str, changes: dict) -> Study:
     "Return the checked study; what is wrong with changed recipes is said of the parameter that changed them."
     changed, wrong = check_content(content, study.file, paths)
-    if not wrong: return changed
+    if changed and not wrong: return changed
     fields = "|".join(map(re.escape, changes))
     place = re.compile(rf"(?:ticket_)?recipes\..* .*?\.({fields})((?:\[\d+\])?(?: = |: ).*)", re.S)
     ours = [f"parameter {parameter}: {found[1]}{found[2]}" for found in map(place.match, wrong) if found]
@@ -286,11 +286,12 @@ def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.
 # %% ../nbs/12e_run.ipynb #4a3ea8ff
 def _one_row(study: Study, n: Planned, data: Dataset, pair: list, done: dict, started: Path, after) -> dict:
     "Return the row of one network: from the journal if it is there and made from the same, trained if not."
-    keys, hashes = dict(study=study.study, **asdict(n)), _hashes(study, n, data, *pair)
+    source, target = pair
+    keys, hashes = dict(study=study.study, **asdict(n)), _hashes(study, n, data, source, target)
     row = done.get(row_key(keys))
     if row is not None and all(row[k] == v for k, v in hashes.items()): return row
     if done.pop(row_key(keys), None): write_rows(list(done.values()), started)  # it was made from other data or tickets
-    t = transfer(n.arm, data, study.recipes[n.recipe], n.seed, n.level, *pair, model=n.model, freeze=n.freeze,
+    t = transfer(n.arm, data, study.recipes[n.recipe], n.seed, n.level, source, target, model=n.model, freeze=n.freeze,
                  head=n.head, may_diverge=n.recipe in study.may_diverge, metrics=study.metrics)
     row = {**keys, **t.values, **made_where(), **hashes}
     append_row(row, started)

@@ -8,10 +8,11 @@ __all__ = ['draw_moves', 'Slot', 'ReplayedSlot', 'borrowed_slot', 'forget_slots'
 # %% ../nbs/04a_slots.ipynb #58b031bf
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,13 @@ def draw_moves(
     "The random numbers that a batch takes."
     return [torch.randint(high, (images,), generator=generator) for high in ranges]
 
+# %% ../nbs/04a_slots.ipynb #8cd87f0e
+class _Inputs(Protocol):
+    "Where a slot's batches come from."
+    ranges: tuple[int, ...]  # of the moves that an image takes: see `draw_moves`
+
+    def __call__(self, index: Tensor, moves: Sequence[Tensor]) -> Tensor: ...
+
 # %% ../nbs/04a_slots.ipynb #590bf618
 class Slot:
     "The trained parameters of a network, their gradients, momentum and mask as flat vectors, and how steps train them."
@@ -34,7 +42,7 @@ class Slot:
         network: nn.Module,     # its trained parameters become views into `weights`
         part: nn.Module,        # what a step runs: the network or its head
         parameters: dict[str, nn.Parameter],  # the trained ones by name, all of one dtype
-        inputs: Callable,       # (index, moves) -> batch; its `ranges` say which moves an image takes
+        inputs: _Inputs,        # (index, moves) -> batch; its `ranges` say which moves an image takes
         labels: Tensor,         # (N,) int64, on the device
         recipe,                 # batch size, optimizer, precision: a `Recipe`
         masked: bool = True,    # whether there is room for a mask
@@ -64,6 +72,13 @@ def _view(self: Slot, flat: Tensor, p: nn.Parameter) -> Tensor:
     o, i, h, w = p.shape
     return flat.view(o, h, w, i).permute(0, 3, 1, 2)
 
+
+@patch
+def _gradient(self: Slot) -> Tensor:
+    "The gradients as a flat vector; backward passes add to it in place."
+    assert self.weights.grad is not None
+    return self.weights.grad
+
 # %% ../nbs/04a_slots.ipynb #120ebef4
 def _common(
     parameters: dict[str, nn.Parameter],
@@ -84,7 +99,8 @@ def set_mask(self: Slot,
     "Which weights the steps keep at zero (they are zero already: see `apply_mask`)."
     if self.mask is None: return
     self.mask.fill_(1)
-    for name in self.parameters.keys() & (mask or {}).keys():
+    mask = mask or {}
+    for name in self.parameters.keys() & mask.keys():
         self._view(self.mask[self.places[name]], self.parameters[name]).copy_(mask[name])
 
 
@@ -104,15 +120,14 @@ def release(self: Slot):
 def _update(self: Slot, lr: float | Tensor):
     "torch's own fused SGD or Adam kernel on the flat vector (importing torch.optim would cost each run a second)."
     r, decay = self.recipe, self.recipe.weight_decay
-    one = ([self.weights.data], [self.weights.grad], *([m] for m in self.moments))
+    weights, gradients, moments = [self.weights.data], [self._gradient()], [[m] for m in self.moments]
     if r.optimizer == "adam":
         self.count += 1
-        torch._fused_adam_(*one, [], [self.count], lr=lr, beta1=0.9, beta2=0.999, weight_decay=decay, eps=1e-8,
-            amsgrad=False, maximize=False)
+        torch._fused_adam_(weights, gradients, moments[0], moments[1], [], [self.count], lr=lr, beta1=0.9, beta2=0.999,
+            weight_decay=decay, eps=1e-8, amsgrad=False, maximize=False)
         return
-    if not self.moments: one = (*one, [])
-    torch._fused_sgd_(*one, lr=lr, momentum=r.momentum, nesterov=r.nesterov and r.momentum > 0, weight_decay=decay,
-        dampening=0, maximize=False, is_first_step=False)
+    torch._fused_sgd_(weights, gradients, *(moments or [[]]), lr=lr, momentum=r.momentum,
+        nesterov=r.nesterov and r.momentum > 0, weight_decay=decay, dampening=0, maximize=False, is_first_step=False)
 
 
 @patch
@@ -125,9 +140,9 @@ def learn(self: Slot,
     with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"): scores = self.part(x)
     scores = scores.float() if scores.dtype == torch.bfloat16 else scores
     loss = F.cross_entropy(scores, y, weight=self.class_weights)
-    self.weights.grad.zero_()
+    self._gradient().zero_()
     loss.backward()
-    if self.mask is not None: self.weights.grad.mul_(self.mask)
+    if self.mask is not None: self._gradient().mul_(self.mask)
     self._update(lr)
     if self.mask is not None: self.weights.data.mul_(self.mask)
     return loss.detach()
@@ -142,10 +157,10 @@ def steps(self: Slot,
     "One step for every rate, one after the other, without waiting for any."
     device, size = self.labels.device, self.recipe.batch_size
     total, order = torch.zeros((), device=device, dtype=torch.float64), order.to(device)
-    labels = self.labels[order]
+    labels, lrs = self.labels[order], cast(Sequence[float | Tensor], rates)
     if device.type == "cuda":  # as a graph takes them, so that both round alike
-        rates = torch.tensor(rates, dtype=torch.float32, device=device)
-    for i, lr in enumerate(rates):
+        lrs = torch.tensor(rates, dtype=torch.float32, device=device).unbind()
+    for i, lr in enumerate(lrs):
         index = order[i * size:(i + 1) * size]
         moves = [m.to(device) for m in draw_moves(self.inputs.ranges, len(index), generator)]
         total += self.learn(self.inputs(index, moves), labels[i * size:(i + 1) * size], lr)

@@ -7,6 +7,7 @@ __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'Pixels', 'Rate', 'Block',
 
 # %% ../nbs/12b_spec.ipynb #20785b78
 import re
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -89,7 +90,7 @@ def data_of(
     self: Study, name: str, seed: int, fraction: float = 1.0
 ) -> dict:  # settings of `load_dataset` and `content_hash`
     "Return how a run with this seed reads a data set."
-    settings = dict(image_size=self.size_of(name), channels=self.channels)
+    settings: dict[str, int | str] = dict(image_size=self.size_of(name), channels=self.channels)
     if name in self.grouped:
         settings["groups"] = "near-duplicates"
     if name in self.resplit:
@@ -157,7 +158,7 @@ def _unknown_sets(study: Study, paths: Paths) -> list[str]:
 # %% ../nbs/12b_spec.ipynb #97b505d1
 def _repeated(study: Study) -> list[str]:
     "Return which lists of a study hold a value twice."
-    places = [("", study, ("seeds", "models"))]
+    places: list[tuple[str, Study | Block, Iterable[str]]] = [("", study, ("seeds", "models"))]
     places += [(f"transfers[{i}].", b, Block.model_fields) for i, b in enumerate(study.transfers)]
     wrong = []
     for where, holder, keys in places:

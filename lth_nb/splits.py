@@ -129,7 +129,7 @@ def _divided(
     if any(not len(drawn[s][1]) for s in drawn) or len(drawn["train"][1].unique()) < len(whole[1].unique()):
         many = f"{len(whole[1])} images" + (f" in {len(whole[2].unique())} groups" if groups else "")
         raise ValueError(f"{many} are too few to draw a validation split from: give the data set val images of its own")
-    return {"test": splits.get("test"), **drawn}
+    return {"test": splits.get("test", ()), **drawn}
 
 
 def _cut(labels: torch.Tensor, shares: tuple, seed: int, groups: torch.Tensor | None) -> list[torch.Tensor]:
@@ -148,7 +148,7 @@ def _kept(
 ) -> torch.Tensor:                       # int64 indices
     "Return the indices of the training images that a half and a fraction leave."
     if half is None: return subset(labels, fraction, seed, groups)
-    if groups is None: halves = _stratified_order(labels.cpu(), seed, "halves", offset=0.5).tensor_split(2)
+    if groups is None: halves = [*_stratified_order(labels.cpu(), seed, "halves", offset=0.5).tensor_split(2)]
     else: halves = _pieces_by_group(labels, groups, (0.5, 0.5), seed, "halves")
     mine = halves[half].sort().values
     if not len(mine): raise ValueError("the training images are one group, which cannot be halved")

@@ -43,6 +43,8 @@ from .pieces import OutOfTime, run_piece
 from .plan import ASSUMED_IMAGES, FEWEST_SEEDS, check_networks, few_seeds, measured_throughput, plan
 from .rewinding import LINE, connectivity_table, run_connectivity
 from .run import run_tickets, run_transfers
+
+# %% ../nbs/12_study.ipynb #14ce20b3
 from .spec import Block, Fraction, Fractions, Names, Study, Whole
 from .studyfile import load_study, parse_study, read_yaml, study_file
 

@@ -7,7 +7,9 @@ __all__ = ['EXAMPLE', 'MOST_BYTES', 'MOST_VALUES', 'read_yaml', 'gathered', 'che
            'load_study']
 
 # %% ../nbs/12c_studyfile.ipynb #a926056a
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -151,19 +153,19 @@ _MEANT |= dict.fromkeys(("length", "rewind", "warmup", "milestones"),
     "give epochs or optimizer steps, such as '100ep', '100it' or '2ep50it'")
 
 
-def _hint(detail: dict) -> str:
+def _hint(detail: Mapping[str, Any]) -> str:
     "Return what is wrong with one field, from what pydantic says of it."
     if detail["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         field = next(p for p in detail["loc"][::-1] if isinstance(p, str))
         return _MEANT.get(field, detail["msg"].removeprefix("Value error, "))
     known = {"transfers": Block, "recipes": Recipe, "ticket_recipes": TicketRecipe}
-    owner = known.get(detail["loc"][0], Study) if len(detail["loc"]) > 1 else Study
+    owner: Any = known.get(detail["loc"][0], Study) if len(detail["loc"]) > 1 else Study
     if "training" in detail["loc"][2:-1]: owner = Recipe
     names = owner.model_fields if hasattr(owner, "model_fields") else owner.__dataclass_fields__
     return f"unknown key; the keys are {', '.join(n for n in names if n != 'file')}"
 
 
-def _fault(detail: dict) -> str:
+def _fault(detail: Mapping[str, Any]) -> str:
     "Return one of pydantic's errors as a complaint: the place, its value, what is wrong."
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in detail["loc"]).lstrip(".")
     given = repr(detail["input"])
@@ -206,7 +208,7 @@ def parse_study(
 ) -> Study:
     "Return a checked study; one `ValueError` lists everything that is wrong with it."
     study, wrong = check_content(content, file, paths)
-    if wrong: raise ValueError(f"{file}: " + "; ".join(gathered(wrong)))
+    if wrong or study is None: raise ValueError(f"{file}: " + "; ".join(gathered(wrong)))
     return study
 
 # %% ../nbs/12c_studyfile.ipynb #d53cf09b

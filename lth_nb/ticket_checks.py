@@ -103,7 +103,8 @@ def blueprint(
         warnings.simplefilter("ignore")
         try:
             with torch.device("meta"):
-                network = Network(name, *row(channels, size), header["init"])
+                backbone, features = row(channels, size)
+                network = Network(name, backbone, features, header["init"])
                 network._prune = row.prune
                 network.head = HEADS["linear"](network.num_features, classes)
             return network

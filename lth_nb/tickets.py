@@ -10,6 +10,7 @@ __all__ = ['find_tickets', 'check_fits', 'NEVER', 'OtherArchitecture', 'Ticket',
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, se
         tickets.initial = state_of(model)
         k = count_steps(recipe.rewind, steps_per_epoch(len(data.train_images), recipe.training.batch_size))
         result = train(model, data, recipe.training, seed, keep_at=k)
-        tickets.rewind = result.kept
+        tickets.rewind = cast(dict[str, Tensor], result.kept)  # there, since keep_at was given
         weights = prunable(model, head=recipe.prune_head)
         tickets.pruned_at = {n: torch.full(p.shape, NEVER, dtype=torch.uint8) for n, p in weights.items()}
     else:
@@ -107,7 +108,6 @@ def find_tickets(
     prune: str | list[str] = "",  # what is pruned: rule of `select_weights`; '': convolutions, linear, attention
 ) -> Tickets:
     "Prune by magnitude and rewind: levels 0 (dense) to `recipe.rounds`."
-    check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")
     model = resolve_model(model, head, prune, recipe.training.init)
     tickets = _start(model, data, recipe, seed, keep_final)
@@ -123,7 +123,7 @@ def find_tickets(
         for due in _due(recipe, level): _prune(tickets, due, trained, recipe)
         if partial: save_tickets(tickets, partial)
         if on_level: on_level(tickets.header["levels"][-1])
-    if save_to:
+    if save_to and partial:
         save_tickets(tickets, save_to)
         partial.unlink(missing_ok=True)
     return tickets
@@ -132,6 +132,7 @@ def find_tickets(
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
     "Return tickets before the first round."
     if model not in MODELS: raise ValueError(f"unknown model {model!r}: use one of {', '.join(MODELS)}")
+    check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     seed = whole_seed(seed)
     header = dict(format="lth_nb tickets 1", source=data.name, data_hash=data.content_hash, model=model,
         num_classes=data.num_classes, image_size=recipe.training.input_size(data.image_size), channels=data.channels,

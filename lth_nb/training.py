@@ -11,13 +11,13 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import cos, isfinite, pi
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -154,35 +154,35 @@ class Batches:
 
     def __call__(self,
         index: Tensor,              # (B,) int64: which images
-        moves: list[Tensor] = (),   # one (B,) int64 for each of `ranges`: see `draw_moves`
+        moves: Sequence[Tensor] = (),  # one (B,) int64 for each of `ranges`: see `draw_moves`
     ) -> Tensor:                    # (B, C, H, W) float, channels last in memory
         "The batch of these images."
         x = self._moved(index, moves) if self.crop or self.flip else self.images[index]
         x = torch.addcmul(self.shift, x.to(self.scale.dtype), self.scale).permute(0, 3, 1, 2)
         if self.upsample is not None: x = F.interpolate(x, size=(self.upsample,) * 2, mode="bilinear")
-        return self._cropped(x, moves) if self.crop_to else x
+        return self._cropped(x, moves, self.crop_to) if self.crop_to else x
 
 # %% ../nbs/05_training.ipynb #88ae38fd
 @patch
-def _moved(self: Batches, index: Tensor, moves: list[Tensor]) -> Tensor:
+def _moved(self: Batches, index: Tensor, moves: Sequence[Tensor]) -> Tensor:
     "Crops and flips as one gather."
-    (h, w), moves = self.size, [m[:, None] for m in moves]
+    (h, w), todo = self.size, [m[:, None] for m in moves]
     rows, columns = torch.arange(h, device=index.device), torch.arange(w, device=index.device)
-    if self.flip: columns = torch.where(moves.pop(0).bool(), w - 1 - columns, columns)
-    if self.crop: rows, columns = rows + moves.pop(0), columns + moves.pop(0)
+    if self.flip: columns = torch.where(todo.pop(0).bool(), w - 1 - columns, columns)
+    if self.crop: rows, columns = rows + todo.pop(0), columns + todo.pop(0)
     rows, columns = rows.expand(len(index), h), columns.expand(len(index), w)
     return self.images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 @patch
-def _cropped(self: Batches, x: Tensor, moves: list[Tensor]) -> Tensor:
-    "A square with side `crop_to` out of each image: anywhere when augmenting, else its centre."
-    room = [n - self.crop_to for n in x.shape[2:]]
+def _cropped(self: Batches, x: Tensor, moves: Sequence[Tensor], side: int) -> Tensor:
+    "A square out of each image: anywhere when augmenting, else its centre."
+    room = [n - side for n in x.shape[2:]]
     if not self.augment:
         up, left = room[0] // 2, room[1] // 2
-        cut = x[:, :, up:up + self.crop_to, left:left + self.crop_to]
+        cut = x[:, :, up:up + side, left:left + side]
         return cut.contiguous(memory_format=torch.channels_last)
-    ups, lefts = (m[:, None] + torch.arange(self.crop_to, device=x.device) for m in moves[-2:])
+    ups, lefts = (m[:, None] + torch.arange(side, device=x.device) for m in moves[-2:])
     every = torch.arange(len(x), device=x.device)[:, None, None]
     return x[every, :, ups[:, :, None], lefts[:, None, :]].permute(0, 3, 1, 2)
 
@@ -242,6 +242,9 @@ class TrainResult:
     kept: dict[str, Tensor] | None = field(default=None, repr=False)  # the state after `keep_at` steps
 
 # %% ../nbs/05_training.ipynb #d0f5798e
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
 def state_of(
     model: nn.Module,  # any network
 ) -> dict[str, Tensor]:  # parameter and buffer name -> tensor of its own, on the CPU
@@ -250,13 +253,14 @@ def state_of(
 
 
 def load_state(
-    model: nn.Module,         # changed in place
+    model: _Model,            # changed in place
     state: dict[str, Tensor], # from `state_of`, or a part of it
     strict: bool = True,      # every name of the model has to be there
-) -> nn.Module:               # the same model
+) -> _Model:                  # the same model
     "Give `model` a state. Layers that ask for the version of their state get the model's own."
-    versioned = OrderedDict(state)
-    versioned._metadata = model.state_dict()._metadata  # a plain dict, as in a ticket file, has lost it
+    versioned: Any = OrderedDict(state)
+    own: Any = model.state_dict()
+    versioned._metadata = own._metadata  # a plain dict, as in a ticket file, has lost it
     model.load_state_dict(versioned, strict=strict)
     return model
 
@@ -325,7 +329,7 @@ def _purpose(model, data, recipe, freeze) -> tuple:
 
 def _code_of(module: nn.Module) -> tuple:
     "What a module computes, as far as a class, functions and tensors tell: a class may be defined anew under its name."
-    found = [type(module)]
+    found: list[object] = [type(module)]
     for name, value in sorted(vars(module).items()):
         if isinstance(value, Tensor):
             found.append((name, digest(value.double() if value.is_floating_point() else value)))

@@ -8,7 +8,7 @@ __all__ = ['ARMS', 'Arm', 'arm_mask', 'arm_weights', 'Transferred', 'transfer']
 # %% ../nbs/07_transfer.ipynb #27b7c66a
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from .core import check_kind, seed_for
 from .data import Dataset
 from .masking import Mask, dead_layers, density, layer_densities, random_mask, shuffle_mask
 from .metrics import measure
-from .models import build_model, count_flops, replace_head
+from .models import Network, build_model, count_flops, replace_head
 from .references import resolve_model
 from .tickets import Tickets, check_fits
 from .training import Diverged, Recipe, TrainResult, evaluate, load_state, train
@@ -64,7 +64,7 @@ def arm_mask(
 ) -> Mask | None:            # `None` for a dense network
     "Which weights are alive."
     if arm.dense: return None
-    mask = (target if arm.mask == "target" else source).mask(level)
+    mask = cast(Tickets, target if arm.mask == "target" else source).mask(level)
     drawn = seed_for(seed, "mask", arm.name, level)
     if arm.mask == "shuffled": return shuffle_mask(mask, drawn)
     if arm.mask == "shuffled_globally": return shuffle_mask(mask, drawn, across="network")
@@ -80,7 +80,7 @@ def arm_weights(
 ) -> dict[str, Tensor] | None:  # parameters and buffers of the backbone; `None` for fresh weights
     "The weights a network starts from."
     if arm.weights == "fresh": return None
-    tickets = target if arm.weights_from == "target" else source
+    tickets = cast(Tickets, target if arm.weights_from == "target" else source)
     state = getattr(tickets[level], arm.weights)
     if state is None:
         raise ValueError(f"arm {arm.name!r} needs the trained weights of level {level}, which the tickets found on "
@@ -104,17 +104,17 @@ def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     for name, tickets in dict(source=source, target=target).items():
         if tickets is not None: check_kind(name, tickets, Tickets, "load a ticket file first, load_tickets(file)")
     if arm not in ARMS: raise ValueError(f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
-    arm = ARMS[arm]
+    row = ARMS[arm]
     if freeze not in ("none", "backbone"): raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
-    if arm.needs_source and source is None:
-        raise ValueError(f"arm {arm.name!r} needs tickets found on a source: pass source=")
-    if arm.needs_target and target is None:
-        raise ValueError(f"arm {arm.name!r} needs tickets found on the target itself: pass target=")
-    if arm.dense and level: raise ValueError(f"arm {arm.name!r} is dense: level is 0, not {level}")
-    if not arm.dense and level < 1:
-        raise ValueError(f"arm {arm.name!r} at level {level}: sparse arms start at level 1 "
+    if row.needs_source and source is None:
+        raise ValueError(f"arm {row.name!r} needs tickets found on a source: pass source=")
+    if row.needs_target and target is None:
+        raise ValueError(f"arm {row.name!r} needs tickets found on the target itself: pass target=")
+    if row.dense and level: raise ValueError(f"arm {row.name!r} is dense: level is 0, not {level}")
+    if not row.dense and level < 1:
+        raise ValueError(f"arm {row.name!r} at level {level}: sparse arms start at level 1 "
             "(a dense ticket is 'dense_rewound')")
-    return arm
+    return row
 
 # %% ../nbs/07_transfer.ipynb #471469e8
 def transfer(
@@ -132,12 +132,12 @@ def transfer(
     metrics: tuple[str, ...] = (),   # names in METRICS, measured on top
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
-    arm = _check_transfer(arm, level, source, target, freeze)
+    row = _check_transfer(arm, level, source, target, freeze)
     check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     check_kind("recipe", recipe, Recipe, "give Recipe(length='20ep', ...)")
-    net = _start(arm, data, recipe, seed, level, source, target, model)
+    net = _start(row, data, recipe, seed, level, source, target, model)
     replace_head(net, data.num_classes, head, seed=seed_for(seed, "new head", data.name))
-    mask = arm_mask(arm, level, seed, source, target)
+    mask = arm_mask(row, level, seed, source, target)
     mask = {n: m for n, m in mask.items() if n.startswith("backbone.")} if mask else None
     net.to(data.train_images.device)
     try: result = train(net, data, recipe, seed, mask, freeze)
@@ -149,7 +149,7 @@ def transfer(
     return Transferred(net, mask, result, values)
 
 # %% ../nbs/07_transfer.ipynb #e86cc4ac
-def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, source, target, model) -> nn.Module:
+def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, source, target, model) -> Network:
     "Build the network that an arm starts from, its head aside."
     name = next((t.header["model"] for t in (source, target) if t), None) if model in (None, "") else model
     if name is not None: name = resolve_model(name, init=recipe.init)

@@ -42,7 +42,7 @@ def _profile(paths: Paths, name: str) -> list[str]:
         f"profiles there are {there}"
     )
 
-
+# %% ../nbs/13e_workflow.ipynb #ef656f8d
 def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
     """Snakemake's words for this machine's GPUs: how many runs may have one at a time, and from how many each takes its
     own."""
@@ -89,7 +89,7 @@ def _follow(command: list[str], log: Path, lock: int, watch: Progress) -> int:
     "Run Snakemake, its words in a file, under a bar of networks; say what failed, and return its exit code."
     log.parent.mkdir(parents=True, exist_ok=True)
     guarded = [sys.executable, "-c", "from lth_nb.workflow import _guard; _guard()", *command]
-    begun, stopped, pipe = False, False, subprocess.PIPE
+    stopped, pipe = False, subprocess.PIPE
     with (
         _interrupted_by_sigterm(),
         open(log, "w", encoding="utf-8") as kept,
@@ -99,24 +99,21 @@ def _follow(command: list[str], log: Path, lock: int, watch: Progress) -> int:
         ) as process,
         _bar(watch) as show,
     ):
+        assert process.stdin and process.stdout  # both are pipes
         try:
             for line in process.stdout:
                 kept.write(line)
                 kept.flush()
                 watch.heard(line)
-                if re.match(r"total\s+[1-9]", line):
-                    begun = True
-                    show.set()
+                if re.match(r"total\s+[1-9]", line): show.set()
         except KeyboardInterrupt:
             stopped = True
             process.stdin.close()
             process.stdout.read()  # the guard stops the runs; wait for it
     if stopped:
-        typer.echo(
-            "stopped; the networks that are finished are kept, and the same command goes on from there", err=True
-        )
+        typer.echo("stopped; finished networks are kept, and the same command goes on from there", err=True)
         raise typer.Exit(130)
-    if not begun and not process.returncode: typer.echo("nothing to do: every run, paper and page is up to date")
+    if not (show.is_set() or process.returncode): typer.echo("nothing to do: every run, paper, page is up to date")
     if process.returncode: _tell_failure(log)
     return process.returncode
 
@@ -191,7 +188,7 @@ def hold_lock(
     lock.flush()
     return lock
 
-
+# %% ../nbs/13e_workflow.ipynb #709c782a
 def _is_alive(pid: str) -> bool:
     "Whether the process exists; an unknown one counts as alive."
     try: os.kill(int(pid), 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from browser import Browser, find_chromium
 
 from lth_nb.answers import read_findings
 from lth_nb.claims import CLAIMS
@@ -285,3 +286,50 @@ def test_docments_are_read_from_source():
     assert "| **returns** | `float` |  | in [0, 1] |" in text["shown"]
     assert "| `size` | `int` | `3` | pixels |" in text["Held"] and "| `half()` | `int` | Half of it. |" in text["Held"]
     assert "LIMIT = 7  # the most" in text["LIMIT"]
+
+
+@pytest.fixture
+def browser(site):
+    if not find_chromium(): pytest.skip("there is no Chromium here: apt install chromium")
+    with Browser() as chromium: yield chromium
+
+
+SEEN = ["index", "results/index", "results/small/budget", "results/quick/explorer", "api/masking", "about/statistics",
+        "guides/first_ticket"]
+
+
+@pytest.mark.parametrize("width", [400, 1300])
+def test_pages_in_a_browser(browser, width):
+    "No error on the console, nothing wider than the window, a title, and every picture with words for it."
+    for name in SEEN:
+        browser.open(SITE/f"{name}.html", width)
+        assert not browser.errors, (name, browser.errors)
+        assert browser.run("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} scrolls sideways"
+        assert browser.run("document.title").strip(), name
+        assert browser.run("[...document.images].every(i => i.alt && !/^[0-9a-f_]{32,}/.test(i.alt))"), name
+
+
+def test_the_explorer_changes_when_it_is_used(browser):
+    "Every menu changes what is drawn; each has words in front of it."
+    browser.open(SITE/"results"/"small"/"explorer.html", 1300)
+    browser.until("document.querySelectorAll('.explorer svg path').length > 5")
+    shape = "document.querySelector('.explorer svg').outerHTML"
+    menus = "document.querySelectorAll('.explorer select')"
+    assert browser.run(f"{menus}.length") == 5
+    assert browser.run(f"[...{menus}].every(m => m.closest('label, .vega-bind').innerText.trim().length > 1)")
+    for number in range(5):
+        before = browser.run(shape)
+        browser.run(f"(() => {{ const m = {menus}[{number}]; m.selectedIndex = 1; "
+                    "for (const e of ['input', 'change']) m.dispatchEvent(new Event(e)) })()")
+        browser.until(f"{shape} != {json.dumps(before)}")
+    assert not browser.errors
+
+
+def test_search_finds_words_before_code(browser):
+    "What a term means comes before the functions that are named after it."
+    for words in ("rewinding", "ticket"):
+        address = (SITE/"search.html").resolve().as_uri()
+        browser.send("Page.navigate", url=f"{address}?q={words}")
+        browser.until("document.querySelectorAll('#search-results li a').length > 3")
+        first = browser.run("document.querySelector('#search-results li a').getAttribute('href')")
+        assert first.startswith(("about/glossary", "about/protocol")), (words, first)

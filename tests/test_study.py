@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from lth_nb.core import Paths, digest
-from lth_nb.grid import cell_name, ticket_cells, ticket_file, transfer_cells, transfer_jobs
+from lth_nb.grid import cell_name, ticket_cells, ticket_file, transfer_cells
+from lth_nb.jobs import transfer_jobs
 from lth_nb.studyfile import EXAMPLE, gathered, load_study, parse_study, read_yaml
 
 # study -> number of cells, and hashes of their names, of ticket files and of jobs, as when results were made from them
@@ -14,7 +15,7 @@ NAMES = {
     "paper-mehta": (56, "a741be940eef", "201986e43161", "1419302da486"),
     "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
     "paper-sabatelli": (224, "122764aaedf0", "712a41031022", "cb44449c4b04"),
-    "quick": (25, "736410dedc74", "b716609da416", "44fd63484f9f"),
+    "quick": (25, "736410dedc74", "b716609da416", "d154c23139b5"),
     "small": (405, "3331f5965410", "e088e24db67b", "41ba407ca82e"),
 }
 

@@ -32,6 +32,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_search_scorer = str(here/"_static"/"scorer.js")
 html_copy_source = html_show_sourcelink = False
 html_math_renderer = "katex"
 html_theme_options = dict(
