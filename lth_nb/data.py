@@ -127,6 +127,9 @@ def _reader(path: Path) -> Callable:
 def _read(name: str, image_size, channels, paths: Paths, download: bool) -> Contents:
     "Read the data set called `name` from wherever it is, fitted, before any split is drawn."
     entry, path = DATASETS.get(name), find_dataset(name, paths.raw_folders)
+    if entry and entry.kind == "embedded" and path:
+        raise ValueError(f"{path}: {name} is the name of a set that comes with a package, so these images would not be "
+                         "read; give them another name")
     if entry and entry.kind == "embedded": read = cast(Callable, entry.load)
     elif path: read = partial(_reader(path), path, image_size)
     else:

@@ -28,7 +28,7 @@ def arm_words(
     for formula, symbol in _SYMBOLS.items(): label = label.replace(formula, symbol)
     return label
 
-
+# %% ../nbs/11b_explorer.ipynb #547d1dbc
 def explorer_points(
     frame: pd.DataFrame,  # rows of one study's table
 ) -> pd.DataFrame:        # one row a point: KEYS, weights left, params, flops, accuracies with their spread, seeds

@@ -196,7 +196,10 @@ def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...",
     from lth_nb.results import merge_rows, write_results, write_rows
     from lth_nb.study import merged_info
     with _plain_errors():
+        if out.suffix != ".csv": raise ValueError(f"--out {out}: give a name that ends in .csv")
         rows, info = merge_rows(tables), merged_info(tables)
+        if len(studies := sorted(rows["study"].unique())) > 1:
+            raise ValueError(f"these are rows of several studies, {', '.join(studies)}; merge pieces of one study only")
         written = write_results(rows, info, out) if info else write_rows(rows, out)
         typer.echo(f"wrote {len(written)} rows to {out}")
 

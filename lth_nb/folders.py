@@ -194,8 +194,9 @@ def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[st
         raise _wrong(table, "the file", f"is no readable CSV ({type(e).__name__})", "save it as UTF-8") from e
     if not rows or not {"path", "group"} <= {*rows[0]}:
         raise _wrong(table, "columns", f"are {_some(map(str, rows[0] if rows else ()))}", "name them path and group")
-    if bad := [i for i, r in enumerate(rows, 2) if not (r["path"] and r["group"])]:
+    if bad := [i for i, r in enumerate(rows, 2) if not ((r["path"] or "").strip() and (r["group"] or "").strip())]:
         raise _wrong(table, f"line {bad[0]}", "has no path or no group", "fill it in")
+    rows = [{k: (r[k] or "").strip() for k in ("path", "group")} for r in rows]  # blanks that a spreadsheet left
     known = {}
     for i, r in enumerate(rows, 2):
         place = os.path.normpath(r["path"].replace("\\", "/"))

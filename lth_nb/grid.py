@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .core import Paths, digest
+from .references import file_digest
 from .spec import Block, Study
 from .training import settings_of
 from .transfer import ARMS
@@ -172,7 +173,8 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
     special = dict(image_sizes={n: s for n, s in study.image_sizes.items() if n in sets},
                    resplit=[n for n in study.resplit if n in sets],
                    grouped=[n for n in study.grouped if n in sets],
-                   redraw=[n for n in study.redraw if n in _taken_in_part(cell)])
+                   redraw=[n for n in study.redraw if n in _taken_in_part(cell)],
+                   files={m: text for m in models if (text := file_digest(m))})
     return dict(cell=values, settings=settings, image_size=study.image_size, channels=study.channels, models=models,
                 **{k: v for k, v in special.items() if v})
 

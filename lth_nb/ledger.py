@@ -193,6 +193,15 @@ def _refuse_versions(study: Study, rows: pd.DataFrame, paths: Paths) -> None:
         raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); "
                          f"delete the runs under {paths.runs/study.study} that used the old one")
 
+# %% ../nbs/12g_ledger.ipynb #a5cb0771
+def _refuse_short(study: Study, cells: list, paths: Paths) -> None:
+    "Raise a `ValueError` if a finished run's table lacks networks, as after a disk that was full or an edit by hand."
+    for cell in cells:
+        file, networks = cell_file(study, cell, paths), networks_in(study, cell)
+        if (found := len(read_results(file))) != networks:
+            raise ValueError(f"{file}: it holds {found} of the {networks} networks of its run; delete it, and "
+                             f"`lth run {study.study}` trains what is missing")
+
 # %% ../nbs/12g_ledger.ipynb #1b4d7b67
 def publish(
     study: Study,
@@ -208,6 +217,7 @@ def publish(
         first = f"; `lth results restore {study.study}` first takes the rows of its published table as done"
         raise FileNotFoundError(f"study {study.study}: {len(missing)} of {len(cells)} runs are missing, first "
             f"{cell_name(study, missing[0])}; run `lth run {study.study}`" + first * table.is_file())
+    _refuse_short(study, cells, paths)
     rows = merge_rows([cell_file(study, c, paths) for c in cells])
     _refuse_versions(study, rows, paths)
     if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
@@ -308,6 +318,21 @@ def restore(
         if rows and (whole or not is_search): taken += len(write_rows(rows, file if whole else started))
     return taken
 
+# %% ../nbs/12g_ledger.ipynb #f1283fc9
+def _refuse_contradictions(infos: dict[Path, dict]) -> None:
+    "Raise a `ValueError` if pieces are of several studies, or if one name means different things in them."
+    (first, one), *others = infos.items()
+    for table, info in others:
+        for key in ("study", "image_size", "channels"):
+            if info.get(key) == one.get(key): continue
+            raise ValueError(f"{table}: {key} = {info.get(key)!r}, and {one.get(key)!r} in {first}; "
+                             "merge pieces of one study only")
+        for key in ("recipes", "ticket_recipes"):
+            for name in info[key].keys() & one[key].keys():
+                if info[key][name] == one[key][name]: continue
+                raise ValueError(f"{table}: {key}.{name} is not the one of {first}; give one of them another name, or "
+                                 "train the piece again")
+
 # %% ../nbs/12g_ledger.ipynb #14a6cf3f
 def _rows_on(table: Path, name: str, key: str) -> int:
     "Return how many rows of a table saw images of a data set that such a key would draw otherwise."
@@ -324,7 +349,9 @@ def merged_info(
     infos = {t: read_study_info(t) for t in tables if t.with_suffix(".json").is_file()}
     if not infos: return None
     of_one_table = ("provenance", "table_sha256", "runs_missing")
+    _refuse_contradictions(infos)
     merged = {k: v for k, v in next(iter(infos.values())).items() if k not in of_one_table}
+    merged["seeds"] = sorted({s for info in infos.values() for s in info["seeds"]})
     for key in DRAWN_BY:
         every = list(dict.fromkeys(name for info in infos.values() for name in info.get(key, [])))
         for table, info in infos.items():

@@ -531,13 +531,23 @@ def _check_zeros_stay(name: str, layer: nn.Conv2d | nn.Linear) -> None:
         raise ValueError(f"layer {name!r} ({kind}) uses another weight than the one it holds (weight standardization "
             f"or the like): a pruned weight would not stay zero. {cure}")
 
+# %% ../nbs/02_models.ipynb #977f7a8a
+def _by_rule(model: nn.Module, rule: str, head: bool) -> dict[str, nn.Parameter]:
+    "Return what a rule selects, after a check that pruned weights of convolutions and linear layers stay zero."
+    found = select_weights(model, rule, head)
+    for name in found:
+        layer = model.get_submodule(name.rpartition(".")[0])
+        if name.endswith(".weight") and _weighted(layer) and _own_forward(layer):
+            _check_zeros_stay(name.removesuffix(".weight"), layer)
+    return found
+
 # %% ../nbs/02_models.ipynb #19b7a417
 def prunable(
     model: nn.Module,    # made by `build_model`, or any network
     head: bool = False,  # the head's weights too
 ) -> dict[str, nn.Parameter]:  # name in `model.state_dict()` -> weight; a weight under two names has the first
     "Return the weights that pruning may remove, from input to output."
-    if rule := getattr(model, "_prune", ""): return select_weights(model, rule, head)
+    if rule := getattr(model, "_prune", ""): return _by_rule(model, rule, head)
     found = {}
     for name, layer in model.named_modules():
         if not _weighted(layer) or not head and f"{name}.".startswith("head."): continue

@@ -285,7 +285,7 @@ def _union(
 def read_results(
     path: str | Path,  # CSV file of a run or of a study
 ) -> pd.DataFrame:     # checked rows, each network once, sorted by key
-    "Read and check a results table; a last line that was cut off in mid-write is dropped."
+    "Read and check a results table; of an unfinished run's journal a line that was cut off in mid-write is dropped."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path}: there is no such results table; run the study first")
     try:
@@ -297,6 +297,9 @@ def read_results(
         ) from e
     if "\0" in text:
         raise ValueError(f"{path}: it holds zero bytes, as after a crash; bring back an older copy, or delete it")
+    if text and not text.endswith("\n") and not path.name.endswith(".rows.csv"):
+        raise ValueError(f"{path}: its last line has no end, so it may be cut off; bring back a whole copy, or end the "
+                         "line if the last row is whole")
     for i, line in enumerate(lines):
         if len(line) != len(lines[0]):
             raise ValueError(f"{path}: row {i} has {len(line)} cells, the header has {len(lines[0])}")
@@ -355,7 +358,8 @@ ROLES = dict(  # role -> which data sets have it in a study; a pair is [one, oth
     related="pairs [source, target] from the same field",
     more_classes="pairs [source with more classes, source with fewer]"
 )
-_INFO = ("study", "scale", "roles", "recipes", "ticket_recipes", "models", "seeds")
+_KINDS = dict(study=str, scale=str, roles=dict, recipes=dict, ticket_recipes=dict, models=list, seeds=list)
+_INFO = tuple(_KINDS)  # entries that every description has
 
 
 def _info_path(path) -> Path: return Path(path).with_suffix(".json")
@@ -364,6 +368,9 @@ def _info_path(path) -> Path: return Path(path).with_suffix(".json")
 def _check_info(info: dict, where) -> dict:
     "`info` if it has every entry and known roles."
     if missing := [k for k in _INFO if k not in info]: raise ValueError(f"{where}: {', '.join(missing)} is missing")
+    for key, kind in _KINDS.items():
+        if not isinstance(info[key], kind):
+            raise ValueError(f"{where}: {key} = {info[key]!r}: not a {kind.__name__}; publish the table again")
     if unknown := sorted(set(info["roles"]) - set(ROLES)):
         raise ValueError(f"{where}: unknown role {', '.join(unknown)}; known: {', '.join(ROLES)}")
     for role, sets in info["roles"].items():

@@ -29,6 +29,17 @@ from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets
 from .training import Recipe
 from .transfer import transfer
 
+# %% ../nbs/12e_run.ipynb #c82dc82c
+def _refuse_others(file: Path, header: dict, study: Study, cell: TicketCell, seed: int, data: Dataset) -> None:
+    "Raise a `ValueError` if the tickets in a file are not those that a study means by its name."
+    recipe = study.ticket_recipes[cell.ticket_recipe]
+    meant = dict(seed=seed, model=cell.model, recipe_hash=recipe.hash, channels=data.channels,
+                 image_size=recipe.training.input_size(data.image_size))
+    for key, value in meant.items():
+        if header[key] != value:
+            raise ValueError(f"{file}: {key} = {header[key]!r}: tickets in another's place, {study.study} means "
+                             f"{value!r} here; move the file to where it was made, or delete it")
+
 # %% ../nbs/12e_run.ipynb #1de4eb54
 def load_images(study: Study, name: str, fraction: float, paths: Paths, seed: int = 0) -> Dataset:
     "Return a data set as a run with this seed reads it."
@@ -53,9 +64,11 @@ def get_tickets(
             recipe = study.ticket_recipes[cell.ticket_recipe]
             return find_tickets(cell.model, data, recipe, seed, study.keep_final, save_to=file, on_level=tell)
     tickets = load_tickets(file)
-    if tickets.header["data_hash"] == data.content_hash: return tickets
-    raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; "
-        "delete it and the runs that used it, or bring the old images back")
+    if tickets.header["data_hash"] != data.content_hash:
+        raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; "
+            "delete it and the runs that used it, or bring the old images back")
+    _refuse_others(file, tickets.header, study, cell, seed, data)
+    return tickets
 
 # %% ../nbs/12e_run.ipynb #af2cc13f
 def made_where(made: dict | None = None) -> dict:
@@ -259,14 +272,36 @@ def _hashes(study: Study, n: Planned, data: Dataset, source: Tickets | None, tar
     return dict(recipe_hash=study.recipes[n.recipe].hash, ticket_hash=found.hash if found else "",
                 data_hash=data.content_hash[:12], source_hash=found.header["data_hash"][:12] if found else "")
 
+# %% ../nbs/12e_run.ipynb #ebea0123
+def _fault_of(study: Study, cell: Block, rows: pd.DataFrame, paths: Paths) -> str:
+    "Say why the rows of a finished cell do not count: networks that are missing, or images that have changed."
+    planned = {row_key(dict(study=study.study, **asdict(n))) for n in networks_of(study, cell)}
+    there = {row_key(r) for r in rows.to_dict("records")}
+    if planned != there: return f"it holds {len(planned & there)} of the {len(planned)} networks of its run"
 
+    @cache
+    def now(name, fraction, seed):
+        return load_images(study, name, fraction, paths, seed).content_hash[:12]
+    for name, fraction, images in (("target", "fraction", "data_hash"), ("source", "source_fraction", "source_hash")):
+        for r in rows[[name, fraction, "seed", images]].drop_duplicates().to_dict("records"):
+            if not r[images] or name == "source" and not r[name]: continue
+            seed = r["seed"] if study.by_seed(r[name], r[fraction]) else 0
+            if now(r[name], r[fraction], seed) != r[images]: return f"the images of {r[name]} have changed since"
+    return ""
+
+# %% ../nbs/12e_run.ipynb #bd687025
 def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.DataFrame:
     "Train what is missing of one cell and write its table; `after` is called after every network."
     file = cell_file(study, cell, paths)
-    if file.is_file():
-        print(f"all rows are there already, nothing is trained: {file.name}")
-        return read_results(file)
     started, (target,) = file.with_suffix(".rows.csv"), cell.targets
+    if file.is_file():
+        rows = read_results(file)
+        if not (fault := _fault_of(study, cell, rows, paths)):
+            print(f"all rows are there already, nothing is trained: {file.name}")
+            return rows
+        print(f"{file.name}: {fault}; what differs is trained again")
+        write_rows(rows, started)
+        file.unlink()
     done = {row_key(r): r for r in read_results(started).to_dict("records")} if started.is_file() else {}
 
     @cache
