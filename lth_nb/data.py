@@ -41,6 +41,7 @@ from .images import IMAGE_SUFFIXES, count_pages
 from .originals import _from_torchvision, _read_smallnorb
 from .splits import SPLITS, _check_draw, _divided, _kept, subset
 
+# %% ../nbs/01_data.ipynb #1386de4e
 _all_ = ["SPLITS", "IMAGE_SUFFIXES", "DATASETS", "DatasetEntry", "subset", "find_dataset", "half_of", "is_here",
          "own_datasets", "known_names", "count_shared", "count_near", "near_duplicate_groups"]
 

@@ -82,7 +82,7 @@ def _title() -> alt.ExprRef:
 # %% ../nbs/11b_explorer.ipynb #b7af4ef8
 def explorer_chart(
     frame: pd.DataFrame,  # rows of one study's table
-) -> alt.LayerChart:      # as wide as the page lets it
+) -> alt.LayerChart | alt.FacetChart:  # as wide as the page lets it
     "Return the chart with its menus; a `ValueError` if there is nothing to draw."
     points = explorer_points(frame)
     if points.empty: raise ValueError("no rows to explore: none has a linear head on a backbone that is trained")
@@ -113,12 +113,12 @@ def explorer_chart(
 
 # %% ../nbs/11b_explorer.ipynb #9444dbd0
 def explorer_html(
-    chart: alt.LayerChart,
+    chart: alt.LayerChart | alt.FacetChart,
     name: str = "explorer",  # of the element; another one for a second chart on the page
 ) -> str:                    # HTML that needs nothing from elsewhere
     "Return a chart with the JavaScript that draws it."
     spec = json.dumps(chart.to_dict()).replace("</", "<\\/")
-    script = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    script = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
     embed = f"vegaEmbed('#{name}', {spec}, {{actions: false, renderer: 'svg'}})"
     place = f'<div id="{name}" class="explorer" style="width: 100%; max-width: 720px"></div>'
     return (f'{place}<noscript>This figure needs JavaScript; the figures of the other '

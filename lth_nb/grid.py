@@ -184,7 +184,7 @@ def _file_name(*words: str) -> str:
     short = [w[:60] if ":" in w else w for w in words]  # a reference to a network may be long; a hash follows anyway
     return re.sub(r"[^\w.-]", "_", "--".join(short))
 
-
+# %% ../nbs/12d_grid.ipynb #d80af31a
 @lru_cache(200_000)
 def cell_name(study: Study, cell: TicketCell | Block) -> str:
     "Return a readable name that ends in a hash of the cell."

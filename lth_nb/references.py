@@ -178,7 +178,7 @@ def _shown(file: Path) -> str:
     here = Path.cwd().resolve()
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
-
+# %% ../nbs/02d_references.ipynb #8b8e9767
 def _run_file(file: Path):
     "Run a Python file as a module of its own; the modules beside it can be imported."
     name = f"_lth_network_{digest(str(file), 12)}"

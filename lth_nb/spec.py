@@ -194,6 +194,18 @@ def _other_halves(study: Study) -> list[str]:
     return [f"{k} = {named!r}: transfers use {other}, which counts as another data set; name {other}, too"
             for k, named, other in sorted(mixed)]
 
+# %% ../nbs/12b_spec.ipynb #d658e73c
+def _without_effect(recipe: Recipe) -> list[str]:
+    "Return settings of a recipe that would change nothing, or not what they seem to."
+    steps, wrong = recipe.schedule == "step", []
+    if steps and not recipe.milestones: wrong.append("milestones is empty: `schedule: step` would never lower the rate")
+    if recipe.milestones and not steps:
+        wrong.append(f"milestones = {list(recipe.milestones)}: only `schedule: step` uses them, not {recipe.schedule}")
+    if "ep" in recipe.warmup + recipe.length: return wrong
+    if count_steps(recipe.warmup, 1) > count_steps(recipe.length, 1):
+        wrong.append(f"warmup = {recipe.warmup!r}: longer than the training, {recipe.length!r}; it never reaches lr")
+    return wrong
+
 # %% ../nbs/12b_spec.ipynb #e46eafdd
 def _odd_recipes(study: Study) -> list[str]:
     "Return what is wrong with recipes, roles and models, whatever the transfers ask of them."
@@ -204,6 +216,7 @@ def _odd_recipes(study: Study) -> list[str]:
         rewind, length = t.rewind, t.training.length
         if "ep" not in rewind + length and count_steps(rewind, 1) > count_steps(length, 1):
             wrong.append(f"ticket_recipes.{name}.rewind = {rewind!r}: later than the end of its training, {length!r}")
+    wrong += [f"recipes.{n}.{c}" for n, r in study.recipes.items() for c in _without_effect(r)]
     wrong += _odd_roles(study)
     unknown = [m for m in study.images_per_second if m not in MODELS]
     return wrong + [f"images_per_second.{m}: unknown model; use one of {', '.join(MODELS)}" for m in unknown]

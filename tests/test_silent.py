@@ -243,3 +243,14 @@ def test_a_table_is_not_overwritten_by_its_description(home):
     done = CliRunner().invoke(app, ["results", "merge", str(file), "-o", str(home/"out.json")])
     assert done.exit_code == 1 and "give a name that ends in .csv" in done.output
     assert len(read_results(file)) == 4
+
+
+@pytest.mark.parametrize("settings, words", [
+    ("schedule: step", "recipes.base.milestones is empty: `schedule: step` would never lower the rate"),
+    ("milestones: [5it]", "recipes.base.milestones = \\['5it'\\]: only `schedule: step` uses them, not cosine"),
+    ("warmup: 99it", "recipes.base.warmup = '99it': longer than the training, '20it'"),
+])
+def test_settings_without_effect_are_said(home, settings, words):
+    text = (home/"shapes.yaml").read_text()
+    (home/"shapes.yaml").write_text(text.replace("lr: 0.05}", f"lr: 0.05, {settings}}}"))
+    with pytest.raises(ValueError, match=words): load_study(str(home/"shapes.yaml"), Paths(home))
