@@ -118,7 +118,7 @@ def explorer_html(
 ) -> str:                    # HTML that needs nothing from elsewhere
     "Return a chart with the JavaScript that draws it."
     spec = json.dumps(chart.to_dict()).replace("</", "<\\/")
-    script = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     embed = f"vegaEmbed('#{name}', {spec}, {{actions: false, renderer: 'svg'}})"
     place = f'<div id="{name}" class="explorer" style="width: 100%; max-width: 720px"></div>'
     return (f'{place}<noscript>This figure needs JavaScript; the figures of the other '
