@@ -263,3 +263,6 @@ def _study_has_changed(study: str, info: dict) -> str:
         if changed
         else ""
     )
+
+
+if __name__ == "__main__" and "__file__" in globals(): app()

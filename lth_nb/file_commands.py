@@ -202,6 +202,3 @@ def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...",
             raise ValueError(f"these are rows of several studies, {', '.join(studies)}; merge pieces of one study only")
         written = write_results(rows, info, out) if info else write_rows(rows, out)
         typer.echo(f"wrote {len(written)} rows to {out}")
-
-
-if __name__ == "__main__" and "__file__" in globals(): app()
