@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from .console import AsJson, StudyName, _plain_errors, _show, app, data_app, results_app, ticket_app
+from .console import AsJson, StudyName, _plain_errors, _show, data_app, results_app, ticket_app
 from .core import Paths
 
 # %% ../nbs/13f_file_commands.ipynb #9713113f
