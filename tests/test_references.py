@@ -86,7 +86,7 @@ def test_networks_of_libraries(name, size, tmp_path, models):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("LTH_ALL_NETWORKS" not in os.environ, reason="long: set LTH_ALL_NETWORKS=1, as .ci/run does")
+@pytest.mark.skipif("LTH_ALL_NETWORKS" not in os.environ, reason="long: set LTH_ALL_NETWORKS=1")
 @pytest.mark.parametrize("name, size", EVERY, ids=lambda v: str(v))
 def test_every_network_of_libraries(name, size, tmp_path):
     needs(name)
