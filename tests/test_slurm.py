@@ -151,6 +151,9 @@ def notebook_process(job):
         if b"ipykernel" in words and f"SLURM_JOB_ID={job}\0".encode() in variables + b"\0": return int(folder.name)
 
 
+RULES = ("find_tickets", "source"), ("transfer", "pair")  # of searches and of transfers, alone and in groups
+
+
 def begun(home): return list(home.glob("data/runs/quick/transfer/*.rows.csv"))
 
 
@@ -171,10 +174,11 @@ def test_the_quick_study_on_slurm_survives_killed_jobs_and_gives_the_same_table(
             for job, (what, gpu) in running().items():
                 devices.add(gpu)
                 process = notebook_process(job)
-                if process and "find_tickets" in what and "cancelled" not in killed:  # as an administrator would
+                searches, transfers = (any(f"rule_{r}" in what for r in rules) for rules in RULES)
+                if process and searches and "cancelled" not in killed:  # as an administrator would
                     said("scancel", job)
                     killed["cancelled"] = job
-                elif process and "transfer" in what and "killed" not in killed and begun(home):
+                elif process and transfers and "killed" not in killed and begun(home):
                     # as a machine short of memory would
                     os.kill(process, signal.SIGKILL)
                     killed["killed"] = job
