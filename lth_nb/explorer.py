@@ -7,6 +7,7 @@ __all__ = ['KEYS', 'X_AXES', 'Y_AXES', 'arm_words', 'explorer_points', 'explorer
 
 # %% ../nbs/11b_explorer.ipynb #a1b99485
 import json
+from base64 import b64encode
 
 import altair as alt
 import pandas as pd
@@ -112,14 +113,18 @@ def explorer_chart(
         description="Accuracy of every arm by what is left of the network; menus choose.")
 
 # %% ../nbs/11b_explorer.ipynb #9444dbd0
+def _script(text: str) -> str:
+    "Return JavaScript as an element that no processing of the page around it can change."
+    return f'<script src="data:text/javascript;charset=utf-8;base64,{b64encode(text.encode()).decode()}"></script>'
+
+
 def explorer_html(
     chart: alt.LayerChart | alt.FacetChart,
     name: str = "explorer",  # of the element; another one for a second chart on the page
 ) -> str:                    # HTML that needs nothing from elsewhere
     "Return a chart with the JavaScript that draws it."
-    spec = json.dumps(chart.to_dict()).replace("</", "<\\/")
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-    embed = f"vegaEmbed('#{name}', {spec}, {{actions: false, renderer: 'svg'}})"
     place = f'<div id="{name}" class="explorer" style="width: 100%; max-width: 720px"></div>'
-    return (f'{place}<noscript>This figure needs JavaScript; the figures of the other '
-            f'pages do not.</noscript><script>{script}</script><script>{embed};</script>')
+    words = "<noscript>This figure needs JavaScript; the figures of the other pages do not.</noscript>"
+    draw = f"vegaEmbed('#{name}', {json.dumps(chart.to_dict())}, {{actions: false, renderer: 'svg'}});"
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return place + words + _script(f"(() => {{{bundle}}})();") + _script(draw)  # its names stay its own

@@ -51,7 +51,7 @@ class Browser:
 
     def note(self, said):
         about = said.get("params", {})
-        if said.get("method") == "Runtime.exceptionThrown": self.errors.append(about["exceptionDetails"]["text"])
+        if said.get("method") == "Runtime.exceptionThrown": self.errors.append(str(about["exceptionDetails"].get("exception", {}).get("description", about["exceptionDetails"]["text"])))
         entry = about.get("entry", {})
         if entry.get("level") == "error": self.errors.append(f"{entry['text']} {entry.get('url', '')}")
 
