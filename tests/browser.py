@@ -51,7 +51,9 @@ class Browser:
 
     def note(self, said):
         about = said.get("params", {})
-        if said.get("method") == "Runtime.exceptionThrown": self.errors.append(str(about["exceptionDetails"].get("exception", {}).get("description", about["exceptionDetails"]["text"])))
+        if said.get("method") == "Runtime.exceptionThrown":
+            details = about["exceptionDetails"]
+            self.errors.append(details.get("exception", {}).get("description") or details["text"])
         entry = about.get("entry", {})
         if entry.get("level") == "error": self.errors.append(f"{entry['text']} {entry.get('url', '')}")
 
