@@ -127,4 +127,5 @@ def explorer_html(
     words = "<noscript>This figure needs JavaScript; the figures of the other pages do not.</noscript>"
     draw = f"vegaEmbed('#{name}', {json.dumps(chart.to_dict())}, {{actions: false, renderer: 'svg'}});"
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return place + words + _script(f"(() => {{{bundle}}})();") + _script(draw)  # its names stay its own
+    scoped = f"(() => {{{bundle}}})();"  # Sphinx defines names such as `_`, too
+    return place + words + _script(scoped) + _script(draw)

@@ -75,8 +75,9 @@ def _holds_images(folder: Path, depth: int = 4, most: int = 2000) -> bool:
 # %% ../nbs/01d_folders.ipynb #a87c13f2
 MAX_LOST = 0.05  # of a split's files: if more cannot be read, we refuse the set
 _SIDE_FILES = (
-    ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst",
-    ".html", ".htm", ".pdf", ".log", ".py", ".sh", ".ipynb", ".mat", ".doc", ".docx", ".xls", ".xlsx", ".db", ".url"
+    ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg",
+    ".md", ".rst", ".html", ".htm", ".pdf", ".log", ".py", ".sh", ".ipynb", ".mat", ".doc", ".docx",
+    ".xls", ".xlsx", ".db", ".url"
 )
 
 

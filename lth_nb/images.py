@@ -19,11 +19,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # %% ../nbs/01a_images.ipynb #d11d491b
 _REFUSED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"}  # other programs, or no decoder
 IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jfif", ".jpe", ".pbm", ".pnm",
-    ".pfm", ".apng", ".avif", ".avifs", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".dib", ".tga", ".icb",
-    ".vda", ".vst", ".ico", ".icns", ".cur", ".pcx", ".dcx", ".psd", ".sgi", ".rgb", ".rgba", ".bw", ".ras", ".xbm",
-    ".xpm", ".im", ".dds", ".ftc", ".ftu", ".blp", ".msp", ".gbr", ".pcd", ".pxr", ".qoi", ".fit", ".fits", ".fli",
-    ".flc"
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jfif",
+    ".jpe", ".pbm", ".pnm", ".pfm", ".apng", ".avif", ".avifs", ".mpo", ".jp2", ".j2k", ".j2c",
+    ".jpc", ".jpf", ".jpx", ".dib", ".tga", ".icb", ".vda", ".vst", ".ico", ".icns", ".cur", ".pcx",
+    ".dcx", ".psd", ".sgi", ".rgb", ".rgba", ".bw", ".ras", ".xbm", ".xpm", ".im", ".dds", ".ftc",
+    ".ftu", ".blp", ".msp", ".gbr", ".pcd", ".pxr", ".qoi", ".fit", ".fits", ".fli", ".flc"
 )
 
 

@@ -57,7 +57,7 @@ def job_of(
     cells: list,  # all of `TicketCell`, or all of `Block`
 ) -> dict:        # {'cells': [{...}]}
     "Return cells as the parameter `job` of a run notebook."
-    values = [asdict(c) if isinstance(c, TicketCell) else c.model_dump() for c in cells]
+    values = [asdict(c) if isinstance(c, TicketCell) else c.model_dump(exclude_defaults=True) for c in cells]
     plain = [{k: list(v) if isinstance(v, tuple) else v for k, v in one.items()} for one in values]
     return {"cells": plain}
 

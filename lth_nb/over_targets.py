@@ -108,8 +108,8 @@ def _state(low: float, high: float, kind: str, margin: float, words: tuple[str, 
 
 # %% ../nbs/10a_over_targets.ipynb #cc232c66
 TARGET_COLUMNS = [
-    "id", "contrast", "model", "target", "seeds", "cells", "difference", "se", "low", "high", "p_for", "p_against",
-    "state", "left_out"
+    "id", "contrast", "model", "target", "seeds", "cells", "difference", "se", "low", "high",
+    "p_for", "p_against", "state", "left_out"
 ]
 
 # %% ../nbs/10a_over_targets.ipynb #cc232c01

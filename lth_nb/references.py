@@ -140,11 +140,11 @@ def _copied(channels: int, image_size: int, module: nn.Module, head: str, fresh:
     return as_backbone(net, channels, image_size, head)
 
 # %% ../nbs/02d_references.ipynb #962039d8
-_FILES: dict[Path, tuple[Path, ...]] = {}  # a builder's file -> the modules beside it that it imports
+_FILES: dict[Path, tuple[Path, ...]] = {}  # file of a builder -> modules in its folder that it imports
 
 
 def _take_apart(folder: Path, before: set[str]) -> tuple[Path, ...]:
-    "Forget the modules of a folder that came in by a builder, so that another folder's have their names; their files."
+    "Remove a folder's modules from `sys.modules`, since another folder may use the same names; return their files."
     new = {n: Path(getattr(m, "__file__", None) or "") for n, m in [*sys.modules.items()] if n not in before}
     beside = {n: f for n, f in new.items() if f.suffix == ".py" and f.is_relative_to(folder)}
     for name in beside: del sys.modules[name]
@@ -153,8 +153,8 @@ def _take_apart(folder: Path, before: set[str]) -> tuple[Path, ...]:
 
 def file_digest(
     model: str,  # a name in MODELS
-) -> str:        # hash of the builder's file and of the modules beside it that it imports; '': no file builds it
-    "Return what changes when the file that builds a network is edited."
+) -> str:        # 12 hexadecimal digits; '' if the network does not come from a file
+    "Hash a builder's file together with the modules of its folder that it imports."
     made_from = _GIVEN.get(model)
     file = made_from[0] if isinstance(made_from, tuple) else None
     if file is None: return ""
@@ -180,7 +180,7 @@ def _shown(file: Path) -> str:
 
 # %% ../nbs/02d_references.ipynb #8b8e9767
 def _run_file(file: Path):
-    "Run a Python file as a module of its own; the modules beside it can be imported."
+    "Import a Python file by its path; it may import other modules from its folder."
     name = f"_lth_network_{digest(str(file), 12)}"
     if b"torchvision" in file.read_bytes() and importlib.util.find_spec("torchvision"): _torchvision()
     spec = importlib.util.spec_from_file_location(name, file)

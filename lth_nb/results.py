@@ -383,7 +383,7 @@ def _check_info(info: dict, where) -> dict:
 def write_study_info(
     path: str | Path,  # the study's CSV file, already written
     info: dict,  # study, scale (a sentence), roles, recipes, ticket_recipes, models, seeds, and what else helps
-) -> Path:  # the JSON file beside it
+) -> Path:  # the JSON file, in the same folder
     "Publish what the rows do not say, with the hash of the table and the versions that wrote it."
     where, made = _info_path(path), {k: v for k, v in provenance().items() if k != "time"}
     full = (

@@ -140,7 +140,7 @@ def _errors(lines: list[str]) -> list[str]:
 
 @contextmanager
 def _interrupted_by_sigterm():
-    "SIGTERM is taken as Ctrl-C, also where the shell has that ignored."
+    "Handle SIGTERM like Ctrl-C, even if the shell ignores Ctrl-C."
     def stop(*_): raise KeyboardInterrupt
     before = signal.signal(signal.SIGTERM, stop)
     try: yield
