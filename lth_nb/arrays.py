@@ -150,6 +150,26 @@ def _check_groups(source, groups: dict, labels: dict[str, np.ndarray]) -> dict[s
     codes = torch.from_numpy(np.unique(whole, return_inverse=True)[1].astype(np.int64))
     return dict(zip(labels, (c.clone() for c in codes.split([len(y) for y in labels.values()]))))
 
+# %% ../nbs/01c_arrays.ipynb #c684ed5c
+_DARKER = 8  # how many times the brightest pixel of a split may exceed that of another one
+_MANY = 5    # images of a split from which on it is judged as a whole
+_DIM = 32    # of 255: a set whose brightest pixel is darker was probably not scaled to 0 to 255
+
+
+def _odd_pixels(source, images: dict[str, np.ndarray]) -> list[str]:
+    "Return notes on pixels that are all dark or the same; raise ValueError where nothing can be learnt from them."
+    tops = {s: int(x.max()) for s, x in images.items() if len(x) >= _MANY}
+    if blank := [s for s in tops if images[s].min() == tops[s]]:
+        raise _wrong(source, f"{blank[0]}_images", f"have one value in all pixels, {tops[blank[0]]}", "save them anew")
+    dark, light = min(tops, key=tops.__getitem__, default=""), max(tops, key=tops.__getitem__, default="")
+    if tops and tops[light] > _DARKER * tops[dark]:
+        fault = f"go up to {tops[dark]}, and {light}_images to {tops[light]}"
+        raise _wrong(source, f"{dark}_images", fault, "store the pixels of all splits in one range, 0 to 255")
+    plain = sum(int((x.reshape(len(x), -1).max(1) == x.reshape(len(x), -1).min(1)).sum()) for x in images.values())
+    notes = [f"{source}: {plain:,} images have one value in all pixels"] * bool(plain)
+    top = max(int(x.max()) for x in images.values())
+    return notes + [f"{source}: no pixel is above {top} of 255; scale them to 0 to 255"] * (top < _DIM)
+
 # %% ../nbs/01c_arrays.ipynb #5363c3b1
 def _check(source, arrays: dict[str, tuple], class_names=None) -> tuple[str, ...]:
     "Return the classes, after checking shapes, dtypes and ranges of 'train', 'test' and maybe 'val', or of 'all'."
@@ -171,9 +191,10 @@ def _checked(
     names = _check(source, arrays, class_names)
     labels = {s: y.reshape(-1).astype(np.int64) for s, (_, y) in arrays.items()}
     deep = {s: np.ascontiguousarray(x[..., None] if x.ndim == 3 else x) for s, (x, _) in arrays.items()}
+    notes = (*notes, *_missing_in_test(source, labels, names), *_odd_pixels(source, deep))
     splits = {s: (torch.from_numpy(deep[s]), torch.from_numpy(labels[s])) for s in arrays}
     found = _check_groups(source, groups, labels) if groups else None
-    return Contents(splits, names, found, (*notes, *_missing_in_test(source, labels, names)))
+    return Contents(splits, names, found, notes)
 
 # %% ../nbs/01c_arrays.ipynb #41c3ca89
 class _Archive:

@@ -88,6 +88,7 @@ Profile = Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/p
 def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Until = "site", first: First = 0,
         keep_going: KeepGoing = False, gpus: Gpus = None, per_gpu: PerGpu = 0, profile: Profile = ""):
     "Run what is missing of a study: tickets, transfers, results table, papers, site."
+    from lth_nb.study import reopen
     with _plain_errors():
         loaded, todo = _look(study, paths := Paths(), here=not profile)
         table = paths.results/f"{loaded.study}.csv"
@@ -106,7 +107,9 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         with _only_run(paths) as lock:
             if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
-            subprocess.run(_snakemake(loaded, paths, "--jobs", "1", "--unlock"), capture_output=True)
+            for said in reopen(loaded, paths): typer.echo(said, err=True)
+            if any((paths.root/".snakemake"/"locks").glob("*")):  # of a run that was killed
+                subprocess.run(_snakemake(loaded, paths, "--jobs", "1", "--unlock"), capture_output=True)
             log = paths.runs/loaded.study/"snakemake.log"
             code = _follow(_snakemake(loaded, paths, *words), log, lock, Progress(loaded, paths))
     if code: raise typer.Exit(1)

@@ -65,7 +65,8 @@ def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constant
         for child, part in module.named_children(): x = go(part, child, x)
         return x
     if isinstance(module, Residual):
-        stream = replace(cast(_Units, x), layer=None)
+        first = next(m for m in module.modules() if isinstance(m, _Weighted))  # it reads the image, if it is the first
+        stream = replace(x or _image(first.weight.detach().double()), layer=None)
         path, shortcut = (cast(_Units, go(getattr(module, n), n, stream)) for n in ("path", "shortcut"))
         out = _Units(F.relu(path.value + shortcut.value), torch.zeros_like(path.needed))
         steps.append((out, path, shortcut))

@@ -36,7 +36,7 @@ from lth_nb.catalog import (
 from .core import Paths, _version, digest, write_atomically
 from .duplicates import count_near, count_shared, merged_groups, near_duplicate_groups
 from .fitting import _check_fit, _fitted, _statistics
-from .folders import _files_in, _holds_classes, _read_folder, _refuse_losses
+from .folders import _files_in, _holds_classes, _misread, _read_folder, _refuse_losses
 from .images import IMAGE_SUFFIXES, count_pages
 from .originals import _from_torchvision, _read_smallnorb
 from .splits import SPLITS, _check_draw, _divided, _kept, subset
@@ -151,7 +151,7 @@ def _how_to_get(name: str, paths: Paths) -> str:
     if not odd or name in DATASETS:
         return f"data set {name!r} is not in {where} (LTH_DATA names further folders): {cure}"
     return (f"{odd}/ is no data set: it holds neither train/ and test/ nor folders of images, one a class; name its "
-            "folders train, val and test, in small letters, with a folder a class in each")
+            f"folders train, val and test, in small letters, with a folder a class in each{_misread(odd)}")
 
 # %% ../nbs/01_data.ipynb #f8830c29
 _GROUPINGS = ("near-duplicates", "none")

@@ -57,6 +57,12 @@ def _splits_of(path: Path) -> dict[str, Path]:
     return {s: f for s, f in found.items() if f} if found["train"] and found["test"] else {}
 
 
+def _misread(path: Path) -> str:
+    "Say which folders cannot be classes by their names, where some have such names."
+    odd = [d.name for d in _listed(path) if d.is_dir() and d.name.lower() in _LIKE_SPLITS | _NOT_IMAGES]
+    return f"; no class without splits can be called {_some(odd)}: rename it" if odd else ""
+
+
 def _holds_classes(path: Path) -> bool:
     "Return whether two folders in this one, or more, hold images, directly or below."
     if not path.is_dir(): return False
@@ -124,7 +130,7 @@ def _files_in(path: Path) -> Listing:
     splits = _splits_of(path)
     if not splits:
         cure = "lay images out as train/CLASS/IMAGE and test/CLASS/IMAGE, or as CLASS/IMAGE alone"
-        raise _wrong(path, "train/ or test/", "is missing", cure)
+        raise _wrong(path, "train/ or test/", "is missing", cure + _misread(path))
     learnt = splits.get("train", path)
     for folder in {path, *splits.values()}: _refuse_dead_links(folder)
     found, nested = Listing(path, [d.name for d in _listed(learnt) if d.is_dir()]), {}
@@ -238,6 +244,8 @@ def _read_images(listing: Listing, split: str, image_size: int | None) -> tuple[
                 fault = f"differ in size ({files[pages[0][0]]} and {files[number]})"
                 raise _wrong(listing.root, "images", fault, "give image_size, so that they are resized")
             pages += [(number, page) for page in got.pages]
+            if len(got.pages) > 1:  # those that are read are in memory, and are there once more when they are joined
+                _check_memory(listing.root, len(files) - number + len(pages) // 2, pages[0][1].shape[0], 3)
     _refuse_losses(listing, split, [str(t) for t in told if isinstance(t, UnreadableImage)])
     return np.stack([page for _, page in pages]), np.array([number for number, _ in pages]), told
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .core import Paths, digest
+from .recipes import settings_of
 from .references import file_digest
 from .spec import Block, Study
-from .training import settings_of
 from .transfer import ARMS
 
 # %% ../nbs/12d_grid.ipynb #93bf8ed5

@@ -95,7 +95,7 @@ class ImageFile(NamedTuple):
     "What one file holds."
     pages: list[np.ndarray]  # each uint8 (H, W, 3)
     grey: bool               # whether all pages are grey
-    peak: int                # largest value of its 16-bit pages; 0: it has 8 bits
+    peak: int                # largest value of its 16-bit pages, at most 255 too large in color; 0: it has 8 bits
     left_out: int            # pages of another size than the first, which are no images of the set
 
 
@@ -107,11 +107,13 @@ def _is_page(file, number: int, size: tuple[int, int]) -> bool:
 # %% ../nbs/01a_images.ipynb #bc77a591
 def _pixels_of(file, path: Path, image_size: int | None) -> tuple[np.ndarray, bool, int]:
     "Return the central square of the open page as uint8 (H, W, 3), whether it is grey, and its largest 16-bit value."
+    deep = any(";16" in str(tile[-1]) for tile in file.tile)  # Pillow keeps the upper eight bits of 16-bit color
     file.load()
     try: upright = ImageOps.exif_transpose(file)
     except Exception: upright = file.copy()  # EXIF that nobody can read turns no image
     mode = file.mode
     shown, peak = _to_eight_bits(upright, path)
+    if deep and not peak: peak = 256 * int(np.asarray(shown)[..., :3].max()) + 255
     side = min(shown.size)
     left, top = (shown.width - side) // 2, (shown.height - side) // 2
     square = _to_rgb(shown).crop((left, top, left + side, top + side))
@@ -136,6 +138,9 @@ def _read_pages(file, path: Path, image_size: int | None) -> ImageFile:
     "Read the pages of an open file."
     count = getattr(file, "n_frames", 1) if file.format in _PAGED else 1
     first, found, left_out = file.size, [], 0
+    if count * (side := image_size or min(first)) ** 2 > MAX_PIXELS:
+        raise _unreadable(path, f"holds {count:,} pages of {side} x {side} pixels, more than {MAX_PIXELS:,} pixels",
+                          "split it into several files, or give a smaller image_size")
     for number in range(count):
         if count > 1: file.seek(number)
         if not _is_page(file, number, first):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from .core import Paths, digest
+from .freshness import stale_files
 from .grid import TicketCell, _file_name, cell_file, cell_name, ticket_cells, transfer_cells
 from .results import read_results
 from .run import _say_where, run_cell, run_search
@@ -81,7 +82,7 @@ def run_job(
     tables = []
     for cell in cells_of(job):
         file, search = cell_file(study, cell, paths), isinstance(cell, TicketCell)
-        if search and file.is_file(): table = read_results(file)
+        if search and file.is_file() and file not in stale_files(study, paths): table = read_results(file)
         else: table = (run_search if search else run_cell)(study, cell, paths)
         tables.append((cell, table))
     return _say_where(tables, study, paths)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from .batches import Batches, _dtype
 from .data import Dataset
-from .training import Batches, Recipe, _dtype
+from .recipes import Recipe
 
 # %% ../nbs/05d_metrics.ipynb #9f755bab
 def balanced_accuracy(

@@ -44,7 +44,7 @@ class Form:
 _NAME, _NAMES = Form(str, "give one name"), Form(str, "give names, such as {0}", True)
 _SHARE = Form(float, "give a share of the images, above 0 and at most 1", high=1, above=True)
 _SHARES = Form(float, "give shares of the images, each above 0 and at most 1", True, high=1, above=True)
-_SEEDS = Form(int, "give whole numbers from 0, such as 0 or [0, 1] or '0,1'", True)
+_SEEDS = Form(int, "give whole numbers from 0, such as 0 or [0, 1] or '0,1'", True, high=2**63 - 1)
 _CHANGES = Form(dict, "give fields with values, such as {{lr: 0.03}} or 'lr=0.03,length=3ep'")
 
 # %% ../nbs/12a_parameters.ipynb #943b09b0
@@ -72,10 +72,11 @@ EXAMPLES = dict(arms="[ticket, scratch]", recipes="[base]", ticket_recipes="[bas
 def _number(form: Form, value) -> int | float:
     "Return one number of the kind and in the range of its form; any other value is a `ValueError`."
     if isinstance(value, bool): raise ValueError
-    number = float(value)
+    whole = isinstance(value, int) or isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value)
+    number = int(value) if whole else float(value)  # a float would round a large seed
     if not isfinite(number) or not form.low <= number <= form.high: raise ValueError
     if form.above and number == form.low or number in form.never: raise ValueError
-    if form.kind is int and not number.is_integer(): raise ValueError
+    if form.kind is int and number != int(number): raise ValueError
     return form.kind(number)
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 import pandas as pd
 
 from .core import Paths, write_atomically
+from .freshness import _all_cells, data_notes
 from .grid import cell_file, networks_of, tickets_of, transfer_cells
-from .ledger import _all_cells, data_notes, restore, study_info
+from .ledger import restore, study_info
 from .plan import images_in
+from .recipes import count_steps
 from .results import merge_rows, write_results
 from .run import run_cell, run_search
 from .spec import Block, Study
 from .studyfile import load_study
-from .training import count_steps, steps_per_epoch
+from .training import steps_per_epoch
 
 # %% ../nbs/12i_pieces.ipynb #5834a7ce
 class OutOfTime(Exception):

@@ -19,8 +19,9 @@ from .core import Paths, device
 from .data import Dataset, count_images
 from .grid import TicketCell, networks_in, networks_of, ticket_cells, transfer_cells
 from .models import MODELS, Architecture, build_model
+from .recipes import count_steps
 from .spec import Study
-from .training import count_steps, steps_per_epoch, train
+from .training import steps_per_epoch, train
 
 # %% ../nbs/12h_plan.ipynb #3a89c456
 def _random_images(study: Study, count: int, side: int) -> Dataset:
@@ -33,6 +34,9 @@ def _random_images(study: Study, count: int, side: int) -> Dataset:
                    (0.5,) * study.channels, (0.25,) * study.channels, "")
 
 
+_LARGEST, _PIXELS = 1024, 2**22  # side and pixels of a batch that fit any memory; for more, the speed is scaled
+
+
 def measured_throughput(
     study: Study,
     model: str,            # a name in MODELS
@@ -41,7 +45,9 @@ def measured_throughput(
     seconds: float = 3.0,  # about how long to measure
 ) -> float:                # training images per second
     "Return the training speed of a network on this machine's device, on random images, with the study's first recipe."
-    side = side or study.image_size
+    wanted = side or study.image_size
+    side = min(wanted, _LARGEST)
+    batch_size = max(2, min(batch_size, _PIXELS // side**2))
     data = _random_images(study, max(batch_size, 10), side)
     first = next(iter(study.recipes.values()))
     recipe = replace(first, batch_size=batch_size, patience=None, lr=1e-4, upsample=None, crop_to=None)
@@ -50,7 +56,7 @@ def measured_throughput(
     at_a_time = 4 if run(1).seconds < 1 else 1
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds: steps += run(at_a_time).steps
-    return steps * batch_size / (time.perf_counter() - began)
+    return steps * batch_size / (time.perf_counter() - began) * (side / wanted) ** 2
 
 # %% ../nbs/12h_plan.ipynb #b7e9a71b
 ASSUMED_IMAGES = 10_000  # training images of a data set that is not here, for a plan

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,7 +80,8 @@ def _library(kind: str):
 
 def _timm(channels: int, image_size: int, name: str, head: str) -> tuple[nn.Module, int]:
     "Build a network of timm."
-    settings = dict(pretrained=False, in_chans=channels, **({} if head else dict(num_classes=0)))
+    features = {} if head not in ("", "none") else dict(num_classes=0)  # without a classifier
+    settings = dict(pretrained=False, in_chans=channels, **features)
     create = partial(_library("timm").create_model, name, **settings)
     try: net = create(img_size=image_size)
     except TypeError as e:
@@ -94,6 +95,8 @@ _NO_TRAINED_AUXILIARY = dict(aux_logits=False, init_weights=True)  # one output,
 # %% ../nbs/02d_references.ipynb #2fe1e694
 def _of_torchvision(channels: int, image_size: int, name: str, head: str) -> tuple[nn.Module, int]:
     "Build a classifier of torchvision."
+    if head == "none":
+        raise Unbuildable("torchvision's networks classify, so head='none' would train on class scores: leave it out.")
     special: dict[str, Any] = _NO_TRAINED_AUXILIARY if name in ("googlenet", "inception_v3") else {}
     if name.startswith("vit_"): special = dict(image_size=image_size)
     net = _library("torchvision").models.get_model(name, weights=None, **special)
@@ -183,8 +186,8 @@ def _run_file(file: Path):
     "Import a Python file by its path; it may import other modules from its folder."
     name = f"_lth_network_{digest(str(file), 12)}"
     if b"torchvision" in file.read_bytes() and importlib.util.find_spec("torchvision"): _torchvision()
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(cast(ModuleSpec, spec))
+    loader = SourceFileLoader(name, str(file))  # of any suffix: a link net.py may lead to net.txt
+    module = importlib.util.module_from_spec(cast(ModuleSpec, importlib.util.spec_from_loader(name, loader)))
     sys.path.insert(0, str(file.parent))
     sys.modules[name] = module  # dataclasses and the like look it up
     before = {*sys.modules}
@@ -222,7 +225,7 @@ def _by_text(ref: Reference, folders: tuple[Path, ...]) -> str:
     "Make a row from what a text says."
     if ref.kind == "timm":
         timm = _library("timm")
-        if not timm.is_model(ref.name): raise ValueError(_unknown(ref, timm.list_models(f"*{ref.name[:4]}*")))
+        if not timm.is_model(ref.name): raise ValueError(_unknown(ref, timm.list_models()))
         return _register(ref, partial(_timm, name=ref.name, head=ref.head), f"timm {timm.__version__}", ref)
     if ref.kind == "torchvision":
         tv = _library("torchvision")
@@ -239,7 +242,7 @@ def _by_text(ref: Reference, folders: tuple[Path, ...]) -> str:
 def _unknown(ref: Reference, names: list[str]) -> str:
     "Say that a library has no network of this name, and which it has."
     from difflib import get_close_matches
-    near = get_close_matches(ref.name, names, 4, 0.4) or names[:4]
+    near = get_close_matches(ref.name.lower(), names, 4, 0.4) or names[:4]
     return f"model {str(ref)!r}: {ref.kind} has no classifier {ref.name!r}; it has {', '.join(near)} and others."
 
 # %% ../nbs/02d_references.ipynb #c01efff2

@@ -22,11 +22,11 @@ from .grid import Planned, TicketCell, cell_file, networks_of, ticket_file, tick
 from .metrics import measure
 from .models import build_model, count_flops
 from .parameters import read_parameter
+from .recipes import Recipe
 from .results import append_row, read_results, row_key, write_rows
 from .spec import Block, Study
 from .studyfile import check_content, gathered, load_study
 from .tickets import TicketRecipe, Tickets, find_tickets, load_tickets
-from .training import Recipe
 from .transfer import transfer
 
 # %% ../nbs/12e_run.ipynb #c82dc82c

@@ -19,10 +19,10 @@ from .core import Paths
 from .data import DATASETS, half_of, is_here, known_names
 from .models import HEADS, MODELS
 from .parameters import as_list
+from .recipes import Count, Real, Recipe, count_steps, no_truth
 from .references import resolve_model
 from .results import ROLES
 from .tickets import TicketRecipe
-from .training import Count, Real, Recipe, count_steps, no_truth
 from .transfer import ARMS
 
 # %% ../nbs/12b_spec.ipynb #7acde41c
@@ -49,7 +49,7 @@ class Block(BaseModel):
     seeds: Whole = ()                   # empty: the study's
 
 # %% ../nbs/12b_spec.ipynb #74e906dd
-Pixels = Annotated[Count, Field(ge=4)]
+Pixels = Annotated[Count, Field(ge=4, le=4096)]  # as a ticket file may say
 Rate = Annotated[Real, Field(gt=0)]
 
 # %% ../nbs/12b_spec.ipynb #4c6a268c

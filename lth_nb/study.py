@@ -7,11 +7,12 @@ __all__ = ['ASSUMED_IMAGES', 'Block', 'FEWEST_SEEDS', 'Fraction', 'Fractions', '
            'Study', 'TicketCell', 'USED', 'Whole', 'cell_file', 'cell_name', 'cells_of', 'check_data', 'check_networks',
            'connectivity_table', 'data_notes', 'few_seeds', 'job_file', 'job_of', 'load_study', 'measured_throughput',
            'merged_info', 'missing_data', 'networks_in', 'networks_of', 'parse_study', 'plan', 'publish',
-           'read_parameters', 'read_yaml', 'refuse_unknown_parameters', 'restore', 'run_connectivity', 'run_job',
-           'run_piece', 'run_tickets', 'run_transfers', 'search_jobs', 'stale_files', 'status', 'study_file',
+           'read_parameters', 'read_yaml', 'refuse_unknown_parameters', 'reopen', 'restore', 'run_connectivity',
+           'run_job', 'run_piece', 'run_tickets', 'run_transfers', 'search_jobs', 'stale_files', 'status', 'study_file',
            'study_info', 'ticket_cells', 'ticket_file', 'tickets_of', 'transfer_cells', 'transfer_jobs']
 
 # %% ../nbs/12_study.ipynb #8f740bb2
+from .freshness import USED, check_data, data_notes, missing_data, reopen, stale_files, status
 from lth_nb.grid import (
     NAN,
     Planned,
@@ -26,18 +27,7 @@ from lth_nb.grid import (
     transfer_cells,
 )
 from .jobs import cells_of, job_file, job_of, run_job, search_jobs, transfer_jobs
-from lth_nb.ledger import (
-    USED,
-    check_data,
-    data_notes,
-    merged_info,
-    missing_data,
-    publish,
-    restore,
-    stale_files,
-    status,
-    study_info,
-)
+from .ledger import merged_info, publish, restore, study_info
 from .parameters import read_parameters, refuse_unknown_parameters
 from .pieces import OutOfTime, run_piece
 from .plan import ASSUMED_IMAGES, FEWEST_SEEDS, check_networks, few_seeds, measured_throughput, plan
@@ -53,6 +43,6 @@ _all_ = [
     "Planned", "Study", "TicketCell", "USED", "Whole", "cell_file", "cell_name", "cells_of", "check_data",
     "check_networks", "connectivity_table", "data_notes", "few_seeds", "job_file", "job_of", "load_study",
     "measured_throughput", "merged_info", "missing_data", "networks_in", "networks_of", "parse_study", "plan",
-    "publish", "read_parameters", "read_yaml", "refuse_unknown_parameters", "restore", "run_connectivity",
+    "publish", "read_parameters", "read_yaml", "refuse_unknown_parameters", "reopen", "restore", "run_connectivity",
     "run_job", "run_piece", "run_tickets", "run_transfers", "search_jobs", "stale_files", "status", "study_file",
     "study_info", "ticket_cells", "ticket_file", "tickets_of", "transfer_cells", "transfer_jobs"]

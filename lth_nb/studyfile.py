@@ -15,9 +15,9 @@ import yaml
 from pydantic import ValidationError
 
 from .core import Paths
+from .recipes import Recipe
 from .spec import Block, Study, complaints
 from .tickets import TicketRecipe
-from .training import Recipe
 
 # %% ../nbs/12c_studyfile.ipynb #1c64f729
 EXAMPLE = """\

@@ -20,11 +20,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .core import digest, write_atomically
+from .faults import complaint, short
 from .ticket_checks import Kind, TicketError, check_model, check_parts, check_values, kinds_of, parts_of
-from .ticket_values import TicketHeader, Tickets, complaint, short, tensors_of
+from .ticket_values import TicketHeader, Tickets, tensors_of
 
 # %% ../nbs/05c_ticket_files.ipynb #e10301ef
 _DELETE = "Delete it and find the tickets again"
+
+
+def _place(path) -> Path:
+    "Return the path of a ticket file; a `TypeError` if something else was given."
+    if isinstance(path, (str, os.PathLike)): return Path(path)
+    raise TypeError(f"path is a {type(path).__name__}: give the path of a ticket file, such as 'seed0.safetensors'")
 
 
 def _one_line(e: BaseException) -> str:
@@ -163,7 +170,7 @@ def save_tickets(
     path: str | Path,   # the file, by habit *.safetensors; *.partial for a search that is not finished
 ) -> Path:              # the file
     "Write tickets, whole or not at all. Raises a `ValueError` if they could not be loaded again."
-    path = Path(path)
+    path = _place(path)
     with _naming(path, "Nothing was written; save what find_tickets returns"):
         text, tensors = json.dumps(tickets.header, sort_keys=True), tensors_of(tickets)
         _, header = _checked_header(text, whole=path.suffix != ".partial")
@@ -180,7 +187,7 @@ def ticket_header(
     path: str | Path,  # a file written by `save_tickets`
 ) -> dict:             # the fields of `TicketHeader`
     "Read the header of a ticket file without its tensors, not checked against the checksum or the network."
-    path = Path(path)
+    path = _place(path)
     with _naming(path), _opened(path) as file:
         _, metadata = _layout(file)
         return _checked_header(metadata["lth_nb"], whole=path.suffix != ".partial")[0]
@@ -191,7 +198,7 @@ def load_tickets(
     any_model: bool = False,  # also of a network that is not in MODELS, checked as far as that goes
 ) -> Tickets:
     "Read tickets and check them: checksum, header, tensors, network. Raises one `ValueError` that names the file."
-    path = Path(path)
+    path = _place(path)
     with _naming(path), _opened(path) as file:
         stored, metadata = _layout(file)
         try:

@@ -8,7 +8,7 @@ __all__ = ['ARMS', 'Arm', 'arm_mask', 'arm_weights', 'Transferred', 'transfer']
 # %% ../nbs/07_transfer.ipynb #27b7c66a
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Literal, cast
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -54,6 +54,13 @@ ARMS = {a.name: a for a in (
     Arm("dense_finetuned", "dense", "final", "source", "dense, trained weights θi of the source"),
 )}
 
+# %% ../nbs/07_transfer.ipynb #2236ce73
+def _tickets_of(arm: Arm, whose: str, source: Tickets | None, target: Tickets | None) -> Tickets:
+    "Return the tickets that an arm takes its mask or weights from; a `ValueError` if they were not given."
+    if (found := target if whose == "target" else source) is not None: return found
+    on = "the target itself" if whose == "target" else "a source"
+    raise ValueError(f"arm {arm.name!r} needs tickets found on {on}: pass {whose}=")
+
 # %% ../nbs/07_transfer.ipynb #2ee8a104
 def arm_mask(
     arm: Arm,                # a row of ARMS
@@ -64,7 +71,7 @@ def arm_mask(
 ) -> Mask | None:            # `None` for a dense network
     "Which weights are alive."
     if arm.dense: return None
-    mask = cast(Tickets, target if arm.mask == "target" else source).mask(level)
+    mask = _tickets_of(arm, "target" if arm.mask == "target" else "source", source, target).mask(level)
     drawn = seed_for(seed, "mask", arm.name, level)
     if arm.mask == "shuffled": return shuffle_mask(mask, drawn)
     if arm.mask == "shuffled_globally": return shuffle_mask(mask, drawn, across="network")
@@ -80,7 +87,7 @@ def arm_weights(
 ) -> dict[str, Tensor] | None:  # parameters and buffers of the backbone; `None` for fresh weights
     "The weights a network starts from."
     if arm.weights == "fresh": return None
-    tickets = cast(Tickets, target if arm.weights_from == "target" else source)
+    tickets = _tickets_of(arm, arm.weights_from, source, target)
     state = getattr(tickets[level], arm.weights)
     if state is None:
         raise ValueError(f"arm {arm.name!r} needs the trained weights of level {level}, which the tickets found on "
@@ -106,10 +113,8 @@ def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     if arm not in ARMS: raise ValueError(f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
     row = ARMS[arm]
     if freeze not in ("none", "backbone"): raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
-    if row.needs_source and source is None:
-        raise ValueError(f"arm {row.name!r} needs tickets found on a source: pass source=")
-    if row.needs_target and target is None:
-        raise ValueError(f"arm {row.name!r} needs tickets found on the target itself: pass target=")
+    if row.needs_source: _tickets_of(row, "source", source, target)
+    if row.needs_target: _tickets_of(row, "target", source, target)
     if row.dense and level: raise ValueError(f"arm {row.name!r} is dense: level is 0, not {level}")
     if not row.dense and level < 1:
         raise ValueError(f"arm {row.name!r} at level {level}: sparse arms start at level 1 "

@@ -88,7 +88,7 @@ def _bar(watch: Progress):
 def _follow(command: list[str], log: Path, lock: int, watch: Progress) -> int:
     "Run Snakemake, its words in a file, under a bar of networks; say what failed, and return its exit code."
     log.parent.mkdir(parents=True, exist_ok=True)
-    guarded = [sys.executable, "-c", "from lth_nb.workflow import _guard; _guard()", *command]
+    guarded = [sys.executable, "-c", "from lth_nb.guard import guard; guard()", *command]
     stopped, pipe = False, subprocess.PIPE
     with (
         _interrupted_by_sigterm(),
@@ -145,20 +145,6 @@ def _interrupted_by_sigterm():
     before = signal.signal(signal.SIGTERM, stop)
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
-
-# %% ../nbs/13e_workflow.ipynb #2a4f382a
-def _guard():
-    """The process between `lth run` and Snakemake: when `lth` ends, however it does, standard input ends, and Snakemake
-    and its runs are stopped."""
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
-    def stop_with_parent():
-        os.read(0, 1)
-        for how in (signal.SIGINT, signal.SIGKILL):
-            try: os.killpg(child.pid, how)
-            except ProcessLookupError: return
-            time.sleep(20)
-    threading.Thread(target=stop_with_parent, daemon=True).start()
-    sys.exit(child.wait())
 
 # %% ../nbs/13e_workflow.ipynb #b4db91d0
 def hold_lock(
