@@ -34,10 +34,6 @@ install: $(READY)  ## only set everything up
 
 study: $(READY)  ## run the quick study (STUDY=name for another) and print what it found
 	@$(VENV)/bin/lth run $(STUDY) --jobs $(JOBS)
-	@$(VENV)/bin/lth claims $(STUDY)
-	@echo "table    data/results/$(STUDY).csv"
-	@echo "figures  figures/"
-	@echo "site     _site/index.html"
 
 test: $(READY)  ## run the tests; SLOW=1 adds those that take long, as the site's
 	$(PY) -m pytest -n 2 --dist worksteal -m "$(if $(SLOW),,not slow and )not slurm" tests

@@ -191,10 +191,10 @@ def _checked(
     names = _check(source, arrays, class_names)
     labels = {s: y.reshape(-1).astype(np.int64) for s, (_, y) in arrays.items()}
     deep = {s: np.ascontiguousarray(x[..., None] if x.ndim == 3 else x) for s, (x, _) in arrays.items()}
-    notes = (*notes, *_missing_in_test(source, labels, names), *_odd_pixels(source, deep))
     splits = {s: (torch.from_numpy(deep[s]), torch.from_numpy(labels[s])) for s in arrays}
     found = _check_groups(source, groups, labels) if groups else None
-    return Contents(splits, names, found, notes)
+    odd = *_missing_in_test(source, labels, names), *_odd_pixels(source, deep)
+    return Contents(splits, names, found, (*notes, *odd))
 
 # %% ../nbs/01c_arrays.ipynb #41c3ca89
 class _Archive:

@@ -113,6 +113,7 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
             log = paths.runs/loaded.study/"snakemake.log"
             code = _follow(_snakemake(loaded, paths, *words), log, lock, Progress(loaded, paths))
     if code: raise typer.Exit(1)
+    if not first and until in ("paper", "site"): claims(loaded.study)
     if not first and until in ("results", "paper", "site"): typer.echo(_where(loaded, paths, until))
 
 # %% ../nbs/13_cli.ipynb #9c7f0bdf
@@ -230,17 +231,11 @@ def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
         for file in files: Path(file).unlink()
     typer.echo(f"deleted {len(files)} files; `lth run` makes them anew", err=True)
 
-# %% ../nbs/13_cli.ipynb #fe6f1ebd
-@app.command()
-def claims(study: StudyName, as_json: AsJson = False):
-    "The verdict on every claim, from a study's judged tables."
-    from lth_nb.answers import claims_in_lines, read_findings, study_banner
-    from lth_nb.pages import read_study
+# %% ../nbs/13_cli.ipynb #370d72f5
+def _tell_findings(study: str, rows, info: dict, found) -> None:
+    "Say what a study found: its scale, the verdict on every claim, and what to mind."
+    from lth_nb.answers import claims_in_lines, study_banner
     from lth_nb.results import diverged
-    with _plain_errors():
-        rows, info = read_study(study)
-        found = read_findings(info["study"])
-    if as_json: return _show(found.tables["verdicts"], True)
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     typer.echo(textwrap.fill(re.sub("[*`]", "", study_banner(rows, info)), width) + "\n")
     typer.echo(claims_in_lines(found, width) + "\n")
@@ -251,6 +246,19 @@ def claims(study: StudyName, as_json: AsJson = False):
         recipes = ", ".join(sorted({*rows.recipe[lost]}))
         typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with "
             f"(recipe {recipes})")
+
+# %% ../nbs/13_cli.ipynb #fe6f1ebd
+@app.command()
+def claims(study: StudyName, as_json: AsJson = False):
+    "The verdict on every claim, from a study's judged tables."
+    from lth_nb.answers import read_findings
+    from lth_nb.pages import read_study
+    with _plain_errors():
+        rows, info = read_study(study)
+        found = read_findings(info["study"])
+    if as_json: return _show(found.tables["verdicts"], True)
+    _tell_findings(study, rows, info, found)
+
 
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:

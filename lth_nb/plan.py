@@ -21,6 +21,7 @@ from .grid import TicketCell, networks_in, networks_of, ticket_cells, transfer_c
 from .models import MODELS, Architecture, build_model
 from .recipes import count_steps
 from .spec import Study
+from .ticket_checks import blueprint
 from .training import steps_per_epoch, train
 
 # %% ../nbs/12h_plan.ipynb #3a89c456
@@ -33,7 +34,7 @@ def _random_images(study: Study, count: int, side: int) -> Dataset:
     return Dataset("throughput", draw(count), train_labels, draw(10), labels, draw(10), labels, tuple("0123456789"),
                    (0.5,) * study.channels, (0.25,) * study.channels, "")
 
-
+# %% ../nbs/12h_plan.ipynb #74d14069
 _LARGEST, _PIXELS = 1024, 2**22  # side and pixels of a batch that fit any memory; for more, the speed is scaled
 
 
@@ -80,7 +81,8 @@ def _trainings(study: Study) -> list[tuple]:
 @lru_cache(64)
 def _weights_of(model: str, row: Architecture, size: int, channels: int) -> int:
     "Return the number of weights of a network; the row counts, so that a changed builder is counted anew."
-    return sum(p.numel() for p in build_model(model, 10, size, channels).parameters())
+    header = dict(model=model, num_classes=10, image_size=size, channels=channels, init="kaiming", seed=0)
+    return sum(p.numel() for p in blueprint(header).parameters())  # without memory
 
 
 def _count_weights(model: str, size: int, channels: int) -> int:

@@ -134,7 +134,8 @@ def test_changes_of_images_are_noticed(raw, how, monkeypatch):
 
 def test_npz_replaced_with_its_size_and_date_kept(raw):
     def write(value):
-        arrays = {f"{s}_{p}": np.full((40, 8, 8), value, np.uint8) if p == "images" else np.arange(40) % 2
+        images = np.arange(40 * 64, dtype=np.uint16).astype(np.uint8).reshape(40, 8, 8) // value
+        arrays = {f"{s}_{p}": images if p == "images" else np.arange(40) % 2
                   for s in ("train", "test") for p in ("images", "labels")}
         np.savez(raw/"flat.npz", **arrays)
     write(1)
@@ -498,7 +499,8 @@ def test_folders_of_lth_data_that_are_not_there_are_said_so(raw, monkeypatch):
 
 def arrays(**changes):
     "A small set in MedMNIST's layout."
-    found = {f"{s}_{p}": np.zeros((40, 8, 8), np.uint8) if p == "images" else np.arange(40) % 2
+    pixels = (np.arange(40 * 64) % 251).astype(np.uint8).reshape(40, 8, 8)
+    found = {f"{s}_{p}": pixels if p == "images" else np.arange(40) % 2
              for s in ("train", "test") for p in ("images", "labels")}
     return {k: v for k, v in {**found, **changes}.items() if v is not None}
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 FLOORS = dict(
-    core=0, faults=0, guard=0, parameters=0, effects=0, architecture=1, gpus=1, papers=1, data=1, models=2, masking=1,
-    slots=2,
+    core=0, faults=0, guard=0, reading=1, parameters=0, effects=0, architecture=1, gpus=1, papers=1, data=1,
+    builders=1, networks=1.2, prunables=1.4, operations=1.4, models=2, masking=1, slots=2,
     results=1, pruning=3, recipes=1.5, batches=2, training=3,
     statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6, tickets=7,
     claims=3, plots=3, pages=3, over_targets=4, names=0, answers=5, questions=6, forest=6, transfer=8,

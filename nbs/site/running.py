@@ -72,7 +72,10 @@ def key_of(page, cells):
     return digest(*code, *versions, *map(content, files))
 
 
-def skip(cell): return cell["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s*false", cell["source"], re.M)
+def skip(cell):
+    """Whether a cell is shown without being run. `#| checks` marks one that only asserts, and takes long: the tests run
+    it, and a page would show nothing of it."""
+    return cell["cell_type"] != "code" or re.search(r"^#\|\s*(eval:\s*false|checks\b)", cell["source"], re.M)
 
 
 def home_of(page):
