@@ -73,7 +73,8 @@ def read_notebooks(
                 for n in notebooks}
         for done in as_completed(jobs):
             try: done.result()
-            except Exception as e: failed.append(f"{out/jobs[done].name}.part.ipynb: {e}")
+            except Exception as e:  # a notebook may raise anything; all of it is told
+                failed.append(f"{out/jobs[done].name}.part.ipynb: {e}")
     if failed: raise RuntimeError("\n".join(["these notebooks failed:", *failed]))
 
 # %% ../nbs/13c_reading.ipynb #4e5e4e1f

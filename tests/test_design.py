@@ -22,9 +22,10 @@ FLOORS = dict(
 )
 FLOORS |= dict(images=0.1, splits=0.1, duplicates=0.1, arrays=0.2, folders=0.3, originals=0.3, fitting=0.3)  # the wing
 FLOORS |= dict(catalog=0.4, cache=0.4)                                    # of data, below data itself
+FLOORS |= dict(made_up=1.5, style=1, curves=2.5, estimates=2.5, parts=2.7, rewound=2.5, provenance=2.5)  # of figures
 FLOORS |= dict(selection=1, heads=2.2, references=2.5, doctor=15.5, layout=1, metrics=3.5, explorer=6.5)
 JUDGES = ("core", "names", "results", "statistics", "effects", "papers", "claims", "over_targets",
-    "answers", "questions", "forest", "plots")
+    "answers", "questions", "forest", "plots", "style", "curves", "estimates", "parts", "rewound", "provenance")
 NOTEBOOKS = sorted(
     p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts
 )
