@@ -20,8 +20,17 @@ SHIPPED = [
 ]
 
 
+# how fast training is beside other code is measured in a checkout; the wheel leaves it out
+CHECKOUT_ONLY = (
+    "benchmark", "contest", "gpu_session", "measurements", "mini_study", "plain_loop", "precision", "workloads"
+)
+
+
 class build_with_notebooks(build_py):
-    "A wheel also holds what a study needs at run time, under lth_nb/_shipped."
+    "A wheel also holds what a study needs at run time, under lth_nb/_shipped, and leaves the benchmark out."
+    def find_package_modules(self, package, package_dir):
+        return [m for m in super().find_package_modules(package, package_dir) if m[1] not in CHECKOUT_ONLY]
+
     def run(self):
         super().run()
         for pattern in SHIPPED:

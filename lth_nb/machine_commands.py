@@ -9,6 +9,7 @@ __all__ = ['doctor', 'init', 'bench', 'docs']
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,11 @@ def bench(
 ):
     "Measure this machine: our training beside a plain loop, and what share of the ceiling that is."
     with _plain_errors():
-        from lth_nb.benchmark import benchmark, goals_reached, measure_gpu, shown
+        if find_spec("lth_nb.benchmark") is None:
+            raise FileNotFoundError("lth bench: the benchmark is not in the installed package; clone the repository "
+                                    "and run it there")
+        from lth_nb.benchmark import benchmark, goals_reached, shown
+        from lth_nb.gpu_session import measure_gpu
         table = (
             measure_gpu(out, budget, rounds)
             if on == "cuda" and out

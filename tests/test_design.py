@@ -16,16 +16,22 @@ FLOORS = dict(
     statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6, tickets=7,
     claims=3, plots=3, pages=3, over_targets=4, names=0, answers=5, questions=6, forest=6, transfer=8,
     connectivity=8, compact=8, export=9, latency=10, spec=9, studyfile=10, grid=10, run=11, plan=11, rewinding=12,
-    freshness=11.5, ledger=12, jobs=12, pieces=13, study=14, benchmark=15, progress=13, console=0, workflow=14,
+    freshness=11.5, ledger=12, jobs=12, pieces=13, study=14, progress=13, console=0, workflow=14,
     file_commands=15,
     machine_commands=15.8, cli=16
 )
 FLOORS |= dict(images=0.1, splits=0.1, duplicates=0.1, arrays=0.2, folders=0.3, originals=0.3, fitting=0.3)  # the wing
 FLOORS |= dict(catalog=0.4, cache=0.4)                                    # of data, below data itself
+FLOORS |= dict(measurements=1, plain_loop=3.5, workloads=3.5, precision=3.5, contest=3.7, mini_study=14.5, benchmark=15,
+    gpu_session=15.2)  # beside the kit: how fast it is
+FLOORS |= dict(columns=0.9, comparisons=3.5)  # of results and of verdicts over targets
 FLOORS |= dict(made_up=1.5, style=1, curves=2.5, estimates=2.5, parts=2.7, rewound=2.5, provenance=2.5)  # of figures
 FLOORS |= dict(selection=1, heads=2.2, references=2.5, doctor=15.5, layout=1, metrics=3.5, explorer=6.5)
-JUDGES = ("core", "names", "results", "statistics", "effects", "papers", "claims", "over_targets",
-    "answers", "questions", "forest", "plots", "style", "curves", "estimates", "parts", "rewound", "provenance")
+JUDGES = (
+    "core", "names", "results", "statistics", "effects", "papers", "claims", "over_targets", "columns",
+    "comparisons", "answers", "questions", "forest", "plots", "style", "curves", "estimates", "parts",
+    "rewound", "provenance"
+)
 NOTEBOOKS = sorted(
     p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts
 )
@@ -117,6 +123,13 @@ def importing(lines):
     names = [n for n in nodes if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "_all_"]
     imports = [n for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
     return sum(n.end_lineno - n.lineno + 1 for n in (*imports, *names))
+
+
+@pytest.mark.parametrize("notebook", [p for p in NOTEBOOKS if p.name[0].isdigit()], ids=lambda p: p.stem)
+def test_a_module_is_one_room(notebook):
+    "At most 300 exported lines."
+    cells = ["".join(c["source"]) for c in code_cells(notebook)]
+    assert sum(c.count("\n") for c in cells if re.match(r"#\|\s*export", c)) <= 300
 
 
 @pytest.mark.parametrize("notebook", [p for p in NOTEBOOKS if p.name[0].isdigit()], ids=lambda p: p.stem)
