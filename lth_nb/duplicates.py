@@ -11,10 +11,8 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 import torch
-from scipy.fft import dctn
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -34,7 +32,8 @@ def perceptual_hash(
     "Return a fingerprint of each image: two of them agree in most places if the pictures look alike."
     parts = []
     for part in images.cpu().split(1024):
-        low = dctn(_grey(part, 32)[:, 0].numpy(), axes=(1, 2), norm="ortho")[:, :16, :16].reshape(len(part), -1)[:, 1:]
+        low = scipy.fft.dctn(_grey(part, 32)[:, 0].numpy(), axes=(1, 2), norm="ortho")[:, :16, :16]
+        low = low.reshape(len(part), -1)[:, 1:]
         parts.append(torch.from_numpy(np.where(low > np.median(low, 1, keepdims=True), 1, -1).astype(np.int8)))
     return torch.cat(parts)
 
@@ -229,8 +228,8 @@ def _copies(found: Features, images: int) -> torch.Tensor:
 def _joined(edges: torch.Tensor, images: int) -> torch.Tensor:
     "Return the number of each image's group, in order of appearance; an edge (P, 2) joins two images."
     a, b = edges.numpy().T
-    graph = coo_matrix((np.ones(len(a)), (a, b)), (images, images))
-    groups = connected_components(graph, directed=False)[1]
+    graph = scipy.sparse.coo_matrix((np.ones(len(a)), (a, b)), (images, images))
+    groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
     first = np.unique(groups, return_index=True)[1]
     return torch.from_numpy(np.argsort(np.argsort(first))[groups].astype(np.int64))
 
