@@ -91,6 +91,9 @@ def _not_tested(found: Findings, id: str, row) -> str:
     "Return what is missing for a verdict, with what was measured."
     if row is None or row["targets"] == 0:
         measured = found.rows("targets", id)
+        if len(measured) and (measured["left_out"] != "").all():
+            why = "; ".join(f"{r.target}: {r.left_out}" for r in measured.drop_duplicates("target").itertuples())
+            return f"every target with these comparisons is left out ({why})."
         if len(measured) and measured["se"].isna().all():
             return "every target has one seed, and a comparison needs two."
         return "the study has no target with these comparisons."

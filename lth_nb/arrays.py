@@ -170,6 +170,15 @@ def _odd_pixels(source, images: dict[str, np.ndarray]) -> list[str]:
     top = max(int(x.max()) for x in images.values())
     return notes + [f"{source}: no pixel is above {top} of 255; scale them to 0 to 255"] * (top < _DIM)
 
+# %% ../nbs/01c_arrays.ipynb #5d13dccc
+def _copies(source, images: dict[str, np.ndarray]) -> list[str]:
+    "Return a note for each split whose images are also training images, byte for byte."
+    if "train" not in images: return []
+    trained = {hash(x.tobytes()) for x in images["train"]}
+    found = {s: sum(hash(x.tobytes()) in trained for x in images[s]) for s in ("val", "test") if s in images}
+    return [f"{source}: {n:,} images of {s} are also training images, byte for byte; accuracies on them are too good"
+            for s, n in found.items() if n]
+
 # %% ../nbs/01c_arrays.ipynb #5363c3b1
 def _check(source, arrays: dict[str, tuple], class_names=None) -> tuple[str, ...]:
     "Return the classes, after checking shapes, dtypes and ranges of 'train', 'test' and maybe 'val', or of 'all'."
@@ -193,7 +202,7 @@ def _checked(
     deep = {s: np.ascontiguousarray(x[..., None] if x.ndim == 3 else x) for s, (x, _) in arrays.items()}
     splits = {s: (torch.from_numpy(deep[s]), torch.from_numpy(labels[s])) for s in arrays}
     found = _check_groups(source, groups, labels) if groups else None
-    odd = *_missing_in_test(source, labels, names), *_odd_pixels(source, deep)
+    odd = *_missing_in_test(source, labels, names), *_odd_pixels(source, deep), *_copies(source, deep)
     return Contents(splits, names, found, (*notes, *odd))
 
 # %% ../nbs/01c_arrays.ipynb #41c3ca89
@@ -263,6 +272,10 @@ def _arrays_of(
         if missing := [k for k in wanted if k not in file.keys]:
             fault = f"{', '.join(missing)} are missing among {_some(file.keys, 12)}"
             raise _wrong(path, "keys", fault, "name the arrays as MedMNIST does")
+        odd = [k for k in file.keys if "group" in k.lower() and k not in {f"{s}_groups" for s in SPLITS}]
+        if odd:
+            cure = "name groups train_groups, val_groups, test_groups"
+            raise _wrong(path, "keys", f"{_some(odd)} are not read", cure)
         if read_images: _check_room(path, sum(map(file.size_of, wanted)), _free_memory(), "of memory")
         grouped = [s for s in SPLITS if f"{s}_groups" in file.keys]
         groups = {s: file.read(f"{s}_groups") for s in grouped if s in splits} or None

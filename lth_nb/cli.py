@@ -37,10 +37,11 @@ def _first(study, paths: Paths, count: int) -> list[str]:
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
     "Return a sound study and its missing runs, and say how far it is; `here`: its device has to be sound too."
-    from lth_nb.study import check_data, check_networks, few_seeds, load_study, status
+    from lth_nb.study import check_data, check_lengths, check_networks, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
     check_networks(loaded)
+    check_lengths(loaded, paths)
     if here: device(loaded.device)
     if few := few_seeds(loaded): typer.echo(few, err=True)
     table = status(loaded, paths)
@@ -74,8 +75,8 @@ Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")]
 Until = Annotated[Literal["find_tickets", "transfer", "results", "paper", "site"],
                   typer.Option(help="stop after this step")]
-First = Annotated[int, typer.Option(help="only so many of the missing transfers, in the order of the study file, "
-                                    "and the tickets they need")]
+First = Annotated[int, typer.Option(min=0, help="only so many of the missing transfers, in the order of the study "
+                                    "file, and the tickets they need")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs of this machine to use, each run on one of them  "
                                           "[default: all]")]
@@ -93,17 +94,18 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         loaded, todo = _look(study, paths := Paths(), here=not profile)
         table = paths.results/f"{loaded.study}.csv"
         table_there = table.is_file() and table.with_suffix(".json").is_file()
-        if dry_run: return _show_missing(todo, table_there)
         if profile and (gpus or per_gpu):
             raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does it by "
                              "the profile")
-        _tell_before(loaded, paths, todo, until == "site" and not first)
+        if dry_run and first: raise ValueError("--first: leave it out of --dry-run, which lists all that is missing")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         words = ["--jobs", str(jobs)] if jobs else []
         words += _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
         if keep_going: words.append("--keep-going")
         if first: words += _first(loaded, paths, first)
         elif until != "site": words += ["--until", _RULES.get((until, loaded.job), until)]
+        if dry_run: return _show_missing(todo, table_there)
+        _tell_before(loaded, paths, todo, until == "site" and not first)
         with _only_run(paths) as lock:
             if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
@@ -134,10 +136,13 @@ def plan(study: StudyName,
              "measured here if not given")] = 0.0,
     as_json: AsJson = False):
     "Networks, hours on one device and disk space of a study, before anything runs."
-    from lth_nb.study import few_seeds, load_study, missing_data
+    from lth_nb.study import check_lengths, few_seeds, load_study, missing_data
     from lth_nb.study import plan as planned
     with _plain_errors():
+        if not 0 <= images_per_second < float("inf"):
+            raise ValueError(f"--images-per-second {images_per_second}: give a number above 0")
         loaded = load_study(study)
+        check_lengths(loaded)
         table, missing = planned(loaded, images_per_second=images_per_second or None), missing_data(loaded)
     rates = dict(images="{:,}", images_per_second="{:,.0f}", hours="{:,.2f}", disk_gb="{:.3f}")
     _show(table, as_json, **{column: form.format for column, form in rates.items()})

@@ -62,6 +62,8 @@ class Paths:
         root: str | Path | None = None,  # project folder; `None`: `LTH_HOME`, else what `_find_root` finds
     ):
         self.root = Path(root or os.environ.get("LTH_HOME") or _find_root(Path.cwd())).expanduser().resolve()
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"{self.root}: a file, not the folder of a project; set LTH_HOME to a folder, or unset it")
         self.data, self.figures = self.root/"data", self.root/"figures"
         self.raw, self.cache, self.tickets = self.data/"raw", self.data/"cache", self.data/"tickets"
         self.runs, self.results = self.data/"runs", self.data/"results"
@@ -166,7 +168,9 @@ def device(
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: this machine has no usable CUDA GPU; use 'auto' or 'cpu'")
     if found.type == "cpu":
-        torch.set_num_threads(int(os.environ.get("LTH_THREADS", 1)))
+        threads = os.environ.get("LTH_THREADS", "1")
+        if not re.fullmatch(r"[1-9]\d{0,3}", threads): raise ValueError(f"LTH_THREADS={threads}: give a number from 1")
+        torch.set_num_threads(int(threads))
         _keep_memory()
     else:
         torch.backends.cudnn.deterministic = True  # the same bits every time

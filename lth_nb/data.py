@@ -9,6 +9,7 @@ __all__ = ['Dataset', 'load_dataset', 'count_shared_groups', 'content_hash', 'ch
 
 # %% ../nbs/01_data.ipynb #23d23337
 import json
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,7 @@ from lth_nb.catalog import (
     known_names,
     own_datasets,
 )
-from .core import Paths, _version, digest, write_atomically
+from .core import Paths, _version, check_kind, digest, write_atomically
 from .duplicates import count_near, count_shared, merged_groups, near_duplicate_groups
 from .fitting import _check_fit, _fitted, _statistics
 from .folders import _files_in, _holds_classes, _misread, _read_folder, _refuse_losses
@@ -190,6 +191,7 @@ def load_dataset(
     "Load a data set by name, checked, split, fitted and on the device; what is drawn takes groups whole."
     _check_fit(image_size, channels)
     _check_draw(fraction, split_seed)
+    if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
     device = _device(device)
     if groups not in (None, *_GROUPINGS):
         raise ValueError(f"groups is {groups!r}: use 'near-duplicates', 'none' or None (as the files name them)")
@@ -243,8 +245,9 @@ def content_hash(
     if (origin := _origin(name, paths)) is None: return None
     settings = [image_size, channels, fraction, split_seed, resplit, groups]
     kept = paths.cache/"hashes"/digest([_FORMAT, origin, name, *settings, _version("torch")], 32)
-    try: return kept.read_text()
-    except OSError: pass  # not there
+    try: known = kept.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError): known = ""  # not there, or damaged
+    if re.fullmatch("[0-9a-f]{64}", known): return known
     data = load_dataset(name, image_size, channels, fraction, split_seed=split_seed, resplit=resplit, groups=groups,
                         paths=paths)
     if _origin(name, paths) != origin: return data.content_hash  # a file has changed meanwhile

@@ -186,13 +186,21 @@ def _renew_readme(table: Path) -> bool:
 def results_restore(study: StudyName):
     "Take the rows of data/results/STUDY.csv as done, so that `lth run` trains only what they lack."
     from lth_nb.study import load_study, restore
-    with _plain_errors(): typer.echo(f"took over {restore(load_study(study))} rows")
+    with _plain_errors():
+        loaded = load_study(study)
+        if not (table := Paths().results/f"{loaded.study}.csv").is_file():
+            raise FileNotFoundError(f"{table}: no such table, so no rows can be taken over; publish or copy it first")
+        typer.echo(f"took over {(count := restore(loaded))} rows")
+    if not count:
+        typer.echo(f"no row of {table} is new here and made as {loaded.file} now says (recipes, images, networks, "
+                   "seeds)", err=True)
 
 
 @results_app.command("merge")
 def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to join")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the joined table")]):
     "Join tables of pieces of a study, and their descriptions; rows that contradict each other are an error."
+    from lth_nb.over_targets import judge
     from lth_nb.results import merge_rows, write_results, write_rows
     from lth_nb.study import merged_info
     with _plain_errors():
@@ -200,5 +208,11 @@ def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...",
         rows, info = merge_rows(tables), merged_info(tables)
         if len(studies := sorted(rows["study"].unique())) > 1:
             raise ValueError(f"these are rows of several studies, {', '.join(studies)}; merge pieces of one study only")
+        if not info and out.with_suffix(".json").is_file():
+            raise ValueError(f"--out {out}: a published table with a description, which the pieces have not; merge "
+                             "pieces with their .json files, or give another name")
         written = write_results(rows, info, out) if info else write_rows(rows, out)
         typer.echo(f"wrote {len(written)} rows to {out}")
+        if info and out.with_suffix(".verdicts.csv").is_file():
+            judge(out)
+            typer.echo(f"judged it anew: {out.with_suffix('.verdicts.csv')}")

@@ -183,6 +183,8 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
 def _groups_of(found: Listing, nested: dict[str, list[str]]) -> dict[str, list[str]] | None:
     "Return the group of each file: by groups.csv, else by the folders below the classes; `None`: there are none."
     table = found.root/"groups.csv"
+    if like := [p for p in _listed(found.root) if p.name.lower() == "groups.csv" != p.name]:
+        raise _wrong(like[0], "the file", "is not read under this name", "call it groups.csv")
     if os.path.lexists(table): return _read_groups(table, found.files)
     folders = {(label, name) for s in nested for label, name in zip(found.labels[s].tolist(), nested[s]) if name}
     if len(folders) == len({label for label, _ in folders}): return None  # no class has two: they are no groups

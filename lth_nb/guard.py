@@ -30,4 +30,7 @@ def guard(
             except ProcessLookupError: return
             time.sleep(PATIENCE)
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    sys.exit(child.wait())
+    code = child.wait()
+    try: os.killpg(child.pid, signal.SIGKILL)  # what it started and left behind would hold our output open for ever
+    except ProcessLookupError: pass
+    sys.exit(code)

@@ -37,6 +37,8 @@ def _why(net: nn.Module, channels: int, image_size: int, e: Exception) -> str:
     if first is not None and first.in_channels != channels:
         return (f"its first convolution takes {first.in_channels} channels, and the images have {channels}. Load them "
             f"with channels={first.in_channels}, or give a builder with a parameter `channels`.")
+    if odd := {str(p.dtype).removeprefix("torch.") for p in net.parameters()} - {"float32"}:
+        return f"it has parameters of {', '.join(sorted(odd))}. Build it in float32; a recipe may set `precision`."
     said = " ".join(f"{type(e).__name__}: {e}".split())[:300]
     return (f"two images of {channels} x {image_size} x {image_size} do not go through ({said}). Use a larger "
         "image_size if the network halves the image too often, or give a builder with a parameter `image_size`.")
@@ -52,17 +54,18 @@ def _head_of(
     layers = {n: m for n, m in net.named_modules() if n}
     if head == "none": return ""
     linear = [n for n, m in layers.items() if isinstance(m, nn.Linear)]
-    ends = ", ".join(linear[-3:]) or "none"
+    ends = ", ".join(linear[-3:])
     if head:
         if head in layers: return head
-        raise Unbuildable(f"it has no layer {head!r} to be its head; its last linear layers are {ends}. Name one of "
-            "its layers, or 'none' if it gives features as it is.")
+        raise Unbuildable(f"it has no layer {head!r} to be its head; its last linear layers are {ends or 'none'}. Name "
+            "one of its layers, or 'none' if it gives features as it is.")
     out, made = _trial(net, channels, image_size)
     found = [n for n, value in made.items() if value is out]
     if len(found) == 1: return found[0]
     got = f"a tensor {tuple(out.shape)}" if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
+    such_as = f", such as {ends}," if ends else ","
     raise Unbuildable(f"its head cannot be found: it returns {got}, which no linear layer gives alone. Name the layer "
-        f"that classifies with head=, such as {ends}, or head='none' if it gives features as it is.")
+        f"that classifies with head={such_as} or head='none' if it gives features as it is.")
 
 # %% ../nbs/02c_heads.ipynb #6f70dcc7
 def as_backbone(

@@ -7,6 +7,7 @@ __all__ = ['Unbuildable', 'build_model', 'Residual', 'lenet', 'plain', 'residual
            'Architecture', 'Network', 'replace_head', 'count_flops', 'prunable']
 
 # %% ../nbs/02_models.ipynb #824a48a9
+import copy
 import inspect
 from typing import cast
 
@@ -113,7 +114,7 @@ def _kinds(made) -> str:
 # %% ../nbs/02_models.ipynb #bb0f69cf
 def _check_output(name: str, backbone: nn.Module, num_features: int, channels: int, image_size: int) -> None:
     "Run two random images through a backbone, training and evaluating, and check its features."
-    images = torch.randn(2, channels, image_size, image_size, generator=generator_for(0, "check"))
+    images = _trial_images(channels, image_size)
     size = f"{channels} x {image_size} x {image_size}"
     before = _tensor_lines(backbone)
     for training in (True, False):
@@ -133,12 +134,30 @@ def _check_output(name: str, backbone: nn.Module, num_features: int, channels: i
         raise ValueError(f"model {name!r}: its first batch changes {new[0]}. Make all tensors in the constructor.")
 
 
+def _trial_images(channels: int, image_size: int) -> torch.Tensor:
+    "Return two random images."
+    return torch.randn(2, channels, image_size, image_size, generator=generator_for(0, "check"))
+
+
 def _tensor_lines(module: nn.Module) -> list[str]:
     "Describe the parameters and buffers that a ticket holds."
     return [f"{n}: {tuple(v.shape)} {v.dtype}" for n, v in module.state_dict().items()]
 
 # %% ../nbs/02_models.ipynb #f90b5291
 _CHECKED = {}  # what `_check_builder` found, by row and size of the images
+
+# %% ../nbs/02_models.ipynb #270283e3
+def _check_alike(name: str, one: nn.Module, other: nn.Module, channels: int, image_size: int) -> None:
+    "Raise a `ValueError` if two networks with the same tensors give different features: something else is random."
+    images, made = _trial_images(channels, image_size), []
+    for net in (one, other):
+        try:
+            with _plain_torch(), torch.no_grad(), _stream(0, "check"): made.append(copy.deepcopy(net).eval()(images))
+        except Exception: return  # `_check_output` says what is wrong
+    if not all(isinstance(m, torch.Tensor) and m.isfinite().all() for m in made): return
+    if not torch.equal(*made):
+        raise ValueError(f"model {name!r}: two networks of one seed have the same tensors and give different features. "
+            "Let the builder draw all random numbers from the global generator of torch, numpy or Python.")
 
 # %% ../nbs/02_models.ipynb #b0fe0c66
 def _check_builder(
@@ -162,6 +181,7 @@ def _check_builder(
     if differ:
         raise ValueError(f"model {name!r}: two networks of one seed differ in {', '.join(differ[:4])}. Let the builder "
             "draw random numbers from the global generator of torch, numpy or Python.")
+    _check_alike(name, backbone, twin, channels, image_size)
     _check_output(name, twin, num_features, channels, image_size)
     loaded = _given(backbone, other)
     _CHECKED[key] = row, loaded  # the row lives as long as its key

@@ -8,6 +8,7 @@ __all__ = ['FEWEST', 'ALPHA', 'MEAN_COLUMNS', 'VERDICT_COLUMNS', 'JUDGED', 'cont
            'comparisons_of', 'target_effects']
 
 # %% ../nbs/10a_over_targets.ipynb #fff80fa9
+import json
 import math
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from lth_nb.comparisons import (
     excluded_targets,
     target_effects,
 )
-from .core import Paths, write_atomically
+from .core import Paths, digest, write_atomically
 from .effects import TargetEffect, mean_effect, ordered_effects, predict_each
 from .papers import CLAIMS, REGIONS, Claim
 from .results import read_results, read_study_info
@@ -227,12 +228,18 @@ def judged_tables(
     )
 
 # %% ../nbs/10a_over_targets.ipynb #ea9da9b3
+def _judged_from(info: dict) -> dict:
+    "Return what verdicts depend on besides the claims: the table, and the description's roles and exclusions."
+    return dict(table_sha256=info["table_sha256"], description=digest([info.get("roles"), info.get("left_out")], 16))
+
+
 def judge(
     table: str | Path,  # data/results/STUDY.csv
 ) -> dict[str, Path]:   # name in JUDGED -> file
     "Judge a published table and write the judged tables beside it."
     table = Path(table)
-    made = judged_tables(read_results(table), read_study_info(table))
+    info = read_study_info(table)
+    made = judged_tables(read_results(table), info)
     files = {name: table.with_suffix(f".{name}.csv") for name in JUDGED}
     for name, file in files.items():
         text = made[name].to_csv(index=False, lineterminator="\n")
@@ -240,9 +247,22 @@ def judge(
             continue  # nothing changes, not even its date
         with write_atomically(file) as f:
             f.write(text)
+    mark, text = table.with_suffix(".judged.json"), json.dumps(_judged_from(info), indent=1) + "\n"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
+        with write_atomically(mark) as f: f.write(text)
     return files
 
 # %% ../nbs/10a_over_targets.ipynb #ea9da901
+def _read_one(file: Path, study: str) -> pd.DataFrame:
+    "Read one judged table."
+    try: found = pd.read_csv(file, keep_default_na=False, na_values={column: [""] for column in _NUMBERS})
+    except (ValueError, UnicodeDecodeError) as e:  # pandas has several kinds, all of them ValueErrors
+        raise ValueError(f"{file}: damaged ({e}). Publish the study again: `lth results publish {study}`.") from e
+    if "model" in found or file.name.endswith(".comparisons.csv"): return found
+    raise ValueError(f"{file}: no judged table, its columns are {', '.join(found)}. `lth results publish {study}` "
+                     "makes it again.")
+
+
 def read_judged(
     study: str,                  # such as 'small'
     paths: Paths | None = None,  # the project's folders; `None`: the current project's
@@ -252,8 +272,11 @@ def read_judged(
     files = {name: results/f"{study}.{name}.csv" for name in JUDGED}
     if missing := [f for f in files.values() if not f.is_file()]:
         raise FileNotFoundError(f"{missing[0]}: missing. Publish the study first: `lth results publish {study}`.")
-    empty = {column: [""] for column in _NUMBERS}
-    tables = {name: pd.read_csv(file, keep_default_na=False, na_values=empty) for name, file in files.items()}
+    mark, info = results/f"{study}.judged.json", read_study_info(results/f"{study}.csv")
+    if not mark.is_file() or json.loads(mark.read_text(encoding="utf-8")) != _judged_from(info):
+        raise ValueError(f"{results/study}.csv: the verdicts beside it are of another table or another description. "
+                         f"Judge it: `lth results publish {study}`, or `lth_nb.over_targets.judge(FILE)` in Python.")
+    tables = {name: _read_one(file, study) for name, file in files.items()}
     return {**tables, "contrasts": tables["contrasts"].astype({"decides": bool})}
 
 # %% ../nbs/10a_over_targets.ipynb #ea9da902

@@ -20,6 +20,7 @@ from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakSet
 
 from torch import nn
 
@@ -128,9 +129,16 @@ def _call(build: Callable, channels: int, image_size: int):
     return build(**given)
 
 
+_SEEN: WeakSet[nn.Module] = WeakSet()  # networks that a builder has returned: their heads are off
+
+
 def _built(channels: int, image_size: int, build: Callable, head: str) -> tuple[nn.Module, int]:
     "Build a network by a user's builder."
     made = _call(build, channels, image_size)
+    if isinstance(made, nn.Module):
+        if made in _SEEN:
+            raise Unbuildable("its builder returns the same network each time. Make it within the builder.")
+        _SEEN.add(made)
     return as_backbone(made, channels, image_size, head) if isinstance(made, nn.Module) else made
 
 

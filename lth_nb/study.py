@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ASSUMED_IMAGES', 'Block', 'FEWEST_SEEDS', 'Fraction', 'Fractions', 'LINE', 'NAN', 'Names', 'OutOfTime', 'Planned',
-           'Study', 'TicketCell', 'USED', 'Whole', 'cell_file', 'cell_name', 'cells_of', 'check_data', 'check_networks',
-           'connectivity_table', 'data_notes', 'few_seeds', 'job_file', 'job_of', 'load_study', 'measured_throughput',
-           'merged_info', 'missing_data', 'networks_in', 'networks_of', 'parse_study', 'plan', 'publish',
-           'read_parameters', 'read_yaml', 'refuse_unknown_parameters', 'reopen', 'restore', 'run_connectivity',
-           'run_job', 'run_piece', 'run_tickets', 'run_transfers', 'search_jobs', 'stale_files', 'status', 'study_file',
-           'study_info', 'ticket_cells', 'ticket_file', 'tickets_of', 'transfer_cells', 'transfer_jobs']
+           'Study', 'TicketCell', 'USED', 'Whole', 'cell_file', 'cell_name', 'cells_of', 'check_data', 'check_lengths',
+           'check_networks', 'connectivity_table', 'data_notes', 'few_seeds', 'job_file', 'job_of', 'load_study',
+           'measured_throughput', 'merged_info', 'missing_data', 'networks_in', 'networks_of', 'parse_study', 'plan',
+           'publish', 'read_parameters', 'read_yaml', 'refuse_unknown_parameters', 'reopen', 'restore',
+           'run_connectivity', 'run_job', 'run_piece', 'run_tickets', 'run_transfers', 'search_jobs', 'stale_files',
+           'status', 'study_file', 'study_info', 'ticket_cells', 'ticket_file', 'tickets_of', 'transfer_cells',
+           'transfer_jobs']
 
 # %% ../nbs/12_study.ipynb #8f740bb2
 from .freshness import USED, check_data, data_notes, missing_data, reopen, stale_files, status
@@ -30,7 +31,15 @@ from .jobs import cells_of, job_file, job_of, run_job, search_jobs, transfer_job
 from .ledger import merged_info, publish, restore, study_info
 from .parameters import read_parameters, refuse_unknown_parameters
 from .pieces import OutOfTime, run_piece
-from .plan import ASSUMED_IMAGES, FEWEST_SEEDS, check_networks, few_seeds, measured_throughput, plan
+from lth_nb.plan import (
+    ASSUMED_IMAGES,
+    FEWEST_SEEDS,
+    check_lengths,
+    check_networks,
+    few_seeds,
+    measured_throughput,
+    plan,
+)
 from .rewinding import LINE, connectivity_table, run_connectivity
 from .run import run_tickets, run_transfers
 
@@ -41,8 +50,9 @@ from .studyfile import load_study, parse_study, read_yaml, study_file
 _all_ = [
     "ASSUMED_IMAGES", "Block", "FEWEST_SEEDS", "Fraction", "Fractions", "LINE", "NAN", "Names", "OutOfTime",
     "Planned", "Study", "TicketCell", "USED", "Whole", "cell_file", "cell_name", "cells_of", "check_data",
-    "check_networks", "connectivity_table", "data_notes", "few_seeds", "job_file", "job_of", "load_study",
-    "measured_throughput", "merged_info", "missing_data", "networks_in", "networks_of", "parse_study", "plan",
-    "publish", "read_parameters", "read_yaml", "refuse_unknown_parameters", "reopen", "restore", "run_connectivity",
-    "run_job", "run_piece", "run_tickets", "run_transfers", "search_jobs", "stale_files", "status", "study_file",
-    "study_info", "ticket_cells", "ticket_file", "tickets_of", "transfer_cells", "transfer_jobs"]
+    "check_lengths", "check_networks", "connectivity_table", "data_notes", "few_seeds", "job_file", "job_of",
+    "load_study", "measured_throughput", "merged_info", "missing_data", "networks_in", "networks_of",
+    "parse_study", "plan", "publish", "read_parameters", "read_yaml", "refuse_unknown_parameters", "reopen",
+    "restore", "run_connectivity", "run_job", "run_piece", "run_tickets", "run_transfers", "search_jobs",
+    "stale_files", "status", "study_file", "study_info", "ticket_cells", "ticket_file", "tickets_of",
+    "transfer_cells", "transfer_jobs"]

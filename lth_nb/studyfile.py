@@ -7,6 +7,7 @@ __all__ = ['EXAMPLE', 'MOST_BYTES', 'MOST_VALUES', 'read_yaml', 'gathered', 'che
            'load_study']
 
 # %% ../nbs/12c_studyfile.ipynb #a926056a
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,18 @@ def _count_values(node, counted: dict | None = None, above: tuple = ()) -> int:
         counted[id(node)] = 1 + sum(_count_values(v, counted, (*above, id(node))) for v in inside)
     return counted[id(node)]
 
+# %% ../nbs/12c_studyfile.ipynb #cd1b990c
+def _odd_numbers(node, seen: set) -> list[str]:
+    "Return numbers that YAML takes for others than one reads: 010 is eight, and 1:30 is ninety."
+    if isinstance(node, yaml.ScalarNode):
+        odd = node.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"[-+]?0[\d_]+|.*:.*", node.value)
+        where = f"line {node.start_mark.line + 1}"
+        return [f"{where}: YAML reads {node.value} as another number; write it without leading 0 and :"] * bool(odd)
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen: return []
+    seen.add(id(node))
+    inside = (v for pair in node.value for v in (pair if isinstance(pair, tuple) else (pair,)))
+    return [w for v in inside for w in _odd_numbers(v, seen)]
+
 # %% ../nbs/12c_studyfile.ipynb #cceac1b5
 def read_yaml(
     file: str | Path,  # a YAML file, UTF-8
@@ -97,7 +110,7 @@ def read_yaml(
     except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from None
     try:
         node = loader.get_single_node()
-        if wrong := _repeated_keys(node): raise ValueError("; ".join(dict.fromkeys(wrong)))
+        if wrong := _repeated_keys(node) + _odd_numbers(node, set()): raise ValueError("; ".join(dict.fromkeys(wrong)))
         if (count := _count_values(node)) > MOST_VALUES:
             raise ValueError(f"it stands for {count:,} values with its aliases, more than {MOST_VALUES:,}; write fewer")
         return None if node is None else loader.construct_document(node)
@@ -112,7 +125,7 @@ def _merge_like(table: dict, where: str) -> dict:
     "Return every entry with the fields of the one it is `like` filled in."
     def whole(name, seen=()):
         if name not in table:
-            there = ", ".join(table)
+            there = ", ".join(n for n in table if n != seen[-1]) or "no others"
             raise ValueError(f"{where}.{seen[-1]}.like = {name!r}: no such entry; there are {there}")
         if name in seen:
             raise ValueError(f"{where}.{name}.like: goes round in a circle ({' -> '.join((*seen, name))})")
@@ -244,7 +257,9 @@ def load_study(
         keys = ", ".join(k for k in Study.model_fields if k != "file")
         raise ValueError(f"{file}: a study is a mapping with the keys {keys}")
     if "like" in content:  # another study's, but for the keys given here
-        other = load_study(content.pop("like"), paths, (*_seen, file.resolve()))
+        like = content.pop("like")
+        if not isinstance(like, str): raise ValueError(f"{file}: like = {like!r}: give the name of a study")
+        other = load_study(like, paths, (*_seen, file.resolve()))
         content = {**other.model_dump(exclude={"file"}), **content}
     study = parse_study(content, str(file), paths)
     if study.study == file.stem: return study

@@ -125,6 +125,8 @@ def _layout(file) -> tuple[dict[str, _Stored], dict[str, str]]:
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise TicketError("a file of torch.save or another archive, not tickets. Give a file that find_tickets wrote.")
     length = int.from_bytes(start, "little")
+    if start.isascii() and start[4:].strip(b"\0"):  # the length of a header of four gigabytes
+        raise TicketError("a text or another kind of file, not tickets. Give a file that find_tickets wrote.")
     if len(start) < 8 or not 2 <= length <= min(size - 8, _LONGEST):
         raise ValueError(f"damaged, not readable as safetensors ({size:,} bytes, cut short or another kind of file)")
     return _places(_json(file.read(length), "its table of tensors"), 8 + length, size)

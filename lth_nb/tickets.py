@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from .architecture import architecture_hash
-from .core import check_kind, check_writable, digest, provenance, whole_seed
+from .core import check_kind, check_writable, digest, generator_for, provenance, whole_seed
 from .data import Dataset
 from .masking import Mask, dead_layers, density
 from .models import MODELS, build_model, prunable
+from .prunables import check_part
 from .pruning import SCOPES, magnitude
 from .references import resolve_model
 from .ticket_checks import OtherArchitecture, TicketError, blueprint, check_architecture, kinds_of
@@ -129,6 +130,18 @@ def find_tickets(
     return tickets
 
 # %% ../nbs/06_tickets.ipynb #3a438682
+_TRIED = {}  # (id of a row of MODELS, pixels, channels) -> the row, whose network was found sound
+
+
+def _check_parts(header: dict) -> None:
+    "Raise a `ValueError` unless every weight that may be pruned takes part, as it is, in what the network says."
+    row, size, channels = MODELS[header["model"]], header["image_size"], header["channels"]
+    if (id(row), size, channels) in _TRIED: return
+    try: check_part(_build(header), torch.randn(2, channels, size, size, generator=generator_for(0, "check")))
+    except ValueError as e: raise ValueError(f"model {header['model']!r}: {e}") from e
+    _TRIED[id(row), size, channels] = row
+
+
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
     "Return tickets before the first round."
     if model not in MODELS: raise ValueError(f"unknown model {model!r}: use one of {', '.join(MODELS)}")
@@ -142,6 +155,7 @@ def _start(model, data, recipe, seed, keep_final) -> Tickets:
     if not prunable(network, head=recipe.prune_head):
         raise ValueError(f"model = {model!r}: it has no convolution or linear layer to prune. Use another network.")
     check_storable(kinds_of(network.state_dict()))
+    _check_parts(header)
     return Tickets(header | dict(architecture=architecture_hash(network)), {}, {}, {})
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lth_nb import arrays, images
 from lth_nb.core import Paths
-from lth_nb.data import load_dataset
+from lth_nb.data import content_hash, load_dataset
 
 
 @pytest.fixture
@@ -19,12 +19,12 @@ def home(tmp_path):
     return paths
 
 
-def noise(*shape, high=256): return np.random.default_rng(0).integers(high, size=shape, dtype=np.uint8)
+def noise(*shape, high=256, seed=0): return np.random.default_rng(seed).integers(high, size=shape, dtype=np.uint8)
 
 
 def save(home, **changes):
     made = {f"{s}_{part}": value for s, n in (("train", 40), ("test", 20))
-            for part, value in (("images", noise(n, 8, 8)), ("labels", np.arange(n) % 2))}
+            for part, value in (("images", noise(n, 8, 8, seed=n)), ("labels", np.arange(n) % 2))}
     np.savez(home.raw/"own.npz", **made | changes)
 
 
@@ -78,7 +78,7 @@ def test_blank_images_and_dark_sets_are_noted(home):
     some[:3] = 0
     save(home, train_images=some)
     assert "3 images have one value in all pixels" in " ".join(notes_of(home))
-    save(home, train_images=noise(40, 8, 8, high=16), test_images=noise(20, 8, 8, high=16))
+    save(home, train_images=noise(40, 8, 8, high=16), test_images=noise(20, 8, 8, high=16, seed=1))
     assert "no pixel is above 15 of 255; scale them to 0 to 255" in " ".join(notes_of(home))
     save(home)
     assert notes_of(home) == ()
@@ -113,3 +113,30 @@ def test_classes_with_the_names_of_splits_or_masks_are_said(home, names):
             (home.raw/"own"/name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(noise(8, 8)).save(home.raw/"own"/name/f"{i}.png")
     with pytest.raises((ValueError, FileNotFoundError), match=f"can be called {names[0]}: rename it"): notes_of(home)
+
+
+def test_copies_of_training_images_are_noted(home):
+    same = noise(40, 8, 8)
+    save(home, train_images=same, test_images=same[:20], val_images=same[:8], val_labels=np.arange(8) % 2)
+    said = " ".join(notes_of(home))
+    assert "20 images of test are also training images" in said and "8 images of val are also" in said
+
+
+def test_keys_and_files_that_look_like_groups_are_refused(home):
+    save(home, train_group=np.arange(40) // 4)
+    with pytest.raises(ValueError, match="keys train_group are not read; name groups train_groups"): notes_of(home)
+    for label in "ab":
+        (home.raw/"patients"/label).mkdir(parents=True)
+        for i in range(12): Image.fromarray(noise(8, 8) // (i + 1)).save(home.raw/"patients"/label/f"{i}.png")
+    (home.raw/"patients"/"Groups.csv").write_text("path,group\n")
+    with pytest.raises(ValueError, match="Groups.csv: the file is not read under this name; call it groups.csv"):
+        load_dataset("patients", paths=home)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x9c" * 64, b"g" * 64])
+def test_a_damaged_hash_is_worked_out_again(home, damage):
+    save(home)
+    true = content_hash("own", paths=home)
+    (kept,) = (home.cache/"hashes").iterdir()
+    kept.write_bytes(damage)
+    assert content_hash("own", paths=home) == true
