@@ -63,8 +63,9 @@ def read_findings(
 def points(
     value: float,  # in points of test accuracy; NaN: not measured
 ) -> str:
-    "Return a difference with its sign and one decimal."
-    return "not measured" if math.isnan(value) else f"{value:+.1f}"
+    "Return a difference with its sign and one decimal; what rounds to zero has no sign."
+    said = f"{value:+.1f}"
+    return "not measured" if math.isnan(value) else "0.0" if float(said) == 0 else said
 
 
 def interval(
@@ -72,7 +73,7 @@ def interval(
     high: float,
 ) -> str:
     "Return an interval in brackets; empty if it is not known."
-    return "" if math.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
+    return "" if math.isnan(low) else f"[{points(low)}, {points(high)}]"
 
 
 def _counted(number: int, noun: str) -> str:

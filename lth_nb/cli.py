@@ -95,8 +95,7 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         table = paths.results/f"{loaded.study}.csv"
         table_there = table.is_file() and table.with_suffix(".json").is_file()
         if profile and (gpus or per_gpu):
-            raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster Slurm does it by "
-                             "the profile")
+            raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster the profile does it")
         if dry_run and first: raise ValueError("--first: leave it out of --dry-run, which lists all that is missing")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         words = ["--jobs", str(jobs)] if jobs else []

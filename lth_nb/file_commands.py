@@ -195,7 +195,7 @@ def results_restore(study: StudyName):
         typer.echo(f"no row of {table} is new here and made as {loaded.file} now says (recipes, images, networks, "
                    "seeds)", err=True)
 
-
+# %% ../nbs/13f_file_commands.ipynb #8e11ce00
 @results_app.command("merge")
 def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to join")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the joined table")]):

@@ -7,6 +7,7 @@ __all__ = ['prunable', 'check_part']
 
 # %% ../nbs/02e_prunables.ipynb #68fab170
 import copy
+from typing import cast
 
 import torch
 from torch import nn
@@ -123,9 +124,9 @@ def check_part(
     hooks = [m.register_forward_hook(lambda m, args, out, n=n: called.add(n)) for n, m in network.named_modules()]
     trained = {n: w for n, w in chosen.items() if w.requires_grad}
     with _plain_torch(), torch.enable_grad(), _stream(0, "check"):
-        with uses: made = network.train().backbone(images)
+        with uses: made = cast(nn.Module, network.train().backbone)(images)
         total = (made * torch.randn_like(made)).sum()
-        grads = [None] * len(trained)
+        grads: tuple = (None,) * len(trained)
         if trained and made.requires_grad: grads = torch.autograd.grad(total, [*trained.values()], allow_unused=True)
     for hook in hooks: hook.remove()
     idle = [n for n in chosen if n not in trained] + [n for n, g in zip(trained, grads) if g is None]

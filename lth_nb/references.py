@@ -128,7 +128,7 @@ def _call(build: Callable, channels: int, image_size: int):
                 "parameters with a default or with functools.partial.")
     return build(**given)
 
-
+# %% ../nbs/02d_references.ipynb #80337552
 _SEEN: WeakSet[nn.Module] = WeakSet()  # networks that a builder has returned: their heads are off
 
 

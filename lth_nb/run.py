@@ -16,7 +16,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from .compact import trained_network
-from .core import Paths, check_kind, device, provenance
+from .core import Paths, device, project, provenance
 from .data import Dataset, load_dataset
 from .grid import Planned, TicketCell, cell_file, networks_of, ticket_file, tickets_for, transfer_cells
 from .metrics import measure
@@ -202,12 +202,6 @@ def _say_where(pairs: list[tuple], study: Study, paths: Paths) -> pd.DataFrame:
     return pd.concat([table for _, table in pairs], ignore_index=True)
 
 
-def _checked_paths(paths: Paths | None) -> Paths:
-    "Return the folders of a project."
-    if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
-    return paths or Paths()
-
-
 def _read(**values) -> dict:
     "Return parameters in their one form, by name."
     return {name: read_parameter(name, value) for name, value in values.items()}
@@ -224,7 +218,7 @@ def run_tickets(
     paths: Paths | None = None,
 ) -> pd.DataFrame:                  # one row a trained network
     "Find tickets on one source for every seed; write ticket files and rows."
-    paths = _checked_paths(paths)
+    paths = project(paths)
     given = _read(source=source, source_fraction=source_fraction, ticket_recipe=ticket_recipe, model=model, seeds=seeds)
     source, source_fraction, ticket_recipe, model, seeds = given.values()
     changes = read_parameter("changes", changes)
@@ -258,7 +252,7 @@ def run_transfers(
     paths: Paths | None = None,
 ) -> pd.DataFrame:                   # one row a trained network
     "Transfer one source's tickets to one target; tickets that are not there yet are found first."
-    paths = _checked_paths(paths)
+    paths = project(paths)
     given = _read(arms=arms, levels=levels, seeds=seeds, fractions=fractions, source_fractions=source_fractions,
         recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)
     source, target = read_parameter("source", source), read_parameter("target", target)

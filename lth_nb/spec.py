@@ -203,7 +203,6 @@ def _without_effect(recipe: Recipe) -> list[str]:
         wrong.append(f"milestones = {list(recipe.milestones)}: only `schedule: step` uses them, not {recipe.schedule}")
     if len({*recipe.milestones}) < len(recipe.milestones):
         wrong.append(f"milestones = {list(recipe.milestones)}: one is there twice")
-    if not count_steps(recipe.length, 1): wrong.append(f"length = {recipe.length!r}: nothing would be trained")
     if "ep" in recipe.warmup + recipe.length: return wrong
     if count_steps(recipe.warmup, 1) > count_steps(recipe.length, 1):
         wrong.append(f"warmup = {recipe.warmup!r}: longer than the training, {recipe.length!r}; it never reaches lr")

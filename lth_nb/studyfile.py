@@ -125,7 +125,7 @@ def _merge_like(table: dict, where: str) -> dict:
     "Return every entry with the fields of the one it is `like` filled in."
     def whole(name, seen=()):
         if name not in table:
-            there = ", ".join(n for n in table if n != seen[-1]) or "no others"
+            there = ", ".join(table) or "none"
             raise ValueError(f"{where}.{seen[-1]}.like = {name!r}: no such entry; there are {there}")
         if name in seen:
             raise ValueError(f"{where}.{name}.like: goes round in a circle ({' -> '.join((*seen, name))})")

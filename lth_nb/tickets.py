@@ -141,7 +141,7 @@ def _check_parts(header: dict) -> None:
     except ValueError as e: raise ValueError(f"model {header['model']!r}: {e}") from e
     _TRIED[id(row), size, channels] = row
 
-
+# %% ../nbs/06_tickets.ipynb #3bf2f2c5
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
     "Return tickets before the first round."
     if model not in MODELS: raise ValueError(f"unknown model {model!r}: use one of {', '.join(MODELS)}")

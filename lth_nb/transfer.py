@@ -119,6 +119,10 @@ def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     if not row.dense and level < 1:
         raise ValueError(f"arm {row.name!r} at level {level}: sparse arms start at level 1 "
             "(a dense ticket is 'dense_rewound')")
+    for tickets in (source if row.needs_source else None, target if row.needs_target else None):
+        if tickets is None or level < len(tickets): continue
+        levels = f"0 to {len(tickets) - 1}"
+        raise ValueError(f"level is {level}: the tickets found on {tickets.header['source']} have {levels}")
     return row
 
 # %% ../nbs/07_transfer.ipynb #471469e8
@@ -138,10 +142,6 @@ def transfer(
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
     row = _check_transfer(arm, level, source, target, freeze)
-    for tickets in (source if row.needs_source else None, target if row.needs_target else None):
-        if tickets is not None and level >= len(tickets):
-            levels = f"0 to {len(tickets) - 1}"
-            raise ValueError(f"level is {level}: the tickets found on {tickets.header['source']} have {levels}")
     check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     check_kind("recipe", recipe, Recipe, "give Recipe(length='20ep', ...)")
     net = _start(row, data, recipe, seed, level, source, target, model)
