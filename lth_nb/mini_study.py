@@ -29,6 +29,7 @@ image_size: {size}
 channels: {channels}
 models: {model}
 seeds: [0, 1]
+device: {device}
 recipes:
   base: {{length: {steps}it, batch_size: {batch}, lr: 0.05, schedule: constant}}
   none: {{like: base, length: 0it}}
@@ -39,19 +40,20 @@ transfers:
 """
 STUDIES: dict[str, dict[str, Any]] = {
     "cpu": dict(model="lenet_300_100", size=28, channels=1, steps=200, batch=60),
-    "cuda": dict(model="resnet20", size=32, channels=3, steps=160, batch=64),
+    "cuda": dict(device="cuda", model="resnet20", size=32, channels=3, steps=160, batch=64),
 }
 
 
 def prepare_study(
     home: str | Path,  # an empty folder
     images: int = 500, # of the target
+    device: str = "cpu",  # on which both sides train
     **settings,        # model, size, channels, steps, batch
 ) -> Path:             # the study file
     "A project with a study of six networks, its tickets found."
     total = len(load_dataset("digits").train_labels)
     file = Path(home)/"benchmark.yaml"
-    with write_atomically(file) as f: f.write(STUDY.format(fraction=images / total, **settings))
+    with write_atomically(file) as f: f.write(STUDY.format(fraction=images / total, device=device, **settings))
     _run_ours(home, [0, 1])
     return file
 
@@ -90,7 +92,7 @@ def _plain_network(study, data: Dataset, recipe: Recipe, tickets, level: int, fi
     net.load_state_dict({n: v for n, v in tickets.rewind.items() if n.startswith("backbone.")}, strict=False)
     mask, steps = tickets.mask(level), int(recipe.length[:-2])
     torch.set_num_threads(1)
-    loop = PlainLoop(net.to("cuda" if torch.cuda.is_available() else "cpu"), data, recipe, mask)
+    loop = PlainLoop(net.to(study.device), data, recipe, mask)
     while steps > 0:
         loop.epoch(steps)
         steps -= len(loop.loader)
