@@ -71,7 +71,8 @@ def _drift(
     "Compare what is installed with a lock file."
     if not lock.is_file(): return Finding("lock file", "OK", "none here")
     pins = re.findall(r"^([\w.-]+)==([^\s;#]+)", lock.read_text(encoding="utf-8"), re.M)
-    other = [f"{n} {_installed(n) or 'missing'} (locked: {v})" for n, v in pins if v not in (_installed(n), _installed(n).split("+")[0])]
+    here = {n: _installed(n) for n, _ in pins}
+    other = [f"{n} {here[n] or 'missing'} (locked: {v})" for n, v in pins if v not in (here[n], here[n].split("+")[0])]
     if not other: return Finding("lock file", "OK", f"{len(pins)} packages as in {lock.name}")
     more = f" and {len(other) - 4} more" if len(other) > 4 else ""
     return Finding("lock file", "note", f"{len(other)} of {len(pins)} packages differ from {lock.name}: "
