@@ -237,6 +237,8 @@ def _odd_sizes(study: Study, b: Block, where: str) -> list[str]:
         if r not in study.recipes or m not in MODELS: continue
         side, least = study.recipes[r].input_size(study.size_of(v)), 2**MODELS[m].halvings
         if side < least: wrong.append(f"{where}.models = {m!r}: needs image_size {least} or more, not {side}")
+        if (crop := study.recipes[r].crop) >= side:
+            wrong.append(f"recipes.{r}.crop = {crop}: images of {side} pixels would be all padding")
     return wrong
 
 # %% ../nbs/12b_spec.ipynb #8ddfd6dd
