@@ -69,7 +69,7 @@ def key_of(page, cells):
     if "study" in used: files += sorted((nbs/"studies").glob("*.yaml"))
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
-    versions = [sys.version, *map(version, ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb"))]
+    versions = ["outputs of code cells", sys.version, *map(version, ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb"))]
     return digest(*code, *versions, *map(content, files))
 
 
@@ -111,6 +111,7 @@ def run_cells(page, cells, CaptureShell):
     sys.path.insert(0, str(root))
     outputs, start = [], time.time()
     for i, cell in enumerate(cells):
+        if cell["cell_type"] != "code": continue  # prose may come and go without a run
         outputs.append([] if skip(cell) else list(shell.run(cell["source"])))
         if not skip(cell) and shell.exc is not None:
             where = "".join(traceback.format_exception(shell.exc)[-3:]).rstrip()
@@ -182,5 +183,5 @@ def in_place_of(page, cells, error):
 
 
 def fill(cells, run):
-    for cell, outputs in zip(cells, run["outputs"], strict=True):
-        if cell["cell_type"] == "code": cell["outputs"] = outputs
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    for cell, outputs in zip(code, run["outputs"], strict=True): cell["outputs"] = outputs
