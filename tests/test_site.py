@@ -23,6 +23,7 @@ BUILD, SITE = ROOT/"nbs"/"site"/"build.py", ROOT/"_site"
 LIBRARY = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
 sys.path.insert(0, str(BUILD.parent))
 import api  # noqa: E402
+import running  # noqa: E402
 
 pytestmark = pytest.mark.slow  # the site is built once for all of them
 
@@ -208,6 +209,14 @@ def test_an_unchanged_site_is_not_built_again(site):
     begin = time.time()
     assert "is up to date" in build("--strict").stdout
     assert time.time() - begin < 20
+
+
+def test_outputs_stay_with_their_code_when_prose_changes():
+    def cell(kind, source): return dict(cell_type=kind, source=source, metadata={})
+    code, shown = [cell("code", "a = 1"), cell("code", "a + 1")], [dict(output_type="stream", text="2")]
+    page = [code[0], cell("markdown", "New words."), code[1], cell("markdown", "And more.")]
+    running.fill(page, dict(outputs=[[], shown]))
+    assert [c.get("outputs") for c in page] == [[], None, shown, None]
 
 
 @pytest.mark.parametrize("cells, words", [

@@ -69,7 +69,8 @@ def key_of(page, cells):
     if "study" in used: files += sorted((nbs/"studies").glob("*.yaml"))
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
-    versions = ["outputs of code cells", sys.version, *map(version, ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb"))]
+    packages = ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb")
+    versions = ["outputs of code cells", sys.version, *map(version, packages)]
     return digest(*code, *versions, *map(content, files))
 
 
