@@ -237,7 +237,7 @@ def how_sure(
     if row is None:
         return ""
     seeds = found.rows("targets", id, row["contrast"])["seeds"]
-    counted = f"Each target has {_range(seeds)} seeds." if len(seeds) else ""
+    counted = f"Each target has {_range(seeds)} seed{'s' * bool(seeds.max() != 1)}." if len(seeds) else ""
     return " ".join(filter(None, (_hanging_words(row), _new_target_words(row), counted, _left_out_words(found, id))))
 
 # %% ../nbs/10b_answers.ipynb #f1f89eba

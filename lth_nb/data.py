@@ -242,7 +242,8 @@ def content_hash(
 ) -> str | None:                     # 64 hex digits; `None`: the data set is not here
     "Return the `content_hash` that `load_dataset` gives, remembered until any of the set's files changes."
     paths = paths or Paths()
-    if (origin := _origin(name, paths)) is None: return None
+    whole, _ = half_of(name, paths)
+    if (origin := _origin(whole, paths)) is None: return None
     settings = [image_size, channels, fraction, split_seed, resplit, groups]
     kept = paths.cache/"hashes"/digest([_FORMAT, origin, name, *settings, _version("torch")], 32)
     try: known = kept.read_text(encoding="ascii")
@@ -250,7 +251,7 @@ def content_hash(
     if re.fullmatch("[0-9a-f]{64}", known): return known
     data = load_dataset(name, image_size, channels, fraction, split_seed=split_seed, resplit=resplit, groups=groups,
                         paths=paths)
-    if _origin(name, paths) != origin: return data.content_hash  # a file has changed meanwhile
+    if _origin(whole, paths) != origin: return data.content_hash  # a file has changed meanwhile
     try:
         with write_atomically(kept) as f: f.write(data.content_hash)
     except OSError: pass  # a folder that cannot be written: it is worked out again next time

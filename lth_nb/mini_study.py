@@ -43,7 +43,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "cuda": dict(device="cuda", model="resnet20", size=32, channels=3, steps=160, batch=64),
 }
 
-
+# %% ../nbs/16e_mini_study.ipynb #434d84bf
 def prepare_study(
     home: str | Path,  # an empty folder
     images: int = 500, # of the target

@@ -37,7 +37,7 @@ def load_questions(
     file = (paths or Paths()).papers/"questions.yaml"
     try:
         found = [Question(**q) for q in yaml.safe_load(file.read_text(encoding="utf-8"))]
-    except (ValidationError, TypeError) as e:
+    except (ValidationError, TypeError, yaml.YAMLError) as e:
         raise ValueError(f"{file}: {e}") from None
     for q in found:
         for id, contrast in [*q.numbers.values(), (q.claim, q.contrast)]:

@@ -180,6 +180,7 @@ def save_tickets(
         check_parts(header, parts)
         check_model(header, parts, any_model=True)
         check_values(header, tickets)
+        check_storable(kinds_of(tensors))
         content = save(tensors, {"lth_nb": text, "sha256": digest([text, tensors])})
     with write_atomically(path, "wb") as f: f.write(content)
     return path
