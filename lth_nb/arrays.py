@@ -16,6 +16,7 @@ import psutil
 import torch
 from fastcore.basics import patch
 
+from .duplicates import fingerprints
 from .images import _wrong
 from .splits import SPLITS
 
@@ -174,8 +175,8 @@ def _odd_pixels(source, images: dict[str, np.ndarray]) -> list[str]:
 def _copies(source, images: dict[str, np.ndarray]) -> list[str]:
     "Return a note for each split whose images are also training images, byte for byte."
     if "train" not in images: return []
-    trained = {hash(x.tobytes()) for x in images["train"]}
-    found = {s: sum(hash(x.tobytes()) in trained for x in images[s]) for s in ("val", "test") if s in images}
+    trained = {*fingerprints(images["train"])}
+    found = {s: sum(x in trained for x in fingerprints(images[s])) for s in ("val", "test") if s in images}
     return [f"{source}: {n:,} images of {s} are also training images, byte for byte; accuracies on them are too good"
             for s, n in found.items() if n]
 

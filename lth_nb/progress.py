@@ -7,19 +7,13 @@ __all__ = ['Progress']
 
 # %% ../nbs/13c_progress.ipynb #43630e48
 import re
-from pathlib import Path
 
 from fastcore.basics import patch
 
 from .core import Paths
+from .freshness import _rows_in
 from .grid import cell_file, networks_in, ticket_cells, ticket_file, transfer_cells
 from .spec import Study
-
-# %% ../nbs/13c_progress.ipynb #a0388399
-def _lines_in(file: Path) -> int:
-    "Return how many rows a table has, from its lines; 0 if it is not there."
-    try: return max(file.read_bytes().count(b"\n") - 1, 0)
-    except OSError: return 0
 
 # %% ../nbs/13c_progress.ipynb #cbee23cd
 class Progress:
@@ -43,7 +37,7 @@ class Progress:
             whole = networks if file.is_file() else sum(t.is_file() for t in tickets) * networks // len(tickets)
             count += whole
         for file, networks in self.transfers:
-            count += networks if file.is_file() else _lines_in(file.with_suffix(".rows.csv"))
+            count += networks if file.is_file() else _rows_in(file.with_suffix(".rows.csv"))
         return count
 
 # %% ../nbs/13c_progress.ipynb #d2602842

@@ -114,7 +114,7 @@ def save_figure(
     info: dict,                 # the study's information
     made_by: str = "",          # the notebook, such as 'nbs/papers/sabatelli.ipynb'
     folder: str | Path | None = None,  # `None`: the project's figures/
-) -> Path:                      # NAME.png; NAME.json lies beside it
+) -> Path:                      # NAME.png; what made it is in NAME.json
     "Write a figure, with a line below it that names the study, and what made it."
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise ValueError(f"figure name {name!r}: use lower-case letters, digits and dashes")
