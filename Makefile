@@ -4,12 +4,16 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 TORCH  := $(shell grep '^torch==' requirements.lock)
 UV     := uv==0.13.9
-QUICKLY = --quiet --compile-bytecode --python $(PY) --cache-dir $(VENV)/.cache
+BY_UV   = $(VENV)/bin/uv pip install --quiet --python $(PY) --cache-dir $(VENV)/.cache
+BY_PIP  = $(PY) -m pip install --quiet
+COMPILE = cd $(VENV)/lib/python3*/site-packages && ../../../bin/python -m compileall -q -x '/(tests?|lexers)/' pandas \
+          numpy matplotlib scipy IPython snakemake sphinx docutils sklearn statsmodels > /dev/null; cd - > /dev/null
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 STUDY  ?= quick
 export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install study test test-slurm docs lab tidy clean
@@ -17,17 +21,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# torch first and with its exact version, by pip and by itself: a range would fetch gigabytes of another build; uv is
-# four times as fast as pip for the rest
+# torch by pip and with its exact version: a range would fetch gigabytes of another build. At the same time uv, four
+# times as fast as pip, installs all other packages of the lock; what torch needs besides (CUDA, where it has it) is last
 $(READY): requirements.lock settings.ini setup.py
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: python3 is' $$(python3 --version); exit 1; }
-	python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet "$(UV)" && $(VENV)/bin/uv pip install $(QUICKLY) --requirement requirements.lock \
-		|| $(PY) -m pip install --quiet --requirement requirements.lock
+	@echo 'setting up $(VENV): torch and the packages of requirements.lock'
+	@python3 -m venv $(VENV)
+	@$(BY_PIP) "$(UV)" || echo 'uv cannot be installed; pip does its work'
+	@grep -v '^torch==' requirements.lock > $(VENV)/others.txt
+	@$(BY_PIP) --no-deps --no-compile "$(TORCH)" & torch=$$!; \
+		$(BY_UV) --no-deps --requirement $(VENV)/others.txt || $(BY_PIP) --no-deps --requirement $(VENV)/others.txt \
+		|| { kill $$torch; exit 1; }; $(COMPILE); wait $$torch
+	@$(BY_UV) "$(TORCH)" || $(BY_PIP) "$(TORCH)"
+	@$(BY_UV) --no-deps --no-build-isolation --editable . || $(BY_PIP) --no-deps --editable .
 	@rm -rf $(VENV)/.cache
-	$(PY) -m pip install --quiet --no-deps --editable .
-	$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (lth_nb)" >/dev/null
 	@touch $@
 
 install: $(READY)  ## only set everything up

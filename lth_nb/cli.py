@@ -67,7 +67,8 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
             "`--until results` leaves papers and site out")
 
 # %% ../nbs/13_cli.ipynb #c814ba21
-_RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source"}  # a step -> its rule where jobs are groups
+_RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # a step -> its rule where jobs are groups
+          ("transfer", "study"): "all_transfers", ("find_tickets", "study"): "all_tickets"}
 
 # %% ../nbs/13_cli.ipynb #97c54561
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each  "
@@ -99,7 +100,10 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         if dry_run and first: raise ValueError("--first: leave it out of --dry-run, which lists all that is missing")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         words = ["--jobs", str(jobs)] if jobs else []
-        words += _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
+        words += (places := _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))
+        if loaded.job == "study" and (places or first):  # forked processes share one processor, and all cells one mark
+            loaded = loaded.model_copy(update={"job": "cell"})
+            words += ["job=cell"] if "--config" in places else ["--config", "job=cell"]
         if keep_going: words.append("--keep-going")
         if first: words += _first(loaded, paths, first)
         elif until != "site": words += ["--until", _RULES.get((until, loaded.job), until)]

@@ -22,7 +22,7 @@ from .studyfile import load_study
 # %% ../nbs/12j_jobs.ipynb #ee8430bd
 def _grouped(study: Study, cells: list, shared) -> dict[str, list]:
     "Return jobs by name: a cell each, or with `job: pair` the cells that agree in what `shared` gives."
-    if study.job == "cell": return {cell_name(study, c): [c] for c in cells}
+    if study.job != "pair": return {cell_name(study, c): [c] for c in cells}
     groups = {}
     for c in cells: groups.setdefault(shared(c), []).append(c)
     return {_file_name(*words, digest([cell_name(study, c) for c in group], 10)): group
@@ -51,6 +51,9 @@ def job_file(
 ) -> Path:
     "Return the file that is there when a job is done: the rows of its cell, or a mark for all of its cells."
     rule, group = ("find_tickets", "source") if search else ("transfer", "pair")
+    if study.job == "study":
+        group, jobs = ("all_tickets", search_jobs(study)) if search else ("all_transfers", transfer_jobs(study))
+        name = digest([*jobs], 10)
     return paths.runs/study.study/(f"{rule}/{name}.csv" if study.job == "cell" else f"{group}/{name}.done")
 
 # %% ../nbs/12j_jobs.ipynb #539fb9a3

@@ -70,7 +70,8 @@ class Study(BaseModel):
     ticket_recipes: dict[str, TicketRecipe]  # name -> how tickets are found; `training` is the name of a recipe
     transfers: Annotated[tuple[Block, ...], Field(min_length=1)]  # one grid per line
     seeds_per_run: Annotated[Count, Field(ge=1)] = 1  # how many seeds one papermill run takes
-    job: Literal["cell", "pair"] = "cell"  # what one process runs: a cell, or a source's searches or a pair's cells
+    job: Literal["cell", "pair", "study"] = "cell"  # what one job runs: a cell; all searches on a source or cells of a
+    # pair; or all searches, and all transfers, in processes forked from one
     keep_final: bool = True             # keep theta_i of every level in the ticket files
     may_diverge: Names = ()             # recipes whose networks may diverge and then count; others stop their run
     roles: dict[str, list] = {}         # sets that are natural, pathology, art, larger, smaller; pairs that are related

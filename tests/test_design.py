@@ -16,7 +16,7 @@ FLOORS = dict(
     statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6, tickets=7,
     claims=3, plots=3, pages=3, over_targets=4, names=0, answers=5, questions=6, forest=6, transfer=8,
     connectivity=8, compact=8, export=9, latency=10, spec=9, studyfile=10, grid=10, run=11, plan=11, rewinding=12,
-    freshness=11.5, ledger=12, jobs=12, pieces=13, study=14, progress=13, console=0, workflow=14,
+    freshness=11.5, ledger=12, jobs=12, pieces=13, study=14, progress=13, console=0, workflow=14, together=13,
     file_commands=15,
     machine_commands=15.8, cli=16
 )

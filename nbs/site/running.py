@@ -18,7 +18,7 @@ from pages import cells_of, nbs, package, root, work, write
 PRELOADED = [
     "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml",
     "fastcore.all", "execnb.shell", "lth_nb.study", "lth_nb.forest", "lth_nb.plots", "lth_nb.explorer",
-    "lth_nb.compact", "lth_nb.cli"
+    "lth_nb.compact", "lth_nb.cli", "torch._dynamo", "torch.onnx._internal.exporter._core"
 ]
 
 
