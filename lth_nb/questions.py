@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .answers import Findings, answer, interval, points
+from .answers import Findings, interval, points
 from .core import Paths
 from .over_targets import FEWEST
 from .papers import CLAIMS
@@ -107,8 +107,11 @@ def verdict_counts(
     found: Findings,
 ) -> str:
     "Return how many claims have which verdict, in words."
-    words = [answer(found, id).split("**")[1].lower() for id in CLAIMS]
-    order = sorted(set(words), key=lambda w: (w == "not tested", w == "open", w))
+    rows = {id: found.verdict(id) for id in CLAIMS}
+    words = ["not tested" if row is None else str(row["verdict"]) for row in rows.values()]
+    asked = [found.deciding(id)["kind"].eq("open").any() and not CLAIMS[id].over_targets.order for id in rows]
+    words = ["in part decided" if many and w != "not tested" else w for w, many in zip(words, asked)]
+    order = sorted(set(words), key=lambda w: (w == "not tested", w == "open", w.startswith("in part"), w))
     return ", ".join(f"{w}: {words.count(w)}" for w in order)
 
 # %% ../nbs/10c_questions.ipynb #25379e20
