@@ -10,7 +10,7 @@ __all__ = ['ASSUMED_IMAGES', 'FEWEST_SEEDS', 'measured_throughput', 'images_in',
 import time
 from collections import Counter
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil
 
 import pandas as pd
@@ -149,18 +149,19 @@ def check_lengths(
 ) -> None:
     "Raise one `ValueError` about warm-ups, milestones and rewinding points that lie after the end of a training."
     paths, wrong = paths or Paths(), {}
+    images = cache(lambda name, fraction: images_in(study, name, fraction, paths))
     def note(place, faults, length, name):
         for fault in faults:
             wrong.setdefault(f"{place}.{fault}", f"later than the end of training, {length!r}, on {name}")
     for c in ticket_cells(study):
         t = study.ticket_recipes[c.ticket_recipe]
-        steps = steps_per_epoch(images_in(study, c.source, c.source_fraction, paths), t.training.batch_size)
+        steps = steps_per_epoch(images(c.source, c.source_fraction), t.training.batch_size)
         late = count_steps(t.rewind, steps) > count_steps(t.training.length, steps)
         faults = [f"rewind = {t.rewind!r}"] * late + _odd_lengths(t.training, steps)
         note(f"ticket_recipes.{c.ticket_recipe}", faults, t.training.length, c.source)
     for key in {(r, b.targets[0], f): None for b in transfer_cells(study) for r in b.recipes for f in b.fractions}:
         recipe, name = study.recipes[key[0]], key[1]
-        steps = steps_per_epoch(images_in(study, name, key[2], paths), recipe.batch_size)
+        steps = steps_per_epoch(images(name, key[2]), recipe.batch_size)
         note(f"recipes.{key[0]}", _odd_lengths(recipe, steps), recipe.length, name)
     if wrong: raise ValueError(f"{study.file}: " + "; ".join(f"{k}: {v}" for k, v in wrong.items()))
 
