@@ -70,6 +70,15 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
 _RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # a step -> its rule where jobs are groups
           ("transfer", "study"): "all_transfers", ("find_tickets", "study"): "all_tickets"}
 
+
+def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, profile: str, first: int):
+    """Return the study as this call runs it, and Snakemake's words for where: with `job: study` forked processes share
+    one processor and all cells one mark, so a cluster, GPUs and `--first` take its cells one by one."""
+    words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
+    if loaded.job != "study" or not (words or first): return loaded, words
+    apart = ["job=cell"] if "--config" in words else ["--config", "job=cell"]
+    return loaded.model_copy(update={"job": "cell"}), [*words, *apart]
+
 # %% ../nbs/13_cli.ipynb #97c54561
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each  "
                                           "[default: one a core, or what the profile says]")]
@@ -100,12 +109,10 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         if dry_run and first: raise ValueError("--first: leave it out of --dry-run, which lists all that is missing")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         words = ["--jobs", str(jobs)] if jobs else []
-        words += (places := _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu))
-        if loaded.job == "study" and (places or first):  # forked processes share one processor, and all cells one mark
-            loaded = loaded.model_copy(update={"job": "cell"})
-            words += ["job=cell"] if "--config" in places else ["--config", "job=cell"]
+        loaded, places = _places(loaded, paths, jobs, gpus, per_gpu, profile, first)
+        words += places
         if keep_going: words.append("--keep-going")
-        if first: words += _first(loaded, paths, first)
+        if first: words += ["--", *_first(loaded, paths, first)]
         elif until != "site": words += ["--until", _RULES.get((until, loaded.job), until)]
         if dry_run: return _show_missing(todo, table_there)
         _tell_before(loaded, paths, todo, until == "site" and not first)

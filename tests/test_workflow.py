@@ -163,6 +163,32 @@ def test_all_cells_of_a_pair_as_one_job(home):
     assert len(list((home/"data"/"runs"/"tiny"/"pair").glob("*.done"))) == 3
 
 
+@pytest.mark.slow
+def test_a_whole_study_in_processes_forked_from_one(home):
+    "It gives the same table; what ran cell by cell counts; `--first` runs single cells; a failure leaves the others."
+    study(home)
+    whole, folder = table(home), home/"data"/"runs"/"tiny"
+    (home/"tiny.yaml").write_text(TINY + "job: study\n")
+    for made in ("runs", "tickets"): shutil.rmtree(home/"data"/made)
+    study(home)
+    pd.testing.assert_frame_equal(table(home), whole)
+    assert len([*(folder/"transfer").glob("*.ipynb")]) == 3 and len([*folder.glob("all_*/*.done")]) == 2
+    before = notebooks(home)
+    (lost,) = (folder/"transfer").glob("mnist_5k--digits--??????????.csv")
+    for words in ((), ("--first", 1)):
+        for file in lost.parent.glob(f"{lost.stem}.*"): file.unlink()
+        assert "4 of 5 runs are done" in study(home, *words).stdout
+        pd.testing.assert_frame_equal(table(home), whole)
+        (new,) = {p for p, t in notebooks(home).items() if before.get(p) != t}
+        assert (home/new).parent == lost.parent and new.stem == lost.stem, new
+        before = notebooks(home)
+    shutil.rmtree(lost.parent)
+    (lost.parent/f"{lost.stem}.ipynb.part.ipynb").mkdir(parents=True)  # no file can be written there
+    done = study(home, check=False)
+    assert done.returncode == 1 and f"{lost.stem}.ipynb.part.ipynb" in done.stderr, done.stderr
+    assert len([*lost.parent.glob("*[0-9a-f].csv")]) == 2, "a failure took the others with it"
+
+
 def test_a_study_file_with_errors_stops_before_anything_runs(home):
     (home/"tiny.yaml").write_text(TINY.replace("reinit", "reinits").replace("seeds: [0, 1]", "seeds: [0, 0]"))
     done = study(home, check=False)
