@@ -73,11 +73,12 @@ _RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # a
 
 def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, profile: str, first: int):
     """Return the study as this call runs it, and Snakemake's words for where: with `job: study` forked processes share
-    one processor and all cells one mark, so a cluster, GPUs and `--first` take its cells one by one."""
+    one processor and all cells one mark, so a cluster and GPUs take it pair by pair, `--first` cell by cell."""
     words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
     if loaded.job != "study" or not (words or first): return loaded, words
-    apart = ["job=cell"] if "--config" in words else ["--config", "job=cell"]
-    return loaded.model_copy(update={"job": "cell"}), [*words, *apart]
+    job = "cell" if first else "pair"
+    apart = [f"job={job}"] if "--config" in words else ["--config", f"job={job}"]
+    return loaded.model_copy(update={"job": job}), [*words, *apart]
 
 # %% ../nbs/13_cli.ipynb #97c54561
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each  "
