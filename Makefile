@@ -25,13 +25,15 @@ help:  ## show these commands
 # times as fast as pip, installs all other packages of the lock; what torch needs besides (CUDA, where it has it) is last
 $(READY): requirements.lock settings.ini setup.py
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: python3 is' $$(python3 --version); exit 1; }
-	@echo 'setting up $(VENV): torch and the packages of requirements.lock'
+	@echo 'set-up in $(VENV): environment'
 	@python3 -m venv $(VENV)
 	@$(BY_PIP) "$(UV)" || echo 'uv cannot be installed; pip does its work'
-	@grep -v '^torch==' requirements.lock > $(VENV)/others.txt
+	@grep -v -e '^#' -e '^torch==' requirements.lock > $(VENV)/others.txt
+	@echo "set-up: $(TORCH) and $$(wc -l < $(VENV)/others.txt) other packages"
 	@$(BY_PIP) --no-deps --no-compile "$(TORCH)" & torch=$$!; \
 		$(BY_UV) --no-deps --requirement $(VENV)/others.txt || $(BY_PIP) --no-deps --requirement $(VENV)/others.txt \
-		|| { kill $$torch; exit 1; }; $(COMPILE); wait $$torch
+		|| { kill $$torch; exit 1; }; echo 'set-up: other packages are there; torch'; $(COMPILE); wait $$torch
+	@echo 'set-up: lth_nb'
 	@$(BY_UV) "$(TORCH)" || $(BY_PIP) "$(TORCH)"
 	@$(BY_UV) --no-deps --no-build-isolation --editable . || $(BY_PIP) --no-deps --editable .
 	@rm -rf $(VENV)/.cache

@@ -74,6 +74,8 @@ _RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # a
 def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, profile: str, first: int):
     """Return the study as this call runs it, and Snakemake's words for where: with `job: study` forked processes share
     one processor and all cells one mark, so a cluster and GPUs take it pair by pair, `--first` cell by cell."""
+    if profile and (gpus or per_gpu):
+        raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster the profile does it")
     words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
     if loaded.job != "study" or not (words or first): return loaded, words
     job = "cell" if first else "pair"
@@ -105,13 +107,10 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         loaded, todo = _look(study, paths := Paths(), here=not profile)
         table = paths.results/f"{loaded.study}.csv"
         table_there = table.is_file() and table.with_suffix(".json").is_file()
-        if profile and (gpus or per_gpu):
-            raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster the profile does it")
         if dry_run and first: raise ValueError("--first: leave it out of --dry-run, which lists all that is missing")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
-        words = ["--jobs", str(jobs)] if jobs else []
-        loaded, places = _places(loaded, paths, jobs, gpus, per_gpu, profile, first)
-        words += places
+        loaded, words = _places(loaded, paths, jobs, gpus, per_gpu, profile, first)
+        if jobs: words += ["--jobs", str(jobs)]
         if keep_going: words.append("--keep-going")
         if first: words += ["--", *_first(loaded, paths, first)]
         elif until != "site": words += ["--until", _RULES.get((until, loaded.job), until)]

@@ -109,9 +109,12 @@ def verdict_counts(
     "Return how many claims have which verdict, in words."
     rows = {id: found.verdict(id) for id in CLAIMS}
     words = ["not tested" if row is None else str(row["verdict"]) for row in rows.values()]
-    asked = [found.deciding(id)["kind"].eq("open").any() and not CLAIMS[id].over_targets.order for id in rows]
-    words = ["in part decided" if many and w != "not tested" else w for w, many in zip(words, asked)]
-    order = sorted(set(words), key=lambda w: (w == "not tested", w == "open", w.startswith("in part"), w))
+    for place, id in enumerate(CLAIMS):
+        deciding, ordered = found.deciding(id), CLAIMS[id].over_targets.order
+        if words[place] == "not tested" or ordered or not deciding["kind"].eq("open").any(): continue
+        ahead = deciding["state"].isin(["a ahead", "b ahead"])
+        words[place] = "decided" if ahead.all() else "in part decided" if ahead.any() else "open"
+    order = sorted(set(words), key=lambda w: (w == "not tested", w == "open", w == "in part decided", w))
     return ", ".join(f"{w}: {words.count(w)}" for w in order)
 
 # %% ../nbs/10c_questions.ipynb #25379e20
