@@ -6,29 +6,27 @@
 __all__ = ['Reference', 'read_reference', 'use_torchvision', 'file_digest', 'resolve_model']
 
 # %% ../nbs/02d_references.ipynb #42081645
-import ast
 import importlib
 import importlib.util
 import inspect
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 from torch import nn
 
 from .architecture import describe_architecture
-from .core import Paths, digest
+from .core import digest
 from .heads import as_backbone
 from .models import MODELS, Architecture, Unbuildable
 from .originals import _torchvision
+from .own_files import files_of, find_file, function_of
 from .selection import USUAL
 
 # %% ../nbs/02d_references.ipynb #10252912
@@ -150,70 +148,14 @@ def _copied(channels: int, image_size: int, module: nn.Module, head: str, fresh:
         if callable(reset): reset()
     return as_backbone(net, channels, image_size, head)
 
-# %% ../nbs/02d_references.ipynb #962039d8
-_FILES: dict[Path, tuple[Path, ...]] = {}  # file of a builder -> modules in its folder that it imports
-
-
-def _take_apart(folder: Path, before: set[str]) -> tuple[Path, ...]:
-    "Remove a folder's modules from `sys.modules`, since another folder may use the same names; return their files."
-    new = {n: Path(getattr(m, "__file__", None) or "") for n, m in [*sys.modules.items()] if n not in before}
-    beside = {n: f for n, f in new.items() if f.suffix == ".py" and f.is_relative_to(folder)}
-    for name in beside: del sys.modules[name]
-    return tuple(sorted(beside.values()))
-
-
+# %% ../nbs/02d_references.ipynb #a722011b
 def file_digest(
     model: str,  # a name in MODELS
 ) -> str:        # 12 hexadecimal digits; '' if the network does not come from a file
     "Hash a builder's file together with the modules of its folder that it imports."
     made_from = _GIVEN.get(model)
     file = made_from[0] if isinstance(made_from, tuple) else None
-    if file is None: return ""
-    return digest([f.read_bytes() for f in (file, *_FILES.get(file, ())) if f.is_file()], 12)
-
-# %% ../nbs/02d_references.ipynb #7ff3c091
-def _find_file(
-    text: str,                # path of a Python file, absolute or relative
-    folders: tuple[Path, ...],  # where a relative path begins, first match wins
-) -> Path:
-    "Return the Python file of a reference."
-    places = [Path(f)/text for f in (*folders, Path.cwd(), Paths().root)]
-    found = next((p for p in places if p.is_file()), None)
-    if found: return found.resolve()
-    looked = ", ".join(dict.fromkeys(str(p.resolve().parent) for p in places))
-    raise ValueError(f"{text}: no such file. It is looked for in {looked}; put it there, or write its whole path.")
-
-
-def _shown(file: Path) -> str:
-    "Return a path as one would type it in the working folder."
-    here = Path.cwd().resolve()
-    return str(file.relative_to(here) if file.is_relative_to(here) else file)
-
-# %% ../nbs/02d_references.ipynb #8b8e9767
-def _run_file(file: Path):
-    "Import a Python file by its path; it may import other modules from its folder."
-    name = f"_lth_network_{digest(str(file), 12)}"
-    if b"torchvision" in file.read_bytes() and importlib.util.find_spec("torchvision"): _torchvision()
-    loader = SourceFileLoader(name, str(file))  # of any suffix: a link net.py may lead to net.txt
-    module = importlib.util.module_from_spec(cast(ModuleSpec, importlib.util.spec_from_loader(name, loader)))
-    sys.path.insert(0, str(file.parent))
-    sys.modules[name] = module  # dataclasses and the like look it up
-    before = {*sys.modules}
-    try: exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
-    except (Exception, SystemExit) as e:
-        raise ValueError(f"{_shown(file)}: fails when it is run ({type(e).__name__}: {e}). Change the file.") from e
-    finally:
-        sys.path.remove(str(file.parent))
-        _FILES[file] = _take_apart(file.parent, before)
-    return module
-
-# %% ../nbs/02d_references.ipynb #18dfcf7d
-def _function(file: Path, name: str) -> Callable:
-    "Return a builder out of a Python file."
-    found = getattr(_run_file(file), name, None)
-    if callable(found): return found
-    there = [n.name for n in ast.parse(file.read_bytes()).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
-    raise ValueError(f"{_shown(file)}: has no function {name!r}; it has {', '.join(there) or 'none'}. Name one.")
+    return digest([f.read_bytes() for f in files_of(file)], 12) if file else ""
 
 # %% ../nbs/02d_references.ipynb #1743ed75
 _GIVEN = {}  # name of a row that was made here -> what it was made from
@@ -258,13 +200,13 @@ def _by_file(ref: Reference, folders: tuple[Path, ...]) -> str:
     "Make a row from a Python file; two files of one name are an error."
     before: Any = _GIVEN.get(str(ref))
     known = before is not None and before[0].is_file()
-    file = before[0] if known and not folders else _find_file(ref.kind, folders)
+    file = before[0] if known and not folders else find_file(ref.kind, folders)
     if known and before[0] != file:
         raise ValueError(f"model {str(ref)!r}: {file} and {before[0]} have the same name in one process. Rename one.")
-    made_from = file, digest([f.read_bytes() for f in (file, *_FILES.get(file, ())) if f.is_file()])
+    made_from = file, digest([f.read_bytes() for f in files_of(file)])
     if before == made_from and str(ref) in MODELS: return str(ref)
-    build = partial(_built, build=_function(file, ref.name), head=ref.head)
-    made_from = file, digest([f.read_bytes() for f in (file, *_FILES.get(file, ())) if f.is_file()])
+    build = partial(_built, build=function_of(file, ref.name), head=ref.head)
+    made_from = file, digest([f.read_bytes() for f in files_of(file)])
     return _register(ref, build, str(file.name), made_from)
 
 

@@ -1,5 +1,7 @@
 "Inputs that once gave a plausible, wrong result: now they are seen, or refused in one sentence."
 import json
+import os
+import py_compile
 import shutil
 import sys
 import warnings
@@ -14,6 +16,7 @@ from lth_nb.data import load_dataset
 from lth_nb.grid import cell_file, cell_name, ticket_file, transfer_cells
 from lth_nb.ledger import merged_info, publish
 from lth_nb.models import prunable
+from lth_nb.own_files import files_of, run_file
 from lth_nb.references import resolve_model, use_torchvision
 from lth_nb.results import merge_rows, read_results, read_study_info
 from lth_nb.run import run_tickets, run_transfers
@@ -136,6 +139,48 @@ def test_two_folders_have_helpers_of_one_name(home):
         found = find_tickets(row, data, TicketRecipe(recipe, rounds=1, rewind="1it"))
         assert found.rewind["backbone.c.weight"].shape[0] == width
     assert "sizes" not in sys.modules
+
+
+def test_an_edit_within_the_same_second_is_seen(home, monkeypatch):
+    "Compiled code is told from the text by its second and its size; a network runs from the text."
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (home/"parts").mkdir()
+    (home/"parts"/"__init__.py").write_text("")
+    (home/"net_of_parts.py").write_text("from parts.sizes import WIDTH")
+    sizes, widths = home/"parts"/"sizes.py", []
+    for width in (4, 6):
+        sizes.write_text(f"WIDTH = {width}")
+        os.utime(sizes, (10**9, 10**9))
+        py_compile.compile(str(sizes), doraise=True) if width == 4 else None
+        widths.append(run_file(home/"net_of_parts.py").WIDTH)
+    assert widths == [4, 6]
+    assert [f.name for f in files_of(home/"net_of_parts.py")] == ["net_of_parts.py", "__init__.py", "sizes.py"]
+
+
+def test_a_session_that_has_imported_the_helper_itself(home, monkeypatch):
+    "A notebook beside the file imports the same helper; the network gets the edited text, the notebook keeps its own."
+    monkeypatch.syspath_prepend(str(home))
+    import sizes  # pyright: ignore[reportMissingImports]
+    (home/"sizes.py").write_text("WIDTH = 32\n")
+    net = home/f"{net_of(home)}.py"
+    assert run_file(net).build(1, 8)[1] == 32 and sizes.WIDTH == 4 and sys.modules["sizes"] is sizes
+    assert home/"sizes.py" in files_of(net)
+    del sys.modules["sizes"]
+
+
+def test_libraries_below_the_folder_are_not_the_users_files(home, monkeypatch):
+    "A clone has its environment in the same folder; its libraries neither count as edits nor are loaded twice."
+    site = home/".venv"/"site-packages"
+    (site/"somelib").mkdir(parents=True)
+    (site/"somelib"/"__init__.py").write_text("from . import inner")
+    (site/"somelib"/"inner.py").write_text("WIDTH = 3")
+    (home/"somelib").mkdir()  # a directory of that name, without __init__.py
+    monkeypatch.syspath_prepend(str(site))
+    (home/"net_of_a_library.py").write_text("import somelib, sizes\nWIDTH = somelib.inner.WIDTH + sizes.WIDTH")
+    assert run_file(home/"net_of_a_library.py").WIDTH == 7
+    assert [f.name for f in files_of(home/"net_of_a_library.py")] == ["net_of_a_library.py", "sizes.py"]
+    assert "somelib.inner" in sys.modules
+    for name in ("somelib", "somelib.inner"): del sys.modules[name]
 
 
 def test_a_builder_that_ends_the_program(home):
