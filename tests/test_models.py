@@ -36,6 +36,12 @@ WEIGHTS = {  # SHA-256 of all parameters and buffers, as the committed results w
         "xavier 7": "7d2450c5f4f6e0e5", "pytorch 0": "eb41e02e3834464b", "pytorch 1": "e64e416d13dc271b",
         "pytorch 7": "8d8aa888b71112c4",
     },
+    "cnn5": {
+        "kaiming 0": "d7a88c7f39189492", "kaiming 0 mlp": "510ded56c1b46359", "kaiming 1": "2f48af3a77d78edb",
+        "kaiming 7": "13e1eaf08a543e68", "xavier 0": "516765a1f43ac94c", "xavier 1": "fc72e24cabd0f331",
+        "xavier 7": "afa0acb31b5d5a6c", "pytorch 0": "b1bd60e5b4046c77", "pytorch 1": "2ba621d55df5d5e6",
+        "pytorch 7": "b3ff74fd49f60b80",
+    },
     "resnet8": {
         "kaiming 0": "f774a900426a23bf", "kaiming 0 mlp": "fb22e766e8f6d280", "kaiming 1": "d4092bda3ec51afd",
         "kaiming 7": "81608ddeea60ab4a", "xavier 0": "ec066585b7275442", "xavier 1": "3f520715ac3dc9da",
