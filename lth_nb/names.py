@@ -11,7 +11,8 @@ WRITTEN = {  # typed name -> written name; other names only lose their underscor
     "mnist_5k": "MNIST (5,000)", "kmnist": "KMNIST", "svhn": "SVHN", "tiny_imagenet20": "Tiny ImageNet (20)",
     "brain_mri": "brain MRI", "chest_xray": "chest X-ray", "van_gogh": "van Gogh", "pap_smear": "Pap smear",
     "white_blood_cells_small": "white blood cells (small set)",
-    "lenet_300_100": "LeNet-300-100", "lenet5": "LeNet-5", "resnet8": "ResNet-8", "resnet18": "ResNet-18",
+    "lenet_300_100": "LeNet-300-100", "lenet5": "LeNet-5", "cnn5": "the five-layer CNN",
+    "resnet8": "ResNet-8", "resnet18": "ResNet-18",
     "resnet20": "ResNet-20", "resnet50": "ResNet-50", "vgg19": "VGG19",
 }
 

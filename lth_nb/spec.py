@@ -78,7 +78,7 @@ class Study(BaseModel):
     left_out: dict[str, str] = {}       # target -> why verdicts over targets leave it out
     cautions: dict[str, str] = {}       # data set -> what to mind when reading results on it; shown above them
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU where there is one
-    # further columns
+    repeats: str = ""                   # a study that this one repeats with another network; `metrics`: further columns
     metrics: Annotated[tuple[Literal["balanced_accuracy", "macro_auc"], ...], BeforeValidator(as_list)] = ()
     images_per_second: dict[str, Rate] = {}  # stated for a model; plans measure the others
     file: str = ""                      # where it was read from
