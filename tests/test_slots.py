@@ -30,7 +30,8 @@ def network():
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def slot_of(kind, net, ranges, recipe): return kind(net, net, dict(net.named_parameters()), Points(ranges), LABELS, recipe)
+def slot_of(kind, net, ranges, recipe):
+    return kind(net, net, dict(net.named_parameters()), Points(ranges), LABELS, recipe)
 
 
 def addresses(slot, net):
