@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from conftest import said
 
-from lth_nb.claims import claim_rows, contrast_pairs, in_panels
+from lth_nb.claims import RowReader, claim_rows, contrast_pairs, in_panels, pairs_of
 from lth_nb.papers import CLAIMS, DENSE, Contrast, side
 
 EFFECTS = dict(
@@ -149,6 +149,15 @@ def test_no_side_has_more_levels_to_choose_from(frame):
 @pytest.mark.parametrize("level, count", [(0.5, 30), (0.001, 0), ((0.5, 0.9), 0)], ids=str)
 def test_a_density_is_the_nearest_level_within_a_factor(frame, level, count):
     assert len(pairs(frame, side("ticket"), side("finetuned"), level=level, kind="greater")) == count
+
+
+@pytest.mark.parametrize("level", ["sparse", "chosen", "drop"])
+def test_a_shared_reader_gives_the_same_differences(frame, level):
+    contrast = Contrast("", side("ticket"), side("reinit"), level)
+    alone = contrast_pairs(frame, contrast, INFO)
+    shared = pairs_of(RowReader(frame, INFO), contrast)
+    pd.testing.assert_frame_equal(shared, alone[shared.columns])
+    assert alone.difference.mean() == pytest.approx(0 if level == "drop" else 0.07, abs=5e-3)
 
 
 def test_the_order_of_rows_does_not_matter(frame):

@@ -117,6 +117,15 @@ def test_a_damaged_tensor_is_named(tickets, damage):
     assert words in said(lambda: check(changed(tickets, part, change)))
 
 
+def test_a_variance_below_zero_is_named():
+    "BatchNorm would return NaN."
+    found = made("resnet8")
+    check(found)
+    name = next(n for n in found.rewind if n.endswith("running_var"))
+    found.rewind[name] = -found.rewind[name]
+    assert f"its rewind of '{name}' has a variance below zero" in said(lambda: check(found))
+
+
 def test_missing_parts_are_named(tickets):
     without = replace(tickets, final={0: tickets.final[0]})
     assert "it has no final/1; it has no final/2" in said(lambda: check(without))
