@@ -55,7 +55,7 @@ def _check_split(source, split: str, images: np.ndarray, labels: np.ndarray) -> 
     if images.dtype != np.uint8:
         raise _wrong(source, x, f"has dtype {images.dtype}", "store pixel values 0 to 255 as uint8")
     if images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)) or 0 in images.shape[1:]:
-        raise _wrong(source, x, f"has shape {images.shape}", "store (N, H, W) for grey or (N, H, W, 3) for color")
+        raise _wrong(source, x, f"has shape {images.shape}", "store (N, H, W) for gray or (N, H, W, 3) for color")
     if len(images) == 0:
         drawn = " (leave val out to have it drawn from train)" * (split == "val")
         raise _wrong(source, x, "is empty", f"each split needs images{drawn}")
@@ -74,12 +74,12 @@ def _check_text(source, key: str, texts: np.ndarray) -> None:
     raise _wrong(source, key, "holds what is no text", "save it again as an array of strings")
 
 # %% ../nbs/01c_arrays.ipynb #c387a69a
-def _names_of(source, learnt: str, last: int, images: int, class_names) -> tuple[str, ...]:
+def _names_of(source, learned: str, last: int, images: int, class_names) -> tuple[str, ...]:
     "Return the class names, after checking that there are two classes or more and no more than training images."
     if class_names is None:
-        if last < 1: raise _wrong(source, learnt, "holds 1 class, 0", "a classifier needs at least 2")
+        if last < 1: raise _wrong(source, learned, "holds 1 class, 0", "a classifier needs at least 2")
         if last < images: return tuple(map(str, range(last + 1)))
-        raise _wrong(source, learnt, f"goes up to class {last} with {images} images", "number the classes from 0")
+        raise _wrong(source, learned, f"goes up to class {last} with {images} images", "number the classes from 0")
     given = np.asarray(class_names)
     if given.ndim != 1 or given.dtype.kind not in "UTiu":
         fault = f"has shape {given.shape} and dtype {given.dtype}"
@@ -108,25 +108,25 @@ def _check_classes(
     labels: dict[str, np.ndarray],  # split -> integers
     class_names=None,               # one a class; `None`: the class numbers
 ) -> tuple[str, ...]:               # class names
-    "Return the classes, after checking that every one can be learnt."
+    "Return the classes, after checking that every one can be learned."
     key = "all" if "all" in labels else "train"
-    learnt, last = f"{key}_labels", int(labels[key].max())
+    learned, last = f"{key}_labels", int(labels[key].max())
     if below := [(s, int(of.min())) for s, of in labels.items() if of.min() < 0]:
         raise _wrong(source, f"{below[0][0]}_labels", f"goes down to {below[0][1]}",
                      "number the classes from 0, and leave images without a class out")
-    names = _names_of(source, learnt, last, len(labels[key]), class_names)
+    names = _names_of(source, learned, last, len(labels[key]), class_names)
     for split, of in labels.items():
         low, high = int(of.min()), int(of.max())
         if class_names is None and high > last:
-            raise _wrong(source, f"{split}_labels", f"has class {high}, of which {learnt} has no image",
+            raise _wrong(source, f"{split}_labels", f"has class {high}, of which {learned} has no image",
                          "add some there, or leave the class out (without class_names the classes are those of "
-                         f"{learnt}, 0 to {last})")
+                         f"{learned}, 0 to {last})")
         if high >= len(names):
             more = " in class_names, or name the others there" * (class_names is not None)
             raise _wrong(source, f"{split}_labels", f"runs from {low} to {high}",
                          f"use 0 to {len(names) - 1} for the {len(names)} classes{more}")
     if empty := sorted({*range(len(names))} - {*np.unique(labels[key]).tolist()}):
-        raise _wrong(source, learnt, f"has no image of class {_some(f'{c} ({names[c]})' for c in empty)}",
+        raise _wrong(source, learned, f"has no image of class {_some(f'{c} ({names[c]})' for c in empty)}",
                      "add some, or leave the class out and renumber")
     return names
 
@@ -158,7 +158,7 @@ _DIM = 32    # of 255: a set whose brightest pixel is darker was probably not sc
 
 
 def _odd_pixels(source, images: dict[str, np.ndarray]) -> list[str]:
-    "Return notes on pixels that are all dark or the same; raise ValueError where nothing can be learnt from them."
+    "Return notes on pixels that are all dark or the same; raise ValueError where nothing can be learned from them."
     tops = {s: int(x.max()) for s, x in images.items() if len(x) >= _MANY}
     if blank := [s for s in tops if images[s].min() == tops[s]]:
         raise _wrong(source, f"{blank[0]}_images", f"have one value in all pixels, {tops[blank[0]]}", "save them anew")

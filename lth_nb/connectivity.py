@@ -105,7 +105,7 @@ def error_path(
 
 # %% ../nbs/14_connectivity.ipynb #204e21a3
 def weights_at(
-    model: nn.Module,  # freshly initialised, on the data's device; trained in place
+    model: nn.Module,  # freshly initialized, on the data's device; trained in place
     data: Dataset,
     recipe: Recipe,    # of the whole training
     seed: int,         # decides the order of the images

@@ -179,7 +179,7 @@ def _grouped(found: Contents, name: str, groups: str | None, paths: Paths, downl
 def load_dataset(
     name: str,                       # a key of `DATASETS`, or any NAME.npz or NAME/ in data/raw or `LTH_DATA`
     image_size: int | None = None,   # pixels; `None`: the size of the files
-    channels: int | None = None,     # 1 (grey) or 3 (color); `None`: as in the files
+    channels: int | None = None,     # 1 (gray) or 3 (color); `None`: as in the files
     fraction: float = 1.0,           # share of the training images to keep, (0, 1]; validation and test stay whole
     device="cpu",                    # where the tensors live
     split_seed: int = 0,             # decides which images a drawn split or a fraction takes

@@ -20,10 +20,10 @@ from tqdm import tqdm
 NEAR = 0.08  # two images are near-duplicates if at most this share of the bits of their hashes differ
 
 
-def _grey(images: torch.Tensor, size: int) -> torch.Tensor:
-    "Return images uint8 (N, H, W, C) as grey float32 (N, 1, size, size), 0 to 1."
-    grey = images.float().mean(3)[:, None] / 255
-    return F.interpolate(grey, (size, size), mode="bilinear", antialias=True, align_corners=False)
+def _gray(images: torch.Tensor, size: int) -> torch.Tensor:
+    "Return images uint8 (N, H, W, C) as gray float32 (N, 1, size, size), 0 to 1."
+    gray = images.float().mean(3)[:, None] / 255
+    return F.interpolate(gray, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def perceptual_hash(
@@ -32,7 +32,7 @@ def perceptual_hash(
     "Return a fingerprint of each image: two of them agree in most places if the pictures look alike."
     parts = []
     for part in images.cpu().split(1024):
-        low = scipy.fft.dctn(_grey(part, 32)[:, 0].numpy(), axes=(1, 2), norm="ortho")[:, :16, :16]
+        low = scipy.fft.dctn(_gray(part, 32)[:, 0].numpy(), axes=(1, 2), norm="ortho")[:, :16, :16]
         low = low.reshape(len(part), -1)[:, 1:]
         parts.append(torch.from_numpy(np.where(low > np.median(low, 1, keepdims=True), 1, -1).astype(np.int8)))
     return torch.cat(parts)
@@ -95,14 +95,14 @@ def _blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _filled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    "Return grey images (N, 1, S, S), black corners that a rotation left filled with the mean, and where these are."
-    grey = _grey(images, _SIDE)
-    nothing = F.max_pool2d((_grey(images.amax(3, keepdim=True), _SIDE) < 0.1).float(), 7, 1, 3)
-    mean = (grey * (1 - nothing)).sum((2, 3), keepdim=True) / (1 - nothing).sum((2, 3), keepdim=True).clamp(min=1)
-    return torch.where(nothing > 0, mean, grey), nothing
+    "Return gray images (N, 1, S, S), black corners that a rotation left filled with the mean, and where these are."
+    gray = _gray(images, _SIDE)
+    nothing = F.max_pool2d((_gray(images.amax(3, keepdim=True), _SIDE) < 0.1).float(), 7, 1, 3)
+    mean = (gray * (1 - nothing)).sum((2, 3), keepdim=True) / (1 - nothing).sum((2, 3), keepdim=True).clamp(min=1)
+    return torch.where(nothing > 0, mean, gray), nothing
 
 # %% ../nbs/01i_duplicates.ipynb #30e56560
-def _keypoints(grey: torch.Tensor, nothing: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _keypoints(gray: torch.Tensor, nothing: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
     "Return image, level, y and x of the strongest blobs: extrema in space and scale that are no edges."
     dog = levels[:, 1:] - levels[:, :-1]
     size = dog.abs()
@@ -156,9 +156,9 @@ def _turned(points: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/01i_duplicates.ipynb #f20e29b5
 def _features_of(images: torch.Tensor, first: int) -> Features:
     "Return the keypoints of a batch of images that begins with image number `first`."
-    grey, nothing = _filled(images)
-    levels = torch.cat([_blurred(grey, s) for s in _SIGMAS], 1)
-    image, level, y, x = _keypoints(grey, nothing, levels)
+    gray, nothing = _filled(images)
+    levels = torch.cat([_blurred(gray, s) for s in _SIGMAS], 1)
+    image, level, y, x = _keypoints(gray, nothing, levels)
     place, sigma = torch.stack([x, y], 1).float(), torch.tensor(_SIGMAS)[level]
     gradient = torch.stack([levels.roll(-1, 3) - levels.roll(1, 3), levels.roll(-1, 2) - levels.roll(1, 2)], 2)
     around = _sampled(gradient, image, level, place, _GRID * 2.5 * sigma[:, None, None])

@@ -54,7 +54,7 @@ def plot_transfer_matrix(
     frame: pd.DataFrame,                     # as for `transfer_matrix`
     reference: pd.DataFrame | None = None,   # as for `transfer_matrix`
     value: str = "test_accuracy",            # a fraction
-    label: str = "",                         # of the colour bar; '': made from `value`
+    label: str = "",                         # of the color bar; '': made from `value`
     ax=None,                                 # matplotlib Axes; `None`: a figure of its own
 ):                                           # matplotlib Axes
     "A number in each cell; blank where there is none."

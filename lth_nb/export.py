@@ -184,7 +184,7 @@ def export_ticket(
     if suffix == ".pt2": return export_torch(small, file, h["image_size"], h["channels"], mean, std)
     about = {k: h[k] for k in ("model", "source", "data_hash", "seed", "recipe_hash")} | h["levels"][level]
     about |= dict(class_names=data.class_names if data else [], images="uint8, (B, height, width, channels)" if raw else
-        "float32, normalised, (B, channels, height, width)")
+        "float32, normalized, (B, channels, height, width)")
     return export_onnx(small, file, h["image_size"], h["channels"], mean, std, about)
 
 # %% ../nbs/15a_export.ipynb #2e976cdb

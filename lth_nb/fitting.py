@@ -16,13 +16,13 @@ from .arrays import _check_memory
 def _check_fit(image_size, channels) -> None:
     "Raise ValueError unless images can be brought to this size and number of channels; `None` leaves them."
     if channels not in (None, 1, 3) or isinstance(channels, bool):
-        raise ValueError(f"channels is {channels!r}: use 1 (grey), 3 (color) or None (as in the files)")
+        raise ValueError(f"channels is {channels!r}: use 1 (gray), 3 (color) or None (as in the files)")
     whole = isinstance(image_size, (int, np.integer)) and not isinstance(image_size, bool)
     if image_size is not None and not (whole and image_size >= 1):
         raise ValueError(f"image_size is {image_size!r}: give pixels, a whole number from 1")
 
 # %% ../nbs/01g_fitting.ipynb #28cf998e
-_GREY = torch.tensor([19595, 38470, 7471], dtype=torch.int32)  # ITU-R 601 weights of red, green and blue, times 2**16
+_GRAY = torch.tensor([19595, 38470, 7471], dtype=torch.int32)  # ITU-R 601 weights of red, green and blue, times 2**16
 
 
 def _fitted(
@@ -39,11 +39,11 @@ def _fitted(
     _check_memory("images", len(images), size, channels)
     fitted = torch.empty(len(images), size, size, channels, dtype=torch.uint8)
     for part, into in zip(images.split(1024), fitted.split(1024)):
-        if channels == 1 and have == 3: part = (part.int() @ _GREY + 2**15 >> 16).byte()[..., None]
+        if channels == 1 and have == 3: part = (part.int() @ _GRAY + 2**15 >> 16).byte()[..., None]
         if size != side:
             first = part.permute(0, 3, 1, 2)
             part = F.interpolate(first, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-        into.copy_(part)  # grey fills all channels
+        into.copy_(part)  # gray fills all channels
     return fitted
 
 # %% ../nbs/01g_fitting.ipynb #3294399d

@@ -131,14 +131,14 @@ def _files_in(path: Path) -> Listing:
     if not splits:
         cure = "lay images out as train/CLASS/IMAGE and test/CLASS/IMAGE, or as CLASS/IMAGE alone"
         raise _wrong(path, "train/ or test/", "is missing", cure + _misread(path))
-    learnt = splits.get("train", path)
+    learned = splits.get("train", path)
     for folder in {path, *splits.values()}: _refuse_dead_links(folder)
-    found, nested = Listing(path, [d.name for d in _listed(learnt) if d.is_dir()]), {}
-    _check_class_names(learnt, found.names)
+    found, nested = Listing(path, [d.name for d in _listed(learned) if d.is_dir()]), {}
+    _check_class_names(learned, found.names)
     for split, root in splits.items(): nested[split] = _list_split(found, split, root)
     for label, name in enumerate(found.names):
         if label in found.labels["train" if "train" in found.labels else "all"]: continue
-        raise _wrong(learnt/name, "the folder", f"holds no images of class {name}", "add some, or remove the folder")
+        raise _wrong(learned/name, "the folder", f"holds no images of class {name}", "add some, or remove the folder")
     if "all" not in splits: _note_others(found, splits)
     found.groups = _groups_of(found, nested)
     return found
@@ -261,15 +261,15 @@ def _read_folder(
     read = {s: _read_images(listing, s, image_size) for s in listing.files}
     told = [(f, t) for s in read for f, t in zip(listing.files[s], read[s][2]) if not isinstance(t, UnreadableImage)]
     _check_depth(path, told)
-    all_grey = all(t.grey for _, t in told)
-    colored = [f.name for f, t in told if not t.grey]
+    all_gray = all(t.gray for _, t in told)
+    colored = [f.name for f, t in told if not t.gray]
     if len(colored) < len(told) / 2:
         listing.tell(len(colored), f"of {len(told):,} files are in color, so all images have three channels", colored)
     cut = [f.name for f, t in told if t.left_out]
     listing.tell(len(cut), "files have pages of another size than the first, which are not read", cut)
     paged = [f.name for f, t in told if t.pages > 1]
     listing.tell(len(paged), "files hold several images, of which each is one of the set", paged)
-    arrays = {s: (x[..., :1] if all_grey else x, listing.labels[s][of]) for s, (x, of, _) in read.items()}
+    arrays = {s: (x[..., :1] if all_gray else x, listing.labels[s][of]) for s, (x, of, _) in read.items()}
     groups = listing.groups or ({s: [*map(str, files)] for s, files in listing.files.items()} if paged else None)
     groups = groups and {s: np.array([*map(_printable, groups[s])])[of] for s, (_, of, _) in read.items()}
     return _checked(path, arrays, listing.names, groups, tuple(listing.notes))

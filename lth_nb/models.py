@@ -208,7 +208,7 @@ def build_model(
     name: str,              # a key of `MODELS`
     num_classes: int,       # at least 2
     image_size: int,        # height and width of the images, pixels
-    channels: int = 3,      # 1 (grey) or 3 (color), any other number too
+    channels: int = 3,      # 1 (gray) or 3 (color), any other number too
     init: str = "kaiming",  # 'kaiming', 'xavier', 'pytorch', or 'keep' for the values that the builder gives
     seed: int = 0,          # decides backbone and head, each from its own stream
     head: str = "linear",   # 'linear' or 'mlp'

@@ -118,7 +118,7 @@ def winners(
 
 # %% ../nbs/11_parts.ipynb #1d9a81bd
 def _draw_winner(ax, x: int, y: int, row) -> None:
-    "Draw one cell: the winner's colour, its weights and its lead."
+    "Draw one cell: the winner's color, its weights and its lead."
     look = ARM_STYLE[row.winner]
     shade = 1.0 if row.surely else 0.35
     ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=look.color, alpha=shade, linewidth=0))
@@ -133,7 +133,7 @@ def plot_winners(
     recipes: dict | None = None,  # recipe -> its name, in the order of the rows; `None`: as they are named
     columns: int = 2,     # panels side by side, at most
 ):                        # matplotlib Figure
-    "A coloured cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
+    "A colored cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
     if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
     chosen = table[table.recipe.isin(names)]

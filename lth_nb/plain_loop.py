@@ -19,19 +19,19 @@ from .recipes import Recipe
 
 # %% ../nbs/16b_plain_loop.ipynb #b221db27
 class Pictures(torch.utils.data.Dataset):
-    """Images one by one: array, PIL image, transforms, normalised tensor; grey ones lie in a tensor and coloured ones
+    """Images one by one: array, PIL image, transforms, normalized tensor; gray ones lie in a tensor and colored ones
     in an array, as in torchvision's MNIST and CIFAR-10."""
     def __init__(self,
         images: Tensor,          # uint8 (N, H, W, C)
         labels: Tensor,          # int64 (N,)
-        data: Dataset,           # whose mean and standard deviation normalise
+        data: Dataset,           # whose mean and standard deviation normalize
         recipe: Recipe | None = None,  # crop and flip; `None`: none
     ):
         _torchvision()
         from torchvision import transforms as t
-        self.grey = images.shape[3] == 1
+        self.gray = images.shape[3] == 1
         self.images, self.labels = (
-            (images[..., 0].cpu(), labels.cpu()) if self.grey else (images.cpu().numpy(), labels.tolist())
+            (images[..., 0].cpu(), labels.cpu()) if self.gray else (images.cpu().numpy(), labels.tolist())
         )
         moves = [t.RandomHorizontalFlip()] if recipe and recipe.flip else []
         if recipe and recipe.crop: moves.append(t.RandomCrop(data.image_size, recipe.crop))
@@ -40,7 +40,7 @@ class Pictures(torch.utils.data.Dataset):
     def __len__(self): return len(self.labels)
 
     def __getitem__(self, i):
-        return self.transform(Image.fromarray(self.images[i].numpy() if self.grey else self.images[i])), int(
+        return self.transform(Image.fromarray(self.images[i].numpy() if self.gray else self.images[i])), int(
             self.labels[i]
         )
 

@@ -51,6 +51,12 @@ def run(*words, home=None, check=True, **settings):
     return done
 
 
+def said(call, kind=ValueError):
+    "The message of the error in which a call ends."
+    with pytest.raises(kind) as error: call()
+    return str(error.value)
+
+
 def checkout(folder):
     "A copy of the checkout, with changes that are not committed yet; parsed data sets are shared."
     listed = subprocess.run(

@@ -37,7 +37,7 @@ def raw(tmp_path):
 def home(raw): return Paths(raw.parents[1])
 
 
-def pixels(grey=False): return RNG.integers(0, 256, (12, 12) if grey else (12, 12, 3), dtype=np.uint8)
+def pixels(gray=False): return RNG.integers(0, 256, (12, 12) if gray else (12, 12, 3), dtype=np.uint8)
 
 
 def save(file, mode="RGB", **options):
@@ -284,11 +284,11 @@ def test_float_images_count_as_unread(raw):
     assert any("x.tif" in n and "16 bits" in n for n in load(raw, "heat").notes)
 
 
-def test_one_color_file_among_grey_ones_is_named(raw):
-    where = folders(raw/"grey", mode="L")
-    assert load(raw, "grey").channels == 1
+def test_one_color_file_among_gray_ones_is_named(raw):
+    where = folders(raw/"gray", mode="L")
+    assert load(raw, "gray").channels == 1
     save(where/"train"/"a"/"odd.png")
-    data = load(raw, "grey")
+    data = load(raw, "gray")
     assert data.channels == 3 and any("1 of 57 files are in color" in n and "odd.png" in n for n in data.notes)
 
 

@@ -1,5 +1,5 @@
 """What needs a GPU: the replayed step against the plain one, tails, early stopping, runs side by side, one
-synchronisation an epoch."""
+synchronization an epoch."""
 import warnings
 from dataclasses import replace
 
@@ -107,7 +107,7 @@ def test_two_packed_equal_the_same_alone():
     for net, state in zip(nets, alone): assert same({n: v.cpu() for n, v in net.state_dict().items()}, state)
 
 
-def test_one_synchronisation_an_epoch():
+def test_one_synchronization_an_epoch():
     net, data = (
         build_model("resnet8", 10, image_size=16, channels=1).cuda(),
         load_dataset("digits", image_size=16, channels=1, device="cuda"),

@@ -26,7 +26,7 @@ def broken(text, by): return lambda: parse_study(yaml.safe_load(EXAMPLE.replace(
 def test_images_that_changed_are_noticed(tmp_path):
     paths = Paths(tmp_path)
     def save_tiles(high):
-        "Sixty random pictures up to this grey, in three classes."
+        "Sixty random pictures up to this gray, in three classes."
         draw, labels = torch.Generator().manual_seed(0), torch.arange(60) % 3
         images = torch.randint(high, (60, 8, 8), dtype=torch.uint8, generator=draw)
         paths.raw.mkdir(parents=True, exist_ok=True)

@@ -167,14 +167,21 @@ def test_all_cells_of_a_pair_as_one_job(home):
 def test_a_whole_study_in_processes_forked_from_one(home):
     "It gives the same table; what ran cell by cell counts; `--first` runs single cells; a failure leaves the others."
     study(home)
-    whole, folder = table(home), home/"data"/"runs"/"tiny"
+    whole, folder, before = table(home), home/"data"/"runs"/"tiny", notebooks(home)
     (home/"tiny.yaml").write_text(TINY + "job: study\n")
+    (lost,) = (folder/"transfer").glob("mnist_5k--digits--??????????.csv")
+    for file in lost.parent.glob(f"{lost.stem}.*"): file.unlink()
+    assert "4 of 5 runs are done" in study(home).stdout
+    pd.testing.assert_frame_equal(table(home), whole)
+    again = {p for p, t in notebooks(home).items() if before.get(p) != t}
+    assert again == {lost.with_suffix(".ipynb").relative_to(home)}, "what ran cell by cell was run again"
+    assert "5 of 5 runs are done" in study(home).stdout
+
     for made in ("runs", "tickets"): shutil.rmtree(home/"data"/made)
     study(home)
     pd.testing.assert_frame_equal(table(home), whole)
     assert len([*(folder/"transfer").glob("*.ipynb")]) == 3 and len([*folder.glob("all_*/*.done")]) == 2
     before = notebooks(home)
-    (lost,) = (folder/"transfer").glob("mnist_5k--digits--??????????.csv")
     for words in ((), ("--first", 1)):
         for file in lost.parent.glob(f"{lost.stem}.*"): file.unlink()
         assert "4 of 5 runs are done" in study(home, *words).stdout
