@@ -18,6 +18,7 @@ from .core import Paths
 from .data import count_images
 from .freshness import _all_cells, _changed_images, stale_files
 from .grid import Planned, TicketCell, cell_file, cell_name, networks_in, networks_of
+from .layers import write_layers
 from .recipes import settings_of
 from .results import OPTIONAL, merge_rows, read_results, read_study_info, write_results, write_rows
 from .spec import Study
@@ -98,6 +99,7 @@ def publish(
     before = read_study_info(table).get("train_images", {}) if table.is_file() else {}
     counts = dict(runs=len(every), runs_missing=len(missing), train_images=_images_of(study, rows, before, paths))
     write_results(rows, {**study_info(study), **counts}, table)
+    write_layers(study, paths)
     return table
 
 # %% ../nbs/12g_ledger.ipynb #ed13ac89
