@@ -35,7 +35,7 @@ LINE = (
 
 
 def _line(run: dict, work: str, line: dict) -> dict:
-    "A line of the table: every column, numbers with four digits."
+    "Return one row of the table: every column, numbers with four digits."
     whole = {**run, "work": work, "letter": "", "precision": "", "against": "", "rounds": 0, "valid": True, **line}
     def short(v):
         return float(f"{v:.4g}") if isinstance(v, float) else v
@@ -56,7 +56,7 @@ def _ceiling_lines(limits: dict, rounds: int) -> list[dict]:
 def _work_lines(
     work: Workload, device: torch.device, limits: dict, rounds: int, turn: float, until: float
 ) -> list[dict]:
-    "Everyone trains one network."
+    "Measure every contestant on one network."
     with ExitStack() as stack:
         stack.callback(forget_slots)
         data = work.data(device)
@@ -70,7 +70,7 @@ def _work_lines(
 
 
 def _study_lines(device: torch.device, rounds: int, until: float) -> list[dict]:
-    "The small study."
+    "Measure the small study."
     with tempfile.TemporaryDirectory() as home:
         prepare_study(home, **STUDIES[device.type])
         whole, fixed = _study_contestants(home)
@@ -117,7 +117,7 @@ def benchmark(
 def shown(
     table: pd.DataFrame,  # lines of `benchmark`
 ) -> pd.DataFrame:        # as text
-    "The table for people: medians, ranges, ratios within rounds."
+    "Return the table for people: medians, ranges, ratios within rounds."
     def number(v):
         return (
             "" if pd.isna(v) or v == "" else f"{float(v):,.3g}" if abs(float(v)) < 1000 else f"{float(v):,.0f}"
@@ -177,7 +177,7 @@ GOALS = [
 def goals_reached(
     table: pd.DataFrame,  # lines of `benchmark`; of several valid runs on one kind of device the median counts
 ) -> pd.DataFrame:        # one line a goal that the table speaks of
-    "Which goals a table reaches."
+    "Tell which goals a table reaches."
     lines = []
     for g in GOALS:
         here = table[

@@ -30,12 +30,12 @@ class DatasetEntry:
 
     @property
     def part_of(self) -> str:
-        "The set of the same images under other labels, or an empty string: the two are never source and target."
+        "Return the set that has the same images under other labels, or an empty string. The two never form a pair."
         return "art_type" if self.name in ("painting_subject", "cartoon_subject", "sketch_subject") else ""
 
     @property
     def how_to_get(self) -> str:
-        "One sentence."
+        "Say in one sentence how to get the data set."
         if self.kind == "embedded": return "ships inside a Python package"
         layout = f"save it as {self.name}.npz (MedMNIST's layout) or {self.name}/split/class/image"
         if self.kind == "torchvision":

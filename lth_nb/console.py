@@ -39,7 +39,7 @@ def _in_words(error: Exception) -> str:
 
 @contextmanager
 def _plain_errors():
-    "What a user did wrong is one line, not a traceback."
+    "Print a user's error as one line, not as a traceback."
     try: yield
     except (ValueError, LookupError, OSError, ImportError, FloatingPointError) as e:
         typer.echo(f"lth: {_in_words(e)}", err=True)

@@ -79,7 +79,7 @@ class Paths:
 
     @property
     def raw_folders(self) -> list[Path]:  # where data sets are looked for, first match wins
-        "`LTH_DATA` (one folder or several, separated like PATH), then data/raw."
+        "Return the folders of data sets: those of `LTH_DATA` (one or several, separated like PATH), then data/raw."
         extra = [Path(p).expanduser() for p in os.environ.get("LTH_DATA", "").split(os.pathsep) if p]
         return [*extra, self.raw]
 
@@ -113,7 +113,7 @@ def digest(
     x,              # JSON-able value, bytes, array, tensor, dataclass, or dicts and lists of them
     length: int = 64,  # hex digits to keep, 1 to 64
 ) -> str:
-    "SHA-256 of the content of `x` as hex."
+    "Return the SHA-256 of the content of `x` as hex."
     h = hashlib.sha256()
     _feed(h, x)
     return h.hexdigest()[:length]
@@ -131,7 +131,7 @@ def seed_for(
     seed: int,  # the study's seed
     *names,     # what the stream is for, such as 'order', 'digits'
 ) -> int:       # in [0, 2**63)
-    "A seed of its own for every named purpose, the same on every machine."
+    "Return a separate seed for every named purpose, the same on every machine."
     return int(digest([whole_seed(seed), *map(str, names)], 16), 16) >> 1
 
 
@@ -140,7 +140,7 @@ def generator_for(
     *names,         # what the stream is for
     device="cpu",   # where the generator lives
 ):                  # torch.Generator
-    "A random generator seeded with `seed_for(seed, *names)`."
+    "Return A random generator seeded with `seed_for(seed, *names)`."
     import torch
     return torch.Generator(device=device).manual_seed(seed_for(seed, *names))
 
@@ -238,7 +238,7 @@ def _writing(path: Path):
 
 
 def _unwritable(path: Path, e: OSError) -> OSError:
-    "The same error in one sentence that names the file."
+    "Return the same error as one sentence that names the file."
     why = e.strerror or e
     told = type(e)(f"{path}: cannot be written ({why}). Choose another place, or make room and grant access.")
     told.errno = e.errno
@@ -267,7 +267,7 @@ def check_writable(
 def commit(
     root: str | None = None,  # folder of the checkout; `None`: the project's root
 ) -> str:
-    "Short hash of the checked-out commit, with a `+` if tracked files differ from it; empty outside a checkout."
+    "Return the short hash of the checked-out commit, with a `+` if tracked files differ; empty outside a checkout."
     def git(*words):
         command = ["git", "-C", root or str(Paths().root), *words]
         return subprocess.run(command, capture_output=True, text=True)
@@ -280,13 +280,13 @@ def commit(
 
 @cache
 def _version(package: str) -> str:
-    "Installed version of a package, or an empty string."
+    "Return installed version of a package, or an empty string."
     try: return version(package)
     except PackageNotFoundError: return ""
 
 # %% ../nbs/00_core.ipynb #325fbddf
 def provenance() -> dict:
-    "Commit, versions, processor and time, as a JSON-able dict of strings."
+    "Return commit, versions, processor and time, as a JSON-able dict of strings."
     gpu = ""
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         gpu = sys.modules["torch"].cuda.get_device_name()
@@ -296,7 +296,7 @@ def provenance() -> dict:
 
 # %% ../nbs/00_core.ipynb #401e0a1e
 def processor() -> str:
-    "The processor's name, where the system tells it, else its architecture."
+    "Return the processor's name if the system tells it, else its architecture."
     file = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)", file.read_text(encoding="utf-8"), re.M) if file.is_file() else None
     return named[1].strip() if named else platform.processor() or platform.machine()

@@ -98,7 +98,7 @@ def _menus(points: pd.DataFrame, names: dict[str, str]) -> list[alt.Parameter]:
         _menu("y_axis", "Up", [*names], [*names.values()]),
     ]
 
-
+# %% ../nbs/11b_explorer.ipynb #e8b10008
 def _title(names: dict[str, str]) -> alt.ExprRef:
     "Return the chart's title, which says what the menus have chosen."
     words = names | {column: words for words, column in X_AXES.items()}
@@ -177,7 +177,7 @@ def explorer_chart(
         width="container", height=340, title=alt.Title(_title(names), anchor="start"), description=(
             "Every arm of the study by what is left of the network. Menus choose; the table below has the numbers.")))
 
-# %% ../nbs/11b_explorer.ipynb #e8b10009
+# %% ../nbs/11b_explorer.ipynb #e8b10010
 _LAYERS = ["source", "source_fraction", "ticket_recipe", "model", "level", "left", "layer", "place", "weights",
            "density", "lowest", "highest", "seeds"]
 
@@ -204,7 +204,7 @@ def mask_words(
     part = f", {100 * fraction:.0f}% of the images" * (fraction < 1)
     return written(source) + part + f", recipe {recipe}" * (recipe != "base")
 
-# %% ../nbs/11b_explorer.ipynb #e8b10013
+# %% ../nbs/11b_explorer.ipynb #e8b10014
 _BAR_TIPS = dict(mask="mask from", network="network", level="level", layer="layer", weights="weights in the layer",
                  kept="kept (%)", low="lowest over seeds (%)", high="highest over seeds (%)", seeds="seeds")
 
@@ -289,7 +289,7 @@ def explorer_html(
     "Return a chart with the JavaScript that draws it, a table of its numbers, and a picture for pages without scripts."
     words = chart.description.split(". ")[0]
     place = (
-        f'<div id="{name}" class="explorer" role="group" aria-label="{words}" style="width: 100%; max-width: 720px">'
+        f'<div id="{name}" class="explorer" style="width: 100%; max-width: 720px">'
         '</div>'
         f'<noscript>{_still(chart, words + ": the first view.")}</noscript>'
         f'<details class="explorer-numbers"><summary>The numbers of this view</summary>'

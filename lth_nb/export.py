@@ -46,7 +46,7 @@ class RawImages(nn.Module):
     def forward(self,
         images: Tensor,  # (B, H, W, C) uint8
     ) -> Tensor:         # (B, classes) float
-        "Class scores."
+        "Return class scores."
         normalized = torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)
         return self.network(normalized.permute(0, 3, 1, 2))
 

@@ -20,7 +20,7 @@ from .core import Paths
 # %% ../nbs/13f_file_commands.ipynb #9713113f
 @data_app.command("list")
 def data_list(as_json: AsJson = False):
-    "Every data set known by name, those of your own in data/raw and LTH_DATA, and whether they are here."
+    "List every data set known by name, and your own in data/raw and LTH_DATA, and whether they are present."
     import pandas as pd
 
     from lth_nb.data import DATASETS, is_here, own_datasets
@@ -68,7 +68,7 @@ TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors
 
 @ticket_app.command("show")
 def ticket_show(file: TicketFile, as_json: AsJson = False):
-    "Source, recipe, and density and accuracy of every level."
+    "Print source, recipe, and density and accuracy of every level."
     import pandas as pd
 
     from lth_nb.tickets import load_tickets

@@ -55,7 +55,7 @@ def networks_of(
     study: Study,
     cell: Block,         # with one target and at most one source
 ) -> list[Planned]:      # in the order of training: all of a seed's networks from the same tickets together
-    "Every network that a cell trains."
+    "Return every network that a cell trains."
     found, (target,) = [], cell.targets
     for model, seed, fraction in product(cell.models or study.models, cell.seeds or study.seeds, cell.fractions):
         ways = list(product(cell.recipes, cell.freeze, cell.heads))

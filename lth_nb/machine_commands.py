@@ -21,7 +21,7 @@ from .core import Paths
 # %% ../nbs/13g_machine_commands.ipynb #b64b4603
 @app.command()
 def doctor(as_json: AsJson = False):
-    "Is this machine ready? One line per thing that a study needs; exit 1 if something is broken."
+    "Check whether this machine is ready: one line per requirement of a study; exit 1 if something is broken."
     from dataclasses import asdict
 
     from lth_nb.doctor import examine, shown

@@ -15,7 +15,7 @@ from .core import processor, provenance, write_atomically
 
 # %% ../nbs/16_measurements.ipynb #aae03725
 def machine() -> dict[str, str]:
-    "What a measurement was made on and with."
+    "Describe the machine and the versions of a measurement."
     found = provenance()
     return dict(
         date=found["time"], processor=processor(), cores=os.cpu_count(),

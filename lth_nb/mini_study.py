@@ -50,7 +50,7 @@ def prepare_study(
     device: str = "cpu",  # on which both sides train
     **settings,        # model, size, channels, steps, batch
 ) -> Path:             # the study file
-    "A project with a study of six networks, its tickets found."
+    "Make a project with a study of six networks, and find its tickets."
     total = len(load_dataset("digits").train_labels)
     file = Path(home)/"benchmark.yaml"
     with write_atomically(file) as f: f.write(STUDY.format(fraction=images / total, device=device, **settings))
@@ -59,7 +59,7 @@ def prepare_study(
 
 # %% ../nbs/16e_mini_study.ipynb #f012c403
 def _run_ours(home, seeds=(0, 1), recipe="base"):
-    "The study's networks as the kit trains them."
+    "Train the study's networks with the kit."
     from lth_nb.study import load_study, run_transfers
     paths = Paths(home)
     study = load_study(str(Path(home)/"benchmark.yaml"), paths)
@@ -70,7 +70,7 @@ def _run_ours(home, seeds=(0, 1), recipe="base"):
 
 
 def _run_plain(home, seeds=(0, 1), recipe="base"):
-    "The same networks by a plain loop."
+    "Train the same networks with a plain loop."
     from lth_nb.study import load_study
     from lth_nb.tickets import load_tickets
     paths = Paths(home)
@@ -102,7 +102,7 @@ def _plain_network(study, data: Dataset, recipe: Recipe, tickets, level: int, fi
 
 # %% ../nbs/16e_mini_study.ipynb #91f98ce2
 def _process(function: str, home, seeds=(0, 1)) -> subprocess.Popen:
-    "A new Python that runs the study."
+    "Start a new Python that runs the study."
     code = (
         f"import sys; from lth_nb import mini_study; mini_study.{function}(sys.argv[1], [int(s) for s in sys.argv[2:]])"
     )
@@ -119,7 +119,7 @@ def _finish(*processes: subprocess.Popen):
 
 # %% ../nbs/16e_mini_study.ipynb #742728d4
 def _study_contestants(home) -> tuple[list[Contestant], list[Contestant]]:
-    """The small study from start to end, and its networks without a step in a process that runs already; 'images' are
+    """Yield the small study from start to end, and its networks without a step in a running process; 'images' are
     networks here."""
     def again(*runs):  # rows that are there would not be made again
         for file in Path(home).rglob("transfer/*.csv"): file.unlink()
@@ -140,13 +140,13 @@ def _study_contestants(home) -> tuple[list[Contestant], list[Contestant]]:
 
 # %% ../nbs/16e_mini_study.ipynb #9b38b008
 def _hourly_lines(turns: pd.DataFrame) -> list[dict]:
-    "Networks finished in an hour."
+    "Measure how many networks finish in an hour."
     lines = summarise_turns(turns)
     return [{**l, "measure": "networks an hour", **{k: l[k] * 3600 for k in ("value", "low", "high")}} for l in lines]
 
 
 def _fixed_lines(turns: pd.DataFrame) -> list[dict]:
-    "Seconds of a network without a step."
+    "Measure the seconds of a network without a step."
     lines = summarise_turns(turns)
     return [
         {

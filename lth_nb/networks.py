@@ -128,13 +128,13 @@ class Network(nn.Module):
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        "Names of the weights that the builder gives itself: they are the same for every seed."
+        "Return the names of the weights that the builder sets itself: they are the same for every seed."
         return self._loaded
 
     def forward(self,
         x: torch.Tensor,  # images, float (B, C, H, W), normalized
     ) -> torch.Tensor:    # class scores (logits), float (B, classes)
-        "Class scores of a batch of images."
+        "Return class scores of a batch of images."
         return self.head(self.backbone(x))
 
 # %% ../nbs/02_networks.ipynb #df6fbc29
@@ -147,7 +147,7 @@ def fresh(self: Network) -> bool:
 
 # %% ../nbs/02_networks.ipynb #02b63d85
 def _mlp(features: int, classes: int) -> nn.Sequential:
-    "A head of two linear layers."
+    "Build a head of two linear layers."
     hidden = min(features, 256)
     layers = OrderedDict(linear1=nn.Linear(features, hidden), relu1=nn.ReLU(inplace=True))
     return nn.Sequential(layers | dict(linear2=nn.Linear(hidden, classes)))
@@ -157,7 +157,7 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "mlp":
 
 # %% ../nbs/02_networks.ipynb #799a9f01
 def _known(kind: str, name: str, allowed) -> str:
-    "`name` if it is one of `allowed`, else a clear error."
+    "Return `name` if it is one of `allowed`, else raise a clear error."
     names = ", ".join(map(str, allowed))
     if not isinstance(name, str): raise TypeError(f"{kind} is a {type(name).__name__}, not a name: use one of {names}")
     if name not in allowed: raise ValueError(f"unknown {kind} {name!r}: use one of {names}")
