@@ -36,7 +36,7 @@ def _first(study, paths: Paths, count: int) -> list[str]:
 
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
-    "Return a sound study and its missing runs, and say how far it is; `here`: its device has to be sound too."
+    "Return a sound study and its missing runs, and print its progress; `here`: its device must be sound, too."
     from lth_nb.study import check_data, check_lengths, check_networks, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
@@ -58,7 +58,7 @@ def _show_missing(todo, table_there: bool) -> None:
 
 
 def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
-    "Say what a user should know before anything trains: what looks odd about the images, and what comes after."
+    "Say what a user should know before anything trains: anything unusual about the images, and the later steps."
     if not len(todo): return
     from lth_nb.study import data_notes
     for note in data_notes(study, paths): typer.echo(f"note: {note}", err=True)
@@ -88,7 +88,7 @@ Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")]
 Until = Annotated[Literal["find_tickets", "transfer", "results", "paper", "site"],
                   typer.Option(help="stop after this step")]
-First = Annotated[int, typer.Option(min=0, help="only so many of the missing transfers, in the order of the study "
+First = Annotated[int, typer.Option(min=0, help="only this many of the missing transfers, in the order of the study "
                                     "file, and the tickets they need")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs of this machine to use, each run on one of them  "
@@ -101,7 +101,7 @@ Profile = Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/p
 @app.command()
 def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Until = "site", first: First = 0,
         keep_going: KeepGoing = False, gpus: Gpus = None, per_gpu: PerGpu = 0, profile: Profile = ""):
-    "Run what is missing of a study: tickets, transfers, results table, papers, site."
+    "Run the missing parts of a study: tickets, transfers, results table, papers, site."
     from lth_nb.study import reopen
     with _plain_errors():
         loaded, todo = _look(study, paths := Paths(), here=not profile)
@@ -248,7 +248,7 @@ def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
 
 # %% ../nbs/13_cli.ipynb #370d72f5
 def _tell_findings(study: str, rows, info: dict, found) -> None:
-    "Say what a study found: its scale, the verdict on every claim, and what to mind."
+    "Say what a study found: its scale, the verdict on every claim, and cautions."
     from lth_nb.answers import claims_in_lines, study_banner
     from lth_nb.results import diverged
     width = max(60, shutil.get_terminal_size((120, 24)).columns)

@@ -56,7 +56,7 @@ def estimate_batchnorm(
 
 
 def _some(labels: Tensor, images: int) -> Tensor:
-    "Draw indices of so many images, stratified, the same every time, in random order."
+    "Draw indices of this many images, stratified, the same every time, in random order."
     kept = subset(labels, min(1.0, images / len(labels)))
     return kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(0))]
 
@@ -105,7 +105,7 @@ def error_path(
 
 # %% ../nbs/14_connectivity.ipynb #204e21a3
 def weights_at(
-    model: nn.Module,  # freshly initialised, on the data's device; trained in place
+    model: nn.Module,  # freshly initialized, on the data's device; trained in place
     data: Dataset,
     recipe: Recipe,    # of the whole training
     seed: int,         # decides the order of the images

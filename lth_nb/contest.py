@@ -120,7 +120,7 @@ def _serve(work: str, who: str):
 
 # %% ../nbs/16d_contest.ipynb #9f47f4a5
 class _Processes:
-    "Processes that train side by side, one thread each: 'ours' or a plain loop; they end with `stack`."
+    "Processes that train side by side, one thread each: 'ours' or a plain loop; `stack` ends them."
     def __init__(self, work: Workload, who: list[str], stack: ExitStack):
         code, environment = (
             "import sys; from lth_nb import contest; contest._serve(*sys.argv[1:])",

@@ -32,7 +32,7 @@ def _only_one(frame: pd.DataFrame, columns: list[str]) -> None:
 
 def _points(frame: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
     "Return density, mean and standard deviation over seeds at every level of every line."
-    if frame.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    if frame.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     dense = frame.arm.eq("scratch") | frame.arm.str.startswith("dense_")
     _only_one(frame[~dense], [*_DRAWN, "ticket_recipe", *(_TICKET[:2] if by == "arm" else ["arm"])])
     _only_one(frame[dense], [c for c in _DRAWN if c != "recipe"])
@@ -119,7 +119,7 @@ def plot_panels(
 ):                                 # matplotlib Figure
     "Draw `plot_accuracy_by_sparsity` for several targets (or fractions, recipes, models), with one legend below."
     panels = list(frame.groupby(panel, sort=True))
-    if not panels: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    if not panels: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     names = sorted({n for _, part in panels for n in _points(part, by, value).query("not dense").line})
     height = -(-len(panels) // columns)
     columns = -(-len(panels) // height)

@@ -21,7 +21,7 @@ NEAR = 0.08  # two images are near-duplicates if at most this share of the bits 
 
 
 def _grey(images: torch.Tensor, size: int) -> torch.Tensor:
-    "Return images uint8 (N, H, W, C) as grey float32 (N, 1, size, size), 0 to 1."
+    "Return images uint8 (N, H, W, C) as gray float32 (N, 1, size, size), 0 to 1."
     grey = images.float().mean(3)[:, None] / 255
     return F.interpolate(grey, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
@@ -95,7 +95,7 @@ def _blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _filled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    "Return grey images (N, 1, S, S), black corners that a rotation left filled with the mean, and where these are."
+    "Return gray images (N, 1, S, S), black corners that a rotation left filled with the mean, and where these are."
     grey = _grey(images, _SIDE)
     nothing = F.max_pool2d((_grey(images.amax(3, keepdim=True), _SIDE) < 0.1).float(), 7, 1, 3)
     mean = (grey * (1 - nothing)).sum((2, 3), keepdim=True) / (1 - nothing).sum((2, 3), keepdim=True).clamp(min=1)

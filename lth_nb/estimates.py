@@ -54,12 +54,12 @@ def plot_transfer_matrix(
     frame: pd.DataFrame,                     # as for `transfer_matrix`
     reference: pd.DataFrame | None = None,   # as for `transfer_matrix`
     value: str = "test_accuracy",            # a fraction
-    label: str = "",                         # of the colour bar; '': made from `value`
+    label: str = "",                         # of the color bar; '': made from `value`
     ax=None,                                 # matplotlib Axes; `None`: a figure of its own
 ):                                           # matplotlib Axes
     "Draw a number in each cell; a missing one stays blank."
     table = transfer_matrix(frame, reference, value)
-    if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    if table.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     ax = ax or plt.subplots(figsize=(1.15 * table.shape[1] + 2.6, 0.62 * table.shape[0] + 1.9))[1]
     reach = max(1.0, float(np.nanmax(abs(table.to_numpy()))))
     limits = dict(cmap="cividis") if reference is None else dict(cmap="PuOr", vmin=-reach, vmax=reach)
@@ -132,7 +132,7 @@ def plot_pairs(
     ax=None,               # matplotlib Axes; `None`: a figure of its own
 ):                         # matplotlib Axes
     "Draw mean and interval over seeds as a diamond with a bar, and every seed as a dot below."
-    if pairs.empty: raise ValueError("there are no pairs to draw; the study lacks one side of them")
+    if pairs.empty: raise ValueError("there are no pairs to draw; the study has only one side of them")
     table = seed_differences(pairs, [by])
     said = "" if margin is None else f"\ndashed: margin of {100 * margin:g} point{'s' * (margin != 0.01)}"
     ax = _forest(

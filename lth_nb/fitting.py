@@ -43,7 +43,7 @@ def _fitted(
         if size != side:
             first = part.permute(0, 3, 1, 2)
             part = F.interpolate(first, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-        into.copy_(part)  # grey fills all channels
+        into.copy_(part)  # gray fills all channels
     return fitted
 
 # %% ../nbs/01g_fitting.ipynb #3294399d

@@ -37,7 +37,7 @@ def _formats(sniffed: bool = False) -> list[str]:
 def is_image(
     file: Path,  # an existing file
 ) -> bool:
-    "Return whether a file is meant as an image: by its suffix or, if that is unknown, by its first bytes."
+    "Return whether a file is an image: by its suffix or, if that is unknown, by its first bytes."
     if file.suffix.lower() in IMAGE_SUFFIXES: return True
     if file.suffix.lower() in (".bak", ".orig", ".tmp", ".part", ".old") or file.name.endswith("~"): return False
     if not file.is_file(): return False
@@ -65,7 +65,7 @@ def _unreadable(path: Path, fault: str, cure: str = "replace or remove it") -> U
     return UnreadableImage(_printable(f"{path}: the file {fault}; {cure}"))
 
 # %% ../nbs/01a_images.ipynb #7a04283f
-BACKGROUND = 255  # grey value behind transparent pixels, 0 to 255: white
+BACKGROUND = 255  # gray value behind transparent pixels, 0 to 255: white
 
 
 def _to_eight_bits(image: Image.Image, path: Path) -> tuple[Image.Image, int]:
@@ -94,7 +94,7 @@ _LARGE, _one_at_a_time = 25_000_000, threading.Lock()  # pixels from which on on
 class ImageFile(NamedTuple):
     "What one file holds."
     pages: list[np.ndarray]  # each uint8 (H, W, 3)
-    grey: bool               # whether all pages are grey
+    grey: bool               # whether all pages are gray
     peak: int                # largest value of its 16-bit pages, at most 255 too large in color; 0: it has 8 bits
     left_out: int            # pages of another size than the first, which are no images of the set
 
@@ -106,7 +106,7 @@ def _is_page(file, number: int, size: tuple[int, int]) -> bool:
 
 # %% ../nbs/01a_images.ipynb #bc77a591
 def _pixels_of(file, path: Path, image_size: int | None) -> tuple[np.ndarray, bool, int]:
-    "Return the central square of the open page as uint8 (H, W, 3), whether it is grey, and its largest 16-bit value."
+    "Return the central square of the open page as uint8 (H, W, 3), whether it is gray, and its largest 16-bit value."
     deep = any(";16" in str(tile[-1]) for tile in file.tile)  # Pillow keeps the upper eight bits of 16-bit color
     file.load()
     try: upright = ImageOps.exif_transpose(file)
@@ -130,7 +130,7 @@ def _check_size(file, path: Path) -> None:
 
 # %% ../nbs/01a_images.ipynb #18149cad
 def _check_kind(path: Path) -> None:
-    "Raise UnreadableImage if something is no file: reading a pipe would wait for ever, and a device has no end."
+    "Raise UnreadableImage if something is no file: reading a pipe would wait forever, and a device has no end."
     if not stat.S_ISREG(os.stat(path).st_mode): raise _unreadable(path, "is a pipe, a device or a folder, no file")
 
 

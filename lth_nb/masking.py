@@ -87,7 +87,7 @@ def shuffle_mask(
     seed: int,              # the study's seed
     across: str = "layer",  # 'layer': entries stay in their tensor; 'network': over all tensors
 ) -> Mask:                  # the same number of kept weights
-    "Return the mask with its kept places drawn anew."
+    "Return the mask with its kept places drawn at random."
     if across not in ("layer", "network"):
         raise ValueError(f"shuffle_mask: across={across!r}; use 'layer' or 'network'")
     if across == "layer":

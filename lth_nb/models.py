@@ -189,7 +189,7 @@ def _check_builder(
 
 # %% ../nbs/02_models.ipynb #6f847bd5
 def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    "Whether two tensors have the same dtype, shape and values."
+    "Tell whether two tensors have the same dtype, shape and values."
     return a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b)
 
 # %% ../nbs/02_models.ipynb #82d57f39
@@ -208,7 +208,7 @@ def build_model(
     name: str,              # a key of `MODELS`
     num_classes: int,       # at least 2
     image_size: int,        # height and width of the images, pixels
-    channels: int = 3,      # 1 (grey) or 3 (color), any other number too
+    channels: int = 3,      # 1 (gray) or 3 (color), any other number too
     init: str = "kaiming",  # 'kaiming', 'xavier', 'pytorch', or 'keep' for the values that the builder gives
     seed: int = 0,          # decides backbone and head, each from its own stream
     head: str = "linear",   # 'linear' or 'mlp'

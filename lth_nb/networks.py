@@ -79,12 +79,12 @@ def _stream(seed: int, *names):
 
 # %% ../nbs/02_networks.ipynb #f5902c65
 def _weighted(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
-    "Whether `layer` is a convolution or a linear layer, the two kinds that are pruned."
+    "Tell whether `layer` is a convolution or a linear layer, the two kinds that are pruned."
     return isinstance(layer, (nn.Conv2d, nn.Linear))
 
 # %% ../nbs/02_networks.ipynb #4cb5c343
 def _initialize(module: nn.Module, init: str) -> nn.Module:
-    "Draw the weights of convolutions and linear layers anew and set their biases to zero."
+    "Draw the weights of convolutions and linear layers again and set their biases to zero."
     if not (draw := INITIALISATIONS[init]): return module
     for layer in module.modules():
         if not _weighted(layer) or layer._parameters.get("weight") is None: continue  # a computed weight has no values
@@ -140,7 +140,7 @@ class Network(nn.Module):
 # %% ../nbs/02_networks.ipynb #df6fbc29
 @patch(as_prop=True)
 def fresh(self: Network) -> bool:
-    "Whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
+    "Tell whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
     sizes = {n: w.numel() for n, w in self.named_parameters()}
     weights = [f"{n}.weight" for n, m in self.backbone.named_modules(prefix="backbone") if _weighted(m)]
     return 2 * sum(sizes[n] for n in self.loaded) <= sum(sizes.get(n, 0) for n in weights)

@@ -69,7 +69,7 @@ def _read_smallnorb(
     folder: Path,     # with the four files ending in training-dat.mat, training-cat.mat and so on, or these with .gz
     image_size=None,  # unused: all images have one size
 ) -> Contents:
-    "Read SmallNORB's original files: 96 x 96 grey pictures of toys in five classes, other toys for testing."
+    "Read SmallNORB's original files: 96 x 96 gray pictures of toys in five classes, other toys for testing."
     files = _norb_files(folder)
     def pair(split):
         images, labels = (_read_norb_matrix(files[f"{split}-{part}"]) for part in ("dat", "cat"))

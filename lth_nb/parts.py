@@ -74,7 +74,7 @@ def plot_gain_by_part(
     columns: int = 2,      # panels side by side, at most
 ):                         # matplotlib Figure
     "Draw one grid of masks by weights per panel; blue is better than a dense network from scratch."
-    if gains.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    if gains.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     reach = max(1.0, gains.gain.abs().max())
     fig, panels = _in_rows(gains.dropna(subset="gain"), "mask", [*MASKS], columns, width=3.3, height=0.55, more=2.6)
     for ax, title, part, masks in panels:
@@ -116,7 +116,7 @@ def winners(
 
 # %% ../nbs/11_parts.ipynb #1d9a81bd
 def _draw_winner(ax, x: int, y: int, row) -> None:
-    "Draw one cell: the winner's colour, its weights and its lead."
+    "Draw one cell: the winner's color, its weights and its lead."
     look = ARM_STYLE[row.winner]
     shade = 1.0 if row.surely else 0.35
     ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=look.color, alpha=shade, linewidth=0))
@@ -132,7 +132,7 @@ def plot_winners(
     columns: int = 2,     # panels side by side, at most
 ):                        # matplotlib Figure
     "Color each recipe and density by the leading arm, with its lead in points; pale unless every seed agrees."
-    if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    if table.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
     chosen = table[table.recipe.isin(names)]
     fig, panels = _in_rows(chosen, "recipe", [*names], columns, width=4.0, height=0.55, more=1.4)

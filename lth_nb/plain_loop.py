@@ -19,12 +19,12 @@ from .recipes import Recipe
 
 # %% ../nbs/16b_plain_loop.ipynb #b221db27
 class Pictures(torch.utils.data.Dataset):
-    """Images one by one: array, PIL image, transforms, normalised tensor; grey ones lie in a tensor and coloured ones
-    in an array, as in torchvision's MNIST and CIFAR-10."""
+    """Images one by one: array, PIL image, transforms, normalized tensor. Gray ones come from a tensor and colored
+    ones from an array, as in torchvision's MNIST and CIFAR-10."""
     def __init__(self,
         images: Tensor,          # uint8 (N, H, W, C)
         labels: Tensor,          # int64 (N,)
-        data: Dataset,           # whose mean and standard deviation normalise
+        data: Dataset,           # whose mean and standard deviation normalize
         recipe: Recipe | None = None,  # crop and flip; `None`: none
     ):
         _torchvision()

@@ -175,7 +175,7 @@ def hold_lock(
 
 # %% ../nbs/13e_workflow.ipynb #709c782a
 def _is_alive(pid: str) -> bool:
-    "Whether the process exists; an unknown one counts as alive."
+    "Tell whether the process exists; an unknown one counts as alive."
     try: os.kill(int(pid), 0)
     except ProcessLookupError: return False
     except (ValueError, PermissionError): pass

@@ -81,7 +81,7 @@ def is_photograph(image):
     small = np.asarray(Image.open(io.BytesIO(image)).convert("RGB").resize((160, 120), Image.Resampling.NEAREST))
     ground = (small > 245).all(axis=2).mean()
     colors = len(np.unique((small // 16).reshape(-1, 3), axis=0))
-    return ground < 0.45 and colors > 250
+    return bool(ground < 0.45 and colors > 250)
 
 
 def thumbnail(image, path, size=(480, 300)):
