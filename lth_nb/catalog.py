@@ -150,7 +150,7 @@ def find_dataset(
 
 # %% ../nbs/01f_catalog.ipynb #37d24479
 def _is_dataset(path: Path) -> bool:
-    "Return whether a file or folder is a data set, as far as names tell."
+    "Return whether a file or folder is a data set, judging by names alone."
     try:
         if path.suffix == ".npz": return path.is_file()
         if not path.is_dir(): return False

@@ -140,7 +140,7 @@ def generator_for(
     *names,         # what the stream is for
     device="cpu",   # where the generator lives
 ):                  # torch.Generator
-    "Return A random generator seeded with `seed_for(seed, *names)`."
+    "Return a random generator seeded with `seed_for(seed, *names)`."
     import torch
     return torch.Generator(device=device).manual_seed(seed_for(seed, *names))
 
@@ -256,7 +256,7 @@ def _umask() -> int:
 def check_writable(
     path: str | Path,  # a file that is to be written later; its folder is made
 ) -> None:
-    "Raise an `OSError` that names the file if it cannot be written: to be called before hours of work."
+    "Raise an `OSError` that names the file if it cannot be written. Call it before hours of work."
     with _writing(path := Path(path)):
         handle, scratch = _scratch(path)
         os.close(handle)

@@ -162,7 +162,7 @@ def explorer_chart(
     base = alt.Chart(points).add_params(*_menus(points, names)).transform_filter(_CHOSEN).transform_calculate(
         **_SEEN).transform_calculate(low="datum.y - datum.spread", high="datum.y + datum.spread")
     inks = ["currentColor" if ARM_STYLE[a].color == "#000000" else ARM_STYLE[a].color for a in arms]
-    legend = alt.Legend(orient="bottom", columns=2, labelLimit=260, symbolOpacity=1, title="")
+    legend = alt.Legend(orient="bottom", columns=2, columnPadding=24, labelFontSize=12, labelLimit=280, title="")
     color = alt.Color("words:N", scale=alt.Scale(domain=[*map(arm_words, arms)], range=inks), legend=legend)
     faint, thin = [bright.then(alt.value(a)).otherwise(alt.value(b)) for a, b in ((1.0, 0.1), (0.1, 0.0))]
     x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False), title="", axis=alt.Axis(format="~s"))

@@ -75,7 +75,7 @@ def export_program(
 
 @contextmanager
 def quiet():
-    "Let no warnings out: torch warns of its own insides."
+    "Suppress torch's warnings about its own internals."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

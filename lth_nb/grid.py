@@ -101,7 +101,7 @@ def transfer_cells(
 
 # %% ../nbs/12d_grid.ipynb #87fd69ee
 def _refuse_twice(study: Study, cell: Block, at: int, origin: dict[Planned, list]):
-    "Note which networks `transfers[at]` asks for, and for which seeds; a network that is there already is an error."
+    "Note which networks `transfers[at]` asks for, and for which seeds; a network that occurs twice is an error."
     seeds = {*cell.seeds}
     for n in networks_of(study, cell.model_copy(update=dict(seeds=(0,)))):
         for before, theirs in origin.setdefault(n, []):

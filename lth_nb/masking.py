@@ -103,7 +103,7 @@ def random_mask(
     shapes: Mapping[str, tuple],  # parameter name -> shape
     seed: int,                    # the study's seed
 ) -> Mask:                        # exactly round(density * n) kept in each tensor
-    "Return A mask with given layer densities and random places."
+    "Return a mask with given layer densities and random places."
     mask = {}
     for name, kept in densities.items():
         if not 0 <= kept <= 1: raise ValueError(f"random_mask: {name} has density {kept}; a density lies in [0, 1]")

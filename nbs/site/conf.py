@@ -49,7 +49,7 @@ html_theme_options = dict(
     pygments_light_style="a11y-high-contrast-light", pygments_dark_style="a11y-high-contrast-dark",
     back_to_top_button=False
 )
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "gallery": [], "404": []}
 
 
 def _formula(tag):

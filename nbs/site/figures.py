@@ -85,9 +85,10 @@ def is_photograph(image):
 
 
 def thumbnail(image, path, size=(480, 300)):
-    "A small copy of a picture on a white ground."
+    "A small copy of a picture on a white ground; of a high one the upper part."
     from PIL import Image
     small = Image.open(io.BytesIO(image)).convert("RGB")
+    small = small.crop((0, 0, small.width, min(small.height, round(small.width * size[1] / size[0]))))
     small.thumbnail(size, Image.Resampling.LANCZOS)
     ground = Image.new("RGB", size, "white")
     ground.paste(small, ((size[0] - small.width)//2, (size[1] - small.height)//2))
@@ -105,7 +106,8 @@ def card(image, title, words, path):
     draw = ImageDraw.Draw(ground)
     draw.rectangle((0, 0, 1200, 12), fill="#0072B2")
     draw.text((48, 40), title, fill="#14181e", font=ImageFont.truetype(fonts["bold"], 46))
-    draw.text((48, 108), words, fill="#48566b", font=ImageFont.truetype(fonts["normal"], 24))
+    font = next(f for s in range(24, 0, -1) if (f := ImageFont.truetype(fonts["normal"], s)).getlength(words) < 1104)
+    draw.text((48, 108), words, fill="#48566b", font=font)
     if image:
         figure = Image.open(io.BytesIO(image)).convert("RGB")
         figure.thumbnail((1104, 440), Image.Resampling.LANCZOS)
