@@ -18,7 +18,7 @@ def lenet(
     image_size: int,    # height and width of the images, pixels
     widths: tuple[int, ...] = (300, 100),  # units of each hidden layer
 ) -> tuple[nn.Sequential, int]:            # backbone and its number of features
-    "Fully connected layers with ReLU on the flattened image (LeCun et al. 1998; Frankle & Carbin 2019, Fig. 2)."
+    "Build fully connected layers with ReLU on the flattened image (LeCun et al. 1998; Frankle & Carbin 2019, Fig. 2)."
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     inputs = channels * image_size**2
     for i, width in enumerate(widths, 1):
@@ -33,7 +33,7 @@ def plain(
     image_size: int,    # unused: global average pooling takes any size
     plan: tuple[int | str, ...],  # a number: 3x3 convolution to that many channels, BatchNorm, ReLU; 'M': 2x2 max pool
 ) -> tuple[nn.Sequential, int]:   # backbone and its number of features
-    "A chain of convolutions that ends in global average pooling (Simonyan & Zisserman 2015, with BatchNorm)."
+    "Build convolutions that end in global average pooling (Simonyan & Zisserman 2015, with BatchNorm)."
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     i = 0
     for step in plan:
@@ -49,7 +49,7 @@ def plain(
 
 
 def _pooling() -> dict[str, nn.Module]:
-    "Global average pooling to one feature per channel."
+    "Build global average pooling to one feature per channel."
     return dict(average=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
 
 # %% ../nbs/02_builders.ipynb #ac61576e
@@ -57,7 +57,7 @@ def _chain(
     channels: int,      # input channels
     plan: list[tuple],  # one (kernel size, output channels, stride) per convolution
 ) -> OrderedDict[str, nn.Module]:
-    "Convolutions without bias, each with its BatchNorm, ReLU between them."
+    "Build convolutions without bias, each followed by BatchNorm, with ReLU between them."
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (kernel, width, stride) in enumerate(plan, 1):
         if i > 1: layers[f"relu{i-1}"] = nn.ReLU(inplace=True)
@@ -79,7 +79,7 @@ class Residual(nn.Module):
         self.out_channels = out
 
     def forward(self, x):
-        "The sum of both ways, with ReLU."
+        "Add both paths and apply ReLU."
         return F.relu(self.path(x) + self.shortcut(x), inplace=True)
 
 # %% ../nbs/02_builders.ipynb #7017d798
@@ -92,7 +92,7 @@ def residual(
     pool: bool = False,        # 3x3 max pool with stride 2 after the first convolution
     bottleneck: bool = False,  # bottleneck blocks, with four times the channels at their end
 ) -> tuple[nn.Sequential, int]:  # backbone and its number of features
-    "A residual network (He et al. 2016) up to and with the global average pooling."
+    "Build a residual network (He et al. 2016) up to its global average pooling."
     first = _chain(channels, [(stem[0], width, stem[1])]) | dict(relu1=nn.ReLU(inplace=True))
     if pool: first["pool1"] = nn.MaxPool2d(3, 2, padding=1)
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(first))

@@ -48,7 +48,7 @@ def _entry_stamp(path: Path, root: Path) -> list:
 
 # %% ../nbs/01h_cache.ipynb #0bd8cff6
 def _load_kept(kept: Path) -> Contents | None:
-    "Return what a file of the cache holds; `None` if it is not there or damaged."
+    "Return what a file of the cache holds; `None` if it is missing or damaged."
     try:
         with safetensors.safe_open(kept, "pt") as file:
             here, told = {*file.keys()}, json.loads(file.metadata()["told"])
@@ -60,7 +60,7 @@ def _load_kept(kept: Path) -> Contents | None:
 
 
 def _keep(kept: Path, found: Contents) -> None:
-    "Write a file of the cache, by name, so that a large set is not in memory once more as bytes."
+    "Write a file of the cache, by name, so that a large set needs no second copy in memory."
     flat = {}
     for s, (images, labels) in found.splits.items(): flat |= {f"{s}_images": images.contiguous(), f"{s}_labels": labels}
     flat |= {f"{s}_groups": g.contiguous() for s, g in (found.groups or {}).items()}

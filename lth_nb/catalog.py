@@ -30,12 +30,12 @@ class DatasetEntry:
 
     @property
     def part_of(self) -> str:
-        "The set of the same images under other labels, or an empty string: the two are never source and target."
+        "Return the set that has the same images under other labels, or an empty string. The two never form a pair."
         return "art_type" if self.name in ("painting_subject", "cartoon_subject", "sketch_subject") else ""
 
     @property
     def how_to_get(self) -> str:
-        "One sentence."
+        "Say in one sentence how to get the data set."
         if self.kind == "embedded": return "ships inside a Python package"
         layout = f"save it as {self.name}.npz (MedMNIST's layout) or {self.name}/split/class/image"
         if self.kind == "torchvision":
@@ -150,7 +150,7 @@ def find_dataset(
 
 # %% ../nbs/01f_catalog.ipynb #37d24479
 def _is_dataset(path: Path) -> bool:
-    "Return whether a file or folder is a data set, as far as names tell."
+    "Return whether a file or folder is a data set, judging by names alone."
     try:
         if path.suffix == ".npz": return path.is_file()
         if not path.is_dir(): return False

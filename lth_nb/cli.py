@@ -26,7 +26,7 @@ from .workflow import _devices, _follow, _only_run, _profile, _snakemake
 
 # %% ../nbs/13_cli.ipynb #10f8b3e6
 def _first(study, paths: Paths, count: int) -> list[str]:
-    "The files of the first transfers that are missing."
+    "Return the files of the first missing transfers."
     from lth_nb.study import cell_file, job_file, transfer_jobs
     return [
         str(job_file(study, name, paths))
@@ -36,7 +36,7 @@ def _first(study, paths: Paths, count: int) -> list[str]:
 
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
-    "Return a sound study and its missing runs, and say how far it is; `here`: its device has to be sound too."
+    "Return a sound study and its missing runs, and print its progress; `here`: its device must be sound, too."
     from lth_nb.study import check_data, check_lengths, check_networks, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
@@ -58,7 +58,7 @@ def _show_missing(todo, table_there: bool) -> None:
 
 
 def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
-    "Say what a user should know before anything trains: what looks odd about the images, and what comes after."
+    "Say what a user should know before anything trains: anything unusual about the images, and the later steps."
     if not len(todo): return
     from lth_nb.study import data_notes
     for note in data_notes(study, paths): typer.echo(f"note: {note}", err=True)
@@ -88,7 +88,7 @@ Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")]
 Until = Annotated[Literal["find_tickets", "transfer", "results", "paper", "site"],
                   typer.Option(help="stop after this step")]
-First = Annotated[int, typer.Option(min=0, help="only so many of the missing transfers, in the order of the study "
+First = Annotated[int, typer.Option(min=0, help="only this many of the missing transfers, in the order of the study "
                                     "file, and the tickets they need")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs of this machine to use, each run on one of them  "
@@ -101,7 +101,7 @@ Profile = Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/p
 @app.command()
 def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Until = "site", first: First = 0,
         keep_going: KeepGoing = False, gpus: Gpus = None, per_gpu: PerGpu = 0, profile: Profile = ""):
-    "Run what is missing of a study: tickets, transfers, results table, papers, site."
+    "Run the missing parts of a study: tickets, transfers, results table, papers, site."
     from lth_nb.study import reopen
     with _plain_errors():
         loaded, todo = _look(study, paths := Paths(), here=not profile)
@@ -130,7 +130,7 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
 
 # %% ../nbs/13_cli.ipynb #9c7f0bdf
 def _where(loaded, paths: Paths, until: str) -> str:
-    "What a finished run left, and where."
+    "Say what a finished run has written, and where."
     made = [
         ("table", paths.results / f"{loaded.study}.csv"),
         *([("papers", paths.runs / loaded.study / "papers"), ("figures", paths.figures)] if until != "results" else []),
@@ -142,10 +142,10 @@ def _where(loaded, paths: Paths, until: str) -> str:
 @app.command()
 def plan(study: StudyName,
     images_per_second: Annotated[float, typer.Option(
-        help="training throughput of one device at the study's image size; as the study states or, where it does not, "
-             "measured here if not given")] = 0.0,
+        help="training throughput of one device at the study's image size; by default the study's own, or else "
+             "measured here")] = 0.0,
     as_json: AsJson = False):
-    "Networks, hours on one device and disk space of a study, before anything runs."
+    "Print networks, hours on one device and disk space of a study, before anything runs."
     from lth_nb.study import check_lengths, few_seeds, load_study, missing_data
     from lth_nb.study import plan as planned
     with _plain_errors():
@@ -193,8 +193,8 @@ def piece(
         float,
         typer.Option(
             min=0,
-            help="no network is begun after so many minutes, nor one that would not be done by then; at least one is "
-                 "trained, if one is missing: rows of data/results/STUDY.csv count as done",
+            help="begin no network that would not finish within this many minutes, but train at least one if any is "
+                 "missing; rows of data/results/STUDY.csv count as done",
         ),
     ] = 8.0,
     out: Annotated[
@@ -219,7 +219,7 @@ def status(study: StudyName, as_json: AsJson = False,
     stale: Annotated[bool, typer.Option("--stale", help="only files made from images that have changed since")] = False,
     delete: Annotated[bool, typer.Option("--delete", help="with --stale: delete these files, after asking")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="with --delete: do not ask")] = False):
-    "Which runs of a study are done, and whether the images they were made from have changed since."
+    "Print which runs of a study are done, and whether their images have changed since."
     from lth_nb.study import load_study, stale_files
     from lth_nb.study import status as of
     with _plain_errors():
@@ -248,7 +248,7 @@ def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
 
 # %% ../nbs/13_cli.ipynb #370d72f5
 def _tell_findings(study: str, rows, info: dict, found) -> None:
-    "Say what a study found: its scale, the verdict on every claim, and what to mind."
+    "Say what a study found: its scale, the verdict on every claim, and cautions."
     from lth_nb.answers import claims_in_lines, study_banner
     from lth_nb.results import diverged
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
@@ -265,7 +265,7 @@ def _tell_findings(study: str, rows, info: dict, found) -> None:
 # %% ../nbs/13_cli.ipynb #fe6f1ebd
 @app.command()
 def claims(study: StudyName, as_json: AsJson = False):
-    "The verdict on every claim, from a study's judged tables."
+    "Print the verdict on every claim, from a study's judged tables."
     from lth_nb.answers import read_findings
     from lth_nb.pages import read_study
     with _plain_errors():
@@ -277,8 +277,8 @@ def claims(study: StudyName, as_json: AsJson = False):
 
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
-    """A sentence if the study file no longer says what the table was made from; empty otherwise, and where there is no
-    such file."""
+    """Return a sentence if the study file differs from the one behind the table; empty otherwise, or if the file is
+    missing."""
     from lth_nb.study import load_study, study_info
     try: now = json.loads(json.dumps(study_info(load_study(study))))
     except (FileNotFoundError, ValueError): return ""

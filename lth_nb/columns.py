@@ -34,7 +34,7 @@ class Column:
 
     @property
     def allowed(self) -> str:
-        "The values this column may hold, in words."
+        "Return the values this column may hold, in words."
         words = {"text": "text on one line", "int": "a whole number", "float": "a number"}[self.dtype]
         if self.choices: words = "one of " + ", ".join(self.choices)
         if self.dtype != "text" and (self.low, self.high) != (-math.inf, math.inf):
@@ -46,7 +46,7 @@ def _cell(
     column: Column,  # what is allowed
     value,           # text from a file, or a Python or numpy scalar
 ) -> str | int | float:
-    "`value` as the type of its column; ValueError if it is not allowed there."
+    "Return `value` as the type of its column; raise a `ValueError` if it is not allowed there."
     if value is None or value == "" or value != value:
         if not column.optional: raise ValueError
         return "" if column.dtype == "text" else math.nan
@@ -125,14 +125,14 @@ KEY = [c.name for c in _KEYS]
 
 # %% ../nbs/08_columns.ipynb #85d9c730
 def _columns_in(names) -> list[Column]:
-    "The columns of a table with these headers: the schema, and after it the optional ones that are there."
+    "Return the columns of a table with these headers: the schema, then the optional ones that occur."
     return SCHEMA + [c for c in OPTIONAL if c.name in names]
 
 
 def diverged(
     rows: pd.DataFrame,  # of a results table
 ) -> pd.Series:          # bool
-    "Which networks diverged: they have no loss, and count with the accuracy they ended with."
+    "Tell which networks diverged: they have no loss, and count with their final accuracy."
     return rows["test_loss"].isna()
 
 # %% ../nbs/08_columns.ipynb #b73ec381
@@ -140,7 +140,7 @@ def describe_columns(
     path: str | Path | None = None,  # CSV file to write the description to; `None`: none
     names: Collection[str] = (),     # headers of the tables that are described: optional columns only if named
 ) -> pd.DataFrame:                   # one row a column
-    "What every column of a results table means and may hold."
+    "Describe what every column of a results table means and may hold."
     table = pd.DataFrame(
         [
             dict(column=c.name, kind=c.kind, dtype=c.dtype, unit=c.unit, allowed=c.allowed, meaning=c.meaning)
@@ -168,7 +168,7 @@ RULES = {  # what holds for a row -> whether it does
 
 # %% ../nbs/08_columns.ipynb #b8629364
 def _checked(columns: list[Column], values, where: str, number: int = 1) -> list:
-    "The cells of one row, typed; an error says where the wrong one is and what is allowed."
+    "Return the cells of one row, typed; an error says which cell is wrong and what is allowed."
     cells = []
     for column, value in zip(columns, values):
         try: cells.append(_cell(column, value))
@@ -181,7 +181,7 @@ def _checked(columns: list[Column], values, where: str, number: int = 1) -> list
 
 
 def _check_row(values, where: str, number: int = 1, columns: list[Column] = SCHEMA) -> list:
-    "One row in the order of the columns, typed, if it breaks no rule."
+    "Return one row in the order of the columns, typed, if it breaks no rule."
     cells = _checked(columns, values, where, number)
     row = SimpleNamespace(**{c.name: cell for c, cell in zip(SCHEMA, cells)})
     for rule, holds in RULES.items():
@@ -190,7 +190,7 @@ def _check_row(values, where: str, number: int = 1, columns: list[Column] = SCHE
 
 # %% ../nbs/08_columns.ipynb #defe45d8
 def _check_names(names, where: str) -> list[str]:
-    "The columns that must be added as empty ones; ValueError if a needed one is missing or one is unknown."
+    "Return the columns to add as empty ones; raise a `ValueError` if a required one is missing or one is unknown."
     missing, known = [c for c in SCHEMA if c.name not in names], {c.name for c in SCHEMA + OPTIONAL}
     unknown = [str(n) for n in names if n not in known]
     for c in missing:
@@ -207,7 +207,7 @@ def check_rows(
     rows,                 # DataFrame, or a list of dicts
     where: str = "rows",  # file or table to name in an error
 ) -> pd.DataFrame:        # the columns of SCHEMA in their order and with their types, then optional ones
-    "The rows, typed and checked; ValueError names table, row, column, value and what is allowed."
+    "Return the rows, typed and checked; a `ValueError` names table, row, column, value and what is allowed."
     frame = pd.DataFrame(rows)
     if len(frame.columns): frame = frame.assign(**dict.fromkeys(_check_names(list(frame), where), ""))
     columns = _columns_in(list(frame))
@@ -220,14 +220,14 @@ def check_rows(
 def row_key(
     row,       # dict, or a row of a frame
 ) -> tuple:    # the key columns in their order; a missing number is None, so that equal keys are equal
-    "What names a network, for looking up whether it is there."
+    "Return what identifies a network, to look up whether a table has it."
     return tuple(None if x != x else x for x in _checked(_KEYS, [row[name] for name in KEY], "row key"))
 
 # %% ../nbs/08_columns.ipynb #5416989a
 def seeds_in_words(
     frame: pd.DataFrame,  # rows of a study, or of a figure, with a column `seed`
 ) -> str:                 # '4 seeds', or '4 to 6 seeds' where some networks have fewer
-    "With how many seeds the networks of a table were trained."
+    "Say with how many seeds the networks of a table were trained."
     series = [c for c in KEY if c in frame and c not in ("seed", "level")]
     counts = frame.groupby(series, dropna=False)["seed"].nunique() if series else frame[["seed"]].nunique()
     few, most = (int(counts.min()), int(counts.max())) if len(frame) else (0, 0)

@@ -56,7 +56,7 @@ def estimate_batchnorm(
 
 
 def _some(labels: Tensor, images: int) -> Tensor:
-    "Draw indices of so many images, stratified, the same every time, in random order."
+    "Draw indices of this many images, stratified, the same every time, in random order."
     kept = subset(labels, min(1.0, images / len(labels)))
     return kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(0))]
 
@@ -90,7 +90,7 @@ def error_path(
     split: str = "test",   # whose error
     images: int = 10**9,   # of that split at most, a stratified draw
 ) -> ErrorPath:
-    "The error of networks on the straight line between two."
+    "Return the errors of networks on the straight line between two networks."
     if batchnorm not in BATCHNORM: raise ValueError(f"batchnorm={batchnorm!r}: use {' or '.join(BATCHNORM)}")
     if points < 2: raise ValueError(f"points={points}: a line has at least its two ends")
     net, errors, (pixels, labels) = deepcopy(model), [], data.split(split)
@@ -111,7 +111,7 @@ def weights_at(
     seed: int,         # decides the order of the images
     step: int,         # k, in optimizer steps
 ) -> dict[str, Tensor]:
-    "theta_k: parameters and buffers after k steps of the training."
+    "Return theta_k: parameters and buffers after k steps of training."
     train(model, data, recipe, seed, between=(0, step))
     return state_of(model)
 

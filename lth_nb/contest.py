@@ -46,7 +46,7 @@ class Contestant:
 def _ours(
     work: Workload, data: Dataset, stack: ExitStack, precision="fp32", stepping="eager", masked=True, seed=0
 ) -> Callable:
-    "Our steps as `train` takes them, without the evaluation around them."
+    "Run our steps as `train` does, without the evaluation around them."
     net, mask = work.network(data.train_images.device, seed)
     slot = stack.enter_context(
         _slot_for(apply_mask(net, mask), data, work.recipe(precision), mask if masked else None, "none", stepping)
@@ -64,13 +64,13 @@ PLAIN = {
 
 
 def _plain(work: Workload, data: Dataset, name: str) -> Callable:
-    "A plain loop's epoch."
+    "Run an epoch of a plain loop."
     net, mask = work.network(data.train_images.device)
     return PlainLoop(net, data, work.recipe(), mask, *PLAIN[name]).epoch
 
 # %% ../nbs/16d_contest.ipynb #1102d016
 def _cpu_contestants(work: Workload, data: Dataset, stack: ExitStack) -> list[Contestant]:
-    "All of them on a processor, each with one thread."
+    "Yield all contestants on a processor, each with one thread."
     ours, n = partial(_ours, work, data, stack), len(data.train_labels)
     plain = {
         name: partial(_Processes(work, [name], stack).epoch, 1) if work.apart else _plain(work, data, name)
@@ -91,7 +91,7 @@ def _cpu_contestants(work: Workload, data: Dataset, stack: ExitStack) -> list[Co
 
 # %% ../nbs/16d_contest.ipynb #84963bec
 def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int = 8) -> list[Contestant]:
-    "All of them on a GPU."
+    "Yield all contestants on a GPU."
     ours, n, graphs = partial(_ours, work, data, stack), len(data.train_labels), []
     def packed(k):
         while len(graphs) < k: graphs.append(ours("bf16", "graph", seed=len(graphs)))
@@ -108,8 +108,7 @@ def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int 
 
 # %% ../nbs/16d_contest.ipynb #bd32945e
 def _serve(work: str, who: str):
-    """What a process of its own does: train an epoch for every line it reads. A plain loop gets one thread and nothing
-    else from us."""
+    "Train an epoch for every line that the process reads. A plain loop gets one thread and nothing else from us."
     if who == "ours": device_named("cpu")
     else: torch.set_num_threads(1)
     with ExitStack() as stack:
@@ -121,7 +120,7 @@ def _serve(work: str, who: str):
 
 # %% ../nbs/16d_contest.ipynb #9f47f4a5
 class _Processes:
-    "Processes that train side by side, one thread each: 'ours' or a plain loop; they end with `stack`."
+    "Processes that train side by side, one thread each: 'ours' or a plain loop; `stack` ends them."
     def __init__(self, work: Workload, who: list[str], stack: ExitStack):
         code, environment = (
             "import sys; from lth_nb import contest; contest._serve(*sys.argv[1:])",
@@ -144,7 +143,7 @@ class _Processes:
         p.stdin.flush()
 
     def epoch(self, count: int):
-        "One epoch in each of the first so many."
+        "Run one epoch in each of the first processes."
         for p in self.all[:count]: self._tell(p, "epoch")
         if not all(p.stdout and p.stdout.readline() for p in self.all[:count]):
             raise RuntimeError("a process that trains side by side has ended")
@@ -178,8 +177,8 @@ def compete(
 
 # %% ../nbs/16d_contest.ipynb #c9e4be88
 def _timed(c: Contestant, device: torch.device) -> tuple[float, float]:
-    """Wall time of a turn, from an idle device to an idle device, and the device's own between two events (the same on
-    a processor)."""
+    """Return the wall time of a turn, from idle to idle, and the device's own time between two events (equal on a
+    processor)."""
     def turn():
         return [c.epoch() for _ in range(c.repeats)]
     if device.type != "cuda": return (_seconds(turn, device),) * 2
@@ -193,7 +192,7 @@ def _timed(c: Contestant, device: torch.device) -> tuple[float, float]:
 
 # %% ../nbs/16d_contest.ipynb #9cd5e6e3
 def spread(values) -> float:  # 0: all the same
-    "Range of some values as a share of their median."
+    "Return the range of some values as a share of their median."
     return (max(values) - min(values)) / median(values)
 
 
@@ -203,7 +202,7 @@ def summarise_turns(
     limits: dict | None = None,  # from `ceilings`
     what: str = "convolution",   # the ceiling to compare with
 ) -> list[dict]:             # a line a contestant: median and range, ratios within rounds
-    "Images a second, and against whom; not valid where the plain loop's own spread exceeds 30%."
+    "Return images per second, and the opponent; invalid where the plain loop's own spread exceeds 30%."
     speed = (turns.images / turns.seconds).groupby([turns["name"], turns["round"]]).first().unstack(0)
     plain = [n for n in speed if n.startswith("plain loop")]
     fastest, lines = speed[plain].median().idxmax() if plain else None, []

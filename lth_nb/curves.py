@@ -21,7 +21,7 @@ _TICKET = ["source", "source_fraction", "ticket_recipe"]
 
 
 def _only_one(frame: pd.DataFrame, columns: list[str]) -> None:
-    "ValueError if a column that is not drawn has several values."
+    "Raise a `ValueError` if a column that is not drawn has several values."
     for c in columns:
         values = frame[c].dropna().unique()
         if len(values) > 1:
@@ -31,8 +31,8 @@ def _only_one(frame: pd.DataFrame, columns: list[str]) -> None:
 
 
 def _points(frame: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
-    "Mean and standard deviation over seeds, and density, at every level of every line."
-    if frame.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    "Return density, mean and standard deviation over seeds at every level of every line."
+    if frame.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     dense = frame.arm.eq("scratch") | frame.arm.str.startswith("dense_")
     _only_one(frame[~dense], [*_DRAWN, "ticket_recipe", *(_TICKET[:2] if by == "arm" else ["arm"])])
     _only_one(frame[dense], [c for c in _DRAWN if c != "recipe"])
@@ -48,7 +48,7 @@ def _points(frame: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
 
 # %% ../nbs/11_curves.ipynb #6501bd84
 def _percent_axis(ax, low: float, high: float) -> None:
-    "Weights remaining on a log axis, dense on the left, ticks in percent."
+    "Show weights remaining on a log axis, dense on the left, with ticks in percent."
     edge = (high / low) ** 0.04
     ax.set_xscale("log")
     ax.set_xlim(high * edge, low / edge) if high > low else ax.set_xlim(2 * high, low / 2)
@@ -59,7 +59,7 @@ def _percent_axis(ax, low: float, high: float) -> None:
 
 
 def _legend(fig, axes) -> None:
-    "One legend below the axes, each label once, in as many columns as fit; the figure grows to hold it."
+    "Draw one legend below the axes, each label once, and grow the figure to hold it."
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     order = [look.label for look in (*SOURCE_STYLE.values(), *ARM_STYLE.values())]
     def place(label):
@@ -86,7 +86,7 @@ def plot_accuracy_by_sparsity(
     ax=None,                       # matplotlib Axes; `None`: a figure of its own, with a legend
     names: list[str] | None = None,  # lines of all figures that share their looks; `None`: this one's
 ):                                 # matplotlib Axes
-    """Mean accuracy over seeds by weights remaining, with bands of one standard deviation; dense networks are
+    """Plot mean accuracy over seeds by weights remaining, with bands of one standard deviation; dense networks are
     horizontal lines."""
     points = _points(frame, by, value)
     dense, lines = points[points.dense], points[~points.dense]
@@ -117,9 +117,9 @@ def plot_panels(
     value: str = "test_accuracy",  # a fraction; drawn in percent
     columns: int = 3,              # panels side by side, at most
 ):                                 # matplotlib Figure
-    "`plot_accuracy_by_sparsity` for several targets (or fractions, recipes, models), with one legend below."
+    "Draw `plot_accuracy_by_sparsity` for several targets (or fractions, recipes, models), with one legend below."
     panels = list(frame.groupby(panel, sort=True))
-    if not panels: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    if not panels: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     names = sorted({n for _, part in panels for n in _points(part, by, value).query("not dense").line})
     height = -(-len(panels) // columns)
     columns = -(-len(panels) // height)

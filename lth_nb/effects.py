@@ -103,7 +103,7 @@ class Prediction:
 
     @property
     def inside(self) -> bool:
-        "Whether the measured effect lies in the interval."
+        "Tell whether the measured effect lies in the interval."
         return self.low <= self.measured <= self.high
 
 

@@ -21,7 +21,7 @@ def transfer_matrix(
     reference: pd.DataFrame | None = None,  # one row a target and seed, such as scratch, to subtract; `None`: none
     value: str = "test_accuracy",  # a fraction
 ) -> pd.DataFrame:  # sources x targets, in percent, or in points over the reference; NaN where there is none
-    "Mean over seeds; the row 'own' holds each target's own ticket."
+    "Return means over seeds, sources by targets; the row 'own' holds each target's own ticket."
     frame = frame.assign(source=frame.source.mask(frame.source == frame.target, "own"))
     if frame.duplicated(["source", "target", "seed"]).any():
         raise ValueError(
@@ -39,7 +39,7 @@ def transfer_matrix(
 
 # %% ../nbs/11_estimates.ipynb #aab89797
 def _numbers(ax, image, table: np.ndarray, form: str) -> None:
-    "Each cell's number, dark on light and light on dark; a dash where there is none."
+    "Write each cell's number, dark on light and light on dark, and a dash where it is missing."
     for (i, j), number in np.ndenumerate(table):
         dark = not np.isnan(number) and np.dot(image.cmap(image.norm(number))[:3], (0.299, 0.587, 0.114)) < 0.5
         ax.text(
@@ -57,9 +57,9 @@ def plot_transfer_matrix(
     label: str = "",                         # of the color bar; '': made from `value`
     ax=None,                                 # matplotlib Axes; `None`: a figure of its own
 ):                                           # matplotlib Axes
-    "A number in each cell; blank where there is none."
+    "Draw a number in each cell; a missing one stays blank."
     table = transfer_matrix(frame, reference, value)
-    if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    if table.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     ax = ax or plt.subplots(figsize=(1.15 * table.shape[1] + 2.6, 0.62 * table.shape[0] + 1.9))[1]
     reach = max(1.0, float(np.nanmax(abs(table.to_numpy()))))
     limits = dict(cmap="cividis") if reference is None else dict(cmap="PuOr", vmin=-reach, vmax=reach)
@@ -80,7 +80,7 @@ def seed_differences(
     pairs: pd.DataFrame,   # seed, difference (a fraction) and the columns of `by`
     by: list[str],         # columns that name a group
 ) -> pd.DataFrame:         # one row a group: n seeds; mean, low, high and the list of the seeds' differences in points
-    "Mean and bootstrap interval over seeds of every group."
+    "Return mean and bootstrap interval over seeds of every group."
     if missing := [c for c in ("seed", "difference", *by) if c not in pairs]:
         raise KeyError(f"the pairs have no column {', '.join(missing)}")
     rows = []
@@ -94,7 +94,7 @@ def seed_differences(
 
 # %% ../nbs/11_estimates.ipynb #a3e951e7
 def _forest(ax, labels: list[str], xlabel: str):
-    "Axes with one row of text a label, from top to bottom, and a line at zero."
+    "Make axes with one row of text per label, from top to bottom, and a line at zero."
     labels = [textwrap.fill(label, 36) for label in labels]
     ax = ax or plt.subplots(figsize=(6.4, 0.36 * sum(label.count("\n") + 1 for label in labels) + 1.0))[1]
     ax.axvline(0, color=BLACK, linewidth=1)
@@ -106,7 +106,7 @@ def _forest(ax, labels: list[str], xlabel: str):
 
 
 def _estimate(ax, y: float, mean: float, low: float, high: float, look: Look, dots=()) -> None:
-    "One estimate with its interval, and what it is the mean of as dots below."
+    "Draw one estimate with its interval, and the values behind its mean as dots below."
     if np.isfinite([low, high]).all():
         ax.plot(
             [low, high], [y, y], color=look.color, linewidth=2.4, solid_capstyle="butt",
@@ -117,7 +117,7 @@ def _estimate(ax, y: float, mean: float, low: float, high: float, look: Look, do
 
 # %% ../nbs/11_estimates.ipynb #b1119fc9
 def _contrast_words(name: str) -> str:
-    "A contrast such as 'ticket - finetuned, own data' in the words of the legends."
+    "Return a contrast such as 'ticket - finetuned, own data' in the words of the legends."
     arms, *more = name.split(", ", 1)
     def label(arm):
         return ARM_STYLE[arm].label.replace("(mask + ", "(") if arm in ARM_STYLE else arm
@@ -131,14 +131,14 @@ def plot_pairs(
     margin: float | None = None,  # of a claim of "no worse", a fraction: a line at minus the margin; `None`: no line
     ax=None,               # matplotlib Axes; `None`: a figure of its own
 ):                         # matplotlib Axes
-    "Mean and interval over seeds as a diamond with a bar, every seed as a dot below."
-    if pairs.empty: raise ValueError("there are no pairs to draw; the study lacks one side of them")
+    "Draw mean and interval over seeds as a diamond with a bar, and every seed as a dot below."
+    if pairs.empty: raise ValueError("there are no pairs to draw; the study has only one side of them")
     table = seed_differences(pairs, [by])
     said = "" if margin is None else f"\ndashed: margin of {100 * margin:g} point{'s' * (margin != 0.01)}"
     ax = _forest(
         ax,
         [_contrast_words(x) if by == "contrast" else _words(x) for x in table[by]],
-        "difference in test accuracy (points)\ngrey dots: seeds" + said,
+        "difference in test accuracy (points)\ngray dots: seeds" + said,
     )
     if margin is not None: ax.axvline(-100 * margin, color=BLACK, linewidth=1, linestyle="--")
     for y, row in enumerate(table.itertuples()):

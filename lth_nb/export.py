@@ -46,7 +46,7 @@ class RawImages(nn.Module):
     def forward(self,
         images: Tensor,  # (B, H, W, C) uint8
     ) -> Tensor:         # (B, classes) float
-        "Class scores."
+        "Return class scores."
         normalized = torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)
         return self.network(normalized.permute(0, 3, 1, 2))
 
@@ -75,7 +75,7 @@ def export_program(
 
 @contextmanager
 def quiet():
-    "Let no warnings out: torch warns of its own insides."
+    "Suppress torch's warnings about its own internals."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -20,7 +20,7 @@ from .core import Paths
 # %% ../nbs/13f_file_commands.ipynb #9713113f
 @data_app.command("list")
 def data_list(as_json: AsJson = False):
-    "Every data set known by name, those of your own in data/raw and LTH_DATA, and whether they are here."
+    "List every data set known by name, and your own in data/raw and LTH_DATA, and whether they are present."
     import pandas as pd
 
     from lth_nb.data import DATASETS, is_here, own_datasets
@@ -49,7 +49,7 @@ def data_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help=
 def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="data sets")],
     image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0,
     as_json: AsJson = False):
-    "Read data sets whole: splits, classes, sizes, groups, content hash, and what is odd about them."
+    "Read data sets whole: splits, classes, sizes, groups, content hash, and anything unusual."
     import warnings
 
     import pandas as pd
@@ -68,7 +68,7 @@ TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors
 
 @ticket_app.command("show")
 def ticket_show(file: TicketFile, as_json: AsJson = False):
-    "Source, recipe, and density and accuracy of every level."
+    "Print source, recipe, and density and accuracy of every level."
     import pandas as pd
 
     from lth_nb.tickets import load_tickets
@@ -167,7 +167,7 @@ def results_publish(
 
 
 def _renew_readme(table: Path) -> bool:
-    "Renew what README.md says between marks of this study; return whether the file changed."
+    "Update the text of README.md between the marks of this study; return whether the file changed."
     from lth_nb.answers import read_findings
     from lth_nb.core import write_atomically
     from lth_nb.questions import found_in_readme
@@ -184,7 +184,7 @@ def _renew_readme(table: Path) -> bool:
 # %% ../nbs/13f_file_commands.ipynb #9945ff0f
 @results_app.command("restore")
 def results_restore(study: StudyName):
-    "Take the rows of data/results/STUDY.csv as done, so that `lth run` trains only what they lack."
+    "Count the rows of data/results/STUDY.csv as done, so that `lth run` trains only the missing ones."
     from lth_nb.study import load_study, restore
     with _plain_errors():
         loaded = load_study(study)

@@ -172,14 +172,15 @@ def _budget_title(wide: pd.DataFrame) -> str:
 @use_style()
 def plot_budget(
     found: Findings,
-):                    # matplotlib Figure; `None` if no target has all three lengths
+    width: float = 6.4,  # inches; a narrow figure stays legible on a telephone
+):                       # matplotlib Figure; `None` if no target has all three lengths
     "Draw the gain of own tickets over ever longer dense training, one row per target that counts."
     wide, rows = gains_by_length(found), found.rows("targets", "S1")
     left_out = set(rows.loc[rows["left_out"] != "", "target"])
     wide = wide.drop(index=[t for t in wide.index if t in left_out]).sort_values("as long")
     if wide.empty:
         return None
-    figure, axes = plt.subplots(figsize=(6.4, 1.9 + 0.32 * len(wide)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(width, 1.9 + 0.32 * len(wide)), layout="constrained")
     places = range(len(wide))
     axes.hlines(places, wide.min(axis=1), wide.max(axis=1), color=GREY, linewidth=1.2)
     for length, (marker, color, edge) in _LENGTHS.items():

@@ -43,7 +43,7 @@ def _all_cells(study: Study) -> list[TicketCell | Block]:
 
 
 def _rows_in(file: Path) -> int:
-    "Return how many rows a table has, from its lines; 0 if it is not there."
+    "Return how many rows a table has, from its lines; 0 if it is missing."
     try: return max(file.read_bytes().count(b"\n") - 1, 0)
     except OSError: return 0
 
@@ -70,7 +70,7 @@ def stale_files(
     study: Study,
     paths: Paths | None = None,
 ) -> dict[Path, list[str]]:  # rows of a finished run, or tickets -> data sets that have changed since
-    "Return what was made from other images than those that are here now."
+    "Return what was made from other images than the present ones."
     paths, stale = paths or Paths(), {}
 
     @cache
@@ -109,7 +109,7 @@ def data_notes(
     study: Study,
     paths: Paths | None = None,
 ) -> list[str]:  # one sentence each, with the name of the data set
-    "Return what was not read of a study's data sets, and what looks odd about them."
+    "Return what was not read of a study's data sets, and anything unusual about them."
     paths, told = paths or Paths(), {}
     used = {n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}
     for name in sorted({half_of(n, paths)[0] for n in used} - {*missing_data(study, paths)}):
@@ -145,7 +145,7 @@ def reopen(
     study: Study,
     paths: Paths,
 ) -> list[str]:  # one sentence for each run
-    "Make runs unfinished whose tables lack rows: the rows become a journal, from which the run goes on."
+    "Make runs unfinished whose tables lack rows: the rows become a journal, from which the run continues."
     said = []
     for cell in _all_cells(study):
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)

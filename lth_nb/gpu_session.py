@@ -25,7 +25,7 @@ def measure_gpu(
     budget: float = 540.0,  # seconds for all of it
     rounds: int = 7,
 ) -> pd.DataFrame:          # the lines of the benchmark
-    "Tests that need a GPU, then the benchmark, within a time; rows lie in a folder."
+    "Run the tests that need a GPU, then the benchmark, within a time limit; write rows to a folder."
     device_named("cuda")  # a clear error where there is none
     began, out, tests = time.perf_counter(), Path(out), Path(__file__).resolve().parents[1]/"tests"/"test_gpu.py"
     out.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ def networks_of(
     study: Study,
     cell: Block,         # with one target and at most one source
 ) -> list[Planned]:      # in the order of training: all of a seed's networks from the same tickets together
-    "Every network that a cell trains."
+    "Return every network that a cell trains."
     found, (target,) = [], cell.targets
     for model, seed, fraction in product(cell.models or study.models, cell.seeds or study.seeds, cell.fractions):
         ways = list(product(cell.recipes, cell.freeze, cell.heads))
@@ -101,7 +101,7 @@ def transfer_cells(
 
 # %% ../nbs/12d_grid.ipynb #87fd69ee
 def _refuse_twice(study: Study, cell: Block, at: int, origin: dict[Planned, list]):
-    "Note which networks `transfers[at]` asks for, and for which seeds; a network that is there already is an error."
+    "Note which networks `transfers[at]` asks for, and for which seeds; a network that occurs twice is an error."
     seeds = {*cell.seeds}
     for n in networks_of(study, cell.model_copy(update=dict(seeds=(0,)))):
         for before, theirs in origin.setdefault(n, []):

@@ -37,7 +37,7 @@ def _formats(sniffed: bool = False) -> list[str]:
 def is_image(
     file: Path,  # an existing file
 ) -> bool:
-    "Return whether a file is meant as an image: by its suffix or, if that is unknown, by its first bytes."
+    "Return whether a file is an image: by its suffix or, if that is unknown, by its first bytes."
     if file.suffix.lower() in IMAGE_SUFFIXES: return True
     if file.suffix.lower() in (".bak", ".orig", ".tmp", ".part", ".old") or file.name.endswith("~"): return False
     if not file.is_file(): return False
@@ -130,7 +130,7 @@ def _check_size(file, path: Path) -> None:
 
 # %% ../nbs/01a_images.ipynb #18149cad
 def _check_kind(path: Path) -> None:
-    "Raise UnreadableImage if something is no file: reading a pipe would wait for ever, and a device has no end."
+    "Raise UnreadableImage if something is no file: reading a pipe would wait forever, and a device has no end."
     if not stat.S_ISREG(os.stat(path).st_mode): raise _unreadable(path, "is a pipe, a device or a folder, no file")
 
 

@@ -79,7 +79,7 @@ def run_job(
     job: dict,           # as `job_of` makes it
     paths: Paths | None = None,
 ) -> pd.DataFrame:       # one row a trained network
-    "Run the cells of a job, one after the other; what is done is not done again."
+    "Run the cells of a job, one after the other; finished ones are not run again."
     paths = paths or Paths()
     study = study if isinstance(study, Study) else load_study(study, paths)
     tables = []

@@ -48,7 +48,7 @@ class SparseRows(nn.Module):
     def forward(self,
         x: Tensor,   # (B, features) or (B, C, H, W)
     ) -> Tensor:     # (B, units) or (B, channels, H', W')
-        "The same numbers as the dense layer, in another order of summation."
+        "Return the numbers of the dense layer, summed in another order."
         if not self.window: return self._product(x.t()).t()
         size = [self._side(x.shape[i + 2], *(self.window[k][i] for k in self.window)) for i in (0, 1)]
         patches = F.unfold(x, **self.window).transpose(0, 1).flatten(1)
@@ -71,7 +71,7 @@ def _product(self: SparseRows, columns: Tensor) -> Tensor:
 def sparse_rows(
     network: Network,   # masked: its pruned weights are zero; left as it is
 ) -> Network:           # in eval mode, on the processor
-    "A copy whose convolutions and linear layers skip zeros."
+    "Return a copy whose convolutions and linear layers skip zeros."
     network = deepcopy(network).cpu().eval()
     for parent in [*network.modules()]:
         for name, layer in [*parent.named_children()]:

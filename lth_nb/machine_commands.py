@@ -21,7 +21,7 @@ from .core import Paths
 # %% ../nbs/13g_machine_commands.ipynb #b64b4603
 @app.command()
 def doctor(as_json: AsJson = False):
-    "Is this machine ready? One line per thing that a study needs; exit 1 if something is broken."
+    "Check whether this machine is ready: one line per requirement of a study; exit 1 if something is broken."
     from dataclasses import asdict
 
     from lth_nb.doctor import examine, shown
@@ -48,7 +48,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="turns of every contestant; a published number needs 7")] = 7,
     budget: Annotated[float, typer.Option(help="seconds after which no further round begins")] = 540.0,
 ):
-    "Measure this machine: our training beside a plain loop, and what share of the ceiling that is."
+    "Measure this machine: our training against a plain loop, and its share of the ceiling."
     with _plain_errors():
         if find_spec("lth_nb.benchmark") is None:
             raise FileNotFoundError("lth bench: the benchmark is not in the installed package; clone the repository "

@@ -21,7 +21,7 @@ Mask = dict[str, Tensor]  # parameter name -> bool tensor, shaped like the param
 def density(
     mask: Mask,  # parameter name -> bool tensor
 ) -> float:      # kept weights / prunable weights, in [0, 1]
-    "Fraction of the prunable weights that are alive."
+    "Return fraction of the prunable weights that are alive."
     total = sum(m.numel() for m in mask.values())
     if not total: raise ValueError("density: the mask names no weights; pass a mask with at least one tensor")
     return sum(int(m.sum()) for m in mask.values()) / total
@@ -30,21 +30,21 @@ def density(
 def sparsity(
     mask: Mask,  # parameter name -> bool tensor
 ) -> float:      # pruned weights / prunable weights, in [0, 1]
-    "Fraction of the prunable weights that are pruned."
+    "Return fraction of the prunable weights that are pruned."
     return 1 - density(mask)
 
 # %% ../nbs/03_masking.ipynb #766b4ac9
 def layer_densities(
     mask: Mask,          # parameter name -> bool tensor
 ) -> dict[str, float]:   # parameter name -> kept / all, in [0, 1]
-    "Density of every masked tensor."
+    "Return density of every masked tensor."
     return {name: float(m.float().mean()) for name, m in mask.items()}
 
 
 def dead_layers(
     mask: Mask,     # parameter name -> bool tensor
 ) -> list[str]:     # names of the tensors with no weight left
-    "Layers that a mask has wiped out (layer collapse; Tanaka et al. 2020)."
+    "Return layers that a mask has wiped out (layer collapse; Tanaka et al. 2020)."
     return [name for name, m in mask.items() if not m.any()]
 
 # %% ../nbs/03_masking.ipynb #d55645b5
@@ -78,7 +78,7 @@ def apply_mask(
 
 # %% ../nbs/03_masking.ipynb #90ef8f65
 def _shuffled(flat: Tensor, generator: torch.Generator) -> Tensor:
-    "The entries of `flat` in a random order, drawn on the CPU so that it is the same on every device."
+    "Return the entries of `flat` in a random order, drawn on the CPU so that every device gets the same."
     return flat[torch.randperm(flat.numel(), generator=generator).to(flat.device)]
 
 
@@ -87,7 +87,7 @@ def shuffle_mask(
     seed: int,              # the study's seed
     across: str = "layer",  # 'layer': entries stay in their tensor; 'network': over all tensors
 ) -> Mask:                  # the same number of kept weights
-    "The mask with its kept places drawn anew."
+    "Return the mask with its kept places drawn at random."
     if across not in ("layer", "network"):
         raise ValueError(f"shuffle_mask: across={across!r}; use 'layer' or 'network'")
     if across == "layer":
@@ -103,7 +103,7 @@ def random_mask(
     shapes: Mapping[str, tuple],  # parameter name -> shape
     seed: int,                    # the study's seed
 ) -> Mask:                        # exactly round(density * n) kept in each tensor
-    "A mask with given layer densities and random places."
+    "Return a mask with given layer densities and random places."
     mask = {}
     for name, kept in densities.items():
         if not 0 <= kept <= 1: raise ValueError(f"random_mask: {name} has density {kept}; a density lies in [0, 1]")
@@ -117,7 +117,7 @@ def mask_overlap(
     a: Mask,               # parameter name -> bool tensor
     b: Mask,               # the same names and shapes
 ) -> dict[str, float]:     # tensor name -> intersection over union in [0, 1]; 'all' over every tensor
-    "How much two masks agree, tensor by tensor and in all (two empty tensors agree fully)."
+    "Return how much two masks agree, per tensor and in total; two empty tensors agree fully."
     if a.keys() != b.keys():
         raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}")
     both: dict[str, tuple[int, ...]] = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}

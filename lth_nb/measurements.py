@@ -15,7 +15,7 @@ from .core import processor, provenance, write_atomically
 
 # %% ../nbs/16_measurements.ipynb #aae03725
 def machine() -> dict[str, str]:
-    "What a measurement was made on and with."
+    "Describe the machine and the versions of a measurement."
     found = provenance()
     return dict(
         date=found["time"], processor=processor(), cores=os.cpu_count(),
@@ -28,7 +28,7 @@ def append_lines(
     lines: list[dict],   # all with the same keys
     file: str | Path,    # a CSV table with these columns, made if it is not there
 ) -> pd.DataFrame:       # the whole table
-    "Add lines at the end of a table; what is there stays byte for byte."
+    "Add lines at the end of a table; existing lines stay byte for byte."
     file, new = Path(file), pd.DataFrame(lines)
     old = file.read_text(encoding="utf-8") if file.is_file() else ""
     if old and len(new) and (columns := old.splitlines()[0].split(",")) != list(new.columns):

@@ -61,7 +61,7 @@ def _check_tensors(name: str, backbone: nn.Module) -> None:
 
 # %% ../nbs/02_models.ipynb #18dc264c
 def _overlap(module: nn.Module) -> tuple[str, str] | None:
-    "The names of a parameter and another parameter or buffer that share memory, if any do."
+    "Return the names of a parameter and another tensor that share memory, if any do."
     found, parameters = [], {id(p) for p in module.parameters()}
     for n, t in (*module.named_parameters(), *module.named_buffers()):
         if not t.numel(): continue
@@ -189,12 +189,12 @@ def _check_builder(
 
 # %% ../nbs/02_models.ipynb #6f847bd5
 def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    "Whether two tensors have the same dtype, shape and values."
+    "Tell whether two tensors have the same dtype, shape and values."
     return a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b)
 
 # %% ../nbs/02_models.ipynb #82d57f39
 def _given(backbone: nn.Module, other: nn.Module) -> tuple[str, ...]:
-    "Weights that are the same in a network of another seed and not one constant."
+    "Return the weights that are equal under another seed and not one constant."
     found = []
     for (name, layer), twin in zip(backbone.named_modules(), other.modules()):
         weight = layer._parameters.get("weight") if _weighted(layer) else None
@@ -235,7 +235,7 @@ def build_model(
 
 # %% ../nbs/02_models.ipynb #a7460d19
 def _row(name: str) -> Architecture:
-    "The row of a model, or a clear error."
+    "Return the row of a model, or raise a clear error."
     if isinstance(name, nn.Module):
         raise TypeError(f"model is a {type(name).__name__}, not a name: add a row for its builder, "
             "MODELS['mine'] = Architecture(builder, halvings, origin), and pass 'mine'.")

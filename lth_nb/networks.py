@@ -80,12 +80,12 @@ def _stream(seed: int, *names):
 
 # %% ../nbs/02_networks.ipynb #f5902c65
 def _weighted(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
-    "Whether `layer` is a convolution or a linear layer, the two kinds that are pruned."
+    "Tell whether `layer` is a convolution or a linear layer, the two kinds that are pruned."
     return isinstance(layer, (nn.Conv2d, nn.Linear))
 
 # %% ../nbs/02_networks.ipynb #4cb5c343
 def _initialize(module: nn.Module, init: str) -> nn.Module:
-    "Draw the weights of convolutions and linear layers anew and set their biases to zero."
+    "Draw the weights of convolutions and linear layers again and set their biases to zero."
     if not (draw := INITIALISATIONS[init]): return module
     for layer in module.modules():
         if not _weighted(layer) or layer._parameters.get("weight") is None: continue  # a computed weight has no values
@@ -129,26 +129,26 @@ class Network(nn.Module):
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        "Names of the weights that the builder gives itself: they are the same for every seed."
+        "Return the names of the weights that the builder sets itself: they are the same for every seed."
         return self._loaded
 
     def forward(self,
         x: torch.Tensor,  # images, float (B, C, H, W), normalized
     ) -> torch.Tensor:    # class scores (logits), float (B, classes)
-        "Class scores of a batch of images."
+        "Return class scores of a batch of images."
         return self.head(self.backbone(x))
 
 # %% ../nbs/02_networks.ipynb #df6fbc29
 @patch(as_prop=True)
 def fresh(self: Network) -> bool:
-    "Whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
+    "Tell whether most weights of convolutions and linear layers were drawn from the seed, not loaded by the builder."
     sizes = {n: w.numel() for n, w in self.named_parameters()}
     weights = [f"{n}.weight" for n, m in self.backbone.named_modules(prefix="backbone") if _weighted(m)]
     return 2 * sum(sizes[n] for n in self.loaded) <= sum(sizes.get(n, 0) for n in weights)
 
 # %% ../nbs/02_networks.ipynb #02b63d85
 def _mlp(features: int, classes: int) -> nn.Sequential:
-    "A head of two linear layers."
+    "Build a head of two linear layers."
     hidden = min(features, 256)
     layers = OrderedDict(linear1=nn.Linear(features, hidden), relu1=nn.ReLU(inplace=True))
     return nn.Sequential(layers | dict(linear2=nn.Linear(hidden, classes)))
@@ -158,7 +158,7 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "mlp":
 
 # %% ../nbs/02_networks.ipynb #799a9f01
 def _known(kind: str, name: str, allowed) -> str:
-    "`name` if it is one of `allowed`, else a clear error."
+    "Return `name` if it is one of `allowed`, else raise a clear error."
     names = ", ".join(map(str, allowed))
     if not isinstance(name, str): raise TypeError(f"{kind} is a {type(name).__name__}, not a name: use one of {names}")
     if name not in allowed: raise ValueError(f"unknown {kind} {name!r}: use one of {names}")

@@ -26,7 +26,7 @@ class _Operations(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls):
-        "Nothing is compiled here, and importing torch._dynamo to say so would cost each run a second."
+        "Answer no without importing torch._dynamo: nothing is compiled here, and the import costs each run a second."
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -37,7 +37,7 @@ class _Operations(TorchDispatchMode):
         return out
 
     def _owners(self, tensor: torch.Tensor) -> list[str]:
-        "The weight that a tensor is, or is a view of a part of, if there is one."
+        "Return the weight that a tensor is, or of which it is a view, if there is one."
         place = tensor.data_ptr()
         return [name for start, end, name in self.places if start <= place < end]
 

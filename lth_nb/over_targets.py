@@ -236,7 +236,7 @@ def _judged_from(info: dict) -> dict:
 def judge(
     table: str | Path,  # data/results/STUDY.csv
 ) -> dict[str, Path]:   # name in JUDGED -> file
-    "Judge a published table and write the judged tables beside it."
+    "Judge a published table and write the judged tables to its folder."
     table = Path(table)
     info = read_study_info(table)
     made = judged_tables(read_results(table), info)

@@ -21,7 +21,7 @@ from .originals import _torchvision
 
 # %% ../nbs/02c_own_files.ipynb #c266a544
 def _belongs(place: Path, folder: Path) -> bool:
-    "Whether a module's path is of this folder, not of a library within it."
+    "Tell whether a module's path is of this folder, not of a library within it."
     within = {Path(p).resolve() for p in sys.path if p}
     inner = (p for p in within if p != folder and p.is_relative_to(folder) and place.is_relative_to(p))
     library = sys.modules["lth_nb"].__path__[0]
@@ -60,7 +60,7 @@ def _of_folder(folder: Path) -> dict[str, ModuleType]:
 
 
 def _run_apart(text: bytes, module: ModuleType, file: Path):
-    "Run a file's text in a module; modules of its folder are loaded anew and leave again."
+    "Run a file's text in a module; modules of its folder are loaded again and removed afterwards."
     folder, finder, before = file.parent, _Finder(file.parent), _of_folder(file.parent)
     for name in before: del sys.modules[name]
     sys.modules[module.__name__] = module  # dataclasses and the like look it up

@@ -23,7 +23,7 @@ def paper_table(
     name: str,             # such as 'sabatelli_table2'
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> pd.DataFrame:         # as printed in the paper; empty text where the paper says nothing
-    "One of the papers' tables."
+    "Return one of the papers' tables."
     folder = (paths or Paths()).papers
     if not (folder/f"{name}.csv").is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.csv"))) or "none"
@@ -49,7 +49,7 @@ def side(
     **changes,  # recipe ('tuned': the learning rate that does best on validation data), ticket_recipe, freeze, head,
                 # source_share (share of the data that the ticket was found on)
 ) -> dict:
-    "The rows one side of a comparison reads."
+    "Select the rows of one side of a comparison."
     base = dict(recipe="base", ticket_recipe="base", freeze="none", head="linear", source_share=1.0)
     if unknown := set(changes) - set(base):
         raise ValueError(f"side: unknown condition {sorted(unknown)}; there are {sorted(base)}")
@@ -125,12 +125,12 @@ class Claim:
 
     @property
     def every_contrast(self) -> tuple[Contrast, ...]:
-        "All contrasts, those that only the verdict over targets reads included."
+        "Return all contrasts, including those that only the verdict over targets reads."
         return self.contrasts + self.over_targets.contrasts
 
     @property
     def deciding(self) -> tuple[str, ...]:
-        "Names of the contrasts that a verdict over targets rests on."
+        "Return names of the contrasts that a verdict over targets rests on."
         return self.over_targets.decides or tuple(c.name for c in self.contrasts if c.primary)
 
 # %% ../nbs/09b_papers.ipynb #66c350e9

@@ -120,8 +120,9 @@ def read_parameter(
 # %% ../nbs/12a_parameters.ipynb #0599ff84
 def _assigned(source: str) -> set[str]:
     "Return the names that a cell assigns."
-    assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    return {t.id for node in assigned for t in node.targets if isinstance(t, ast.Name)}
+    assigned = [node for node in ast.parse(source).body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    names = [t for node in assigned for t in getattr(node, "targets", [getattr(node, "target", None)])]
+    return {t.id for t in names if isinstance(t, ast.Name)}
 
 
 def refuse_unknown_parameters(

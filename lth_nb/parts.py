@@ -28,8 +28,7 @@ def gain_by_part(
     frame: pd.DataFrame,  # rows that agree in recipe, freeze, head and ticket recipe; `on` as made by `in_panels`
     densities: tuple = (0.0, 0.2),  # of the levels that are averaged
 ) -> pd.DataFrame:  # one row a panel and arm: mask, weights, gain over scratch in points, seeds
-    """Mean gain over scratch of every combination of mask and weights, paired by seed, over the levels at which a panel
-    has all its masks and weights."""
+    "Return the mean gain over scratch of every mask with every weights, paired by seed, where a panel has all of them."
     frame = frame[frame.arm.isin([arm for arms in MASKS.values() for arm in arms])]
     masked = frame[(frame.level > 0) & frame.density.round(3).between(*densities)]
     levels = {
@@ -51,8 +50,7 @@ def gain_by_part(
 
 # %% ../nbs/11_parts.ipynb #ac1c139f
 def _in_rows(table: pd.DataFrame, by: str, order: list, columns: int, width: float, height: float, more: float):
-    """A figure with a panel for each `on`, those with the most rows first, each as high as its own rows; yields panel,
-    title, its part and its rows."""
+    "Make a figure with one panel per `on`, each as high as its rows; yield panel, title, its part and its rows."
     panels = sorted(table.groupby("on"), key=lambda panel: -panel[1][by].nunique())
     columns = min(columns, len(panels))
     lines = [panels[i:i + columns] for i in range(0, len(panels), columns)]
@@ -75,8 +73,8 @@ def plot_gain_by_part(
     gains: pd.DataFrame,   # as made by `gain_by_part`
     columns: int = 2,      # panels side by side, at most
 ):                         # matplotlib Figure
-    "A grid of masks by weights a panel; blue is better than training a dense network from scratch."
-    if gains.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    "Draw one grid of masks by weights per panel; blue is better than a dense network from scratch."
+    if gains.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     reach = max(1.0, gains.gain.abs().max())
     fig, panels = _in_rows(gains.dropna(subset="gain"), "mask", [*MASKS], columns, width=3.3, height=0.55, more=2.6)
     for ax, title, part, masks in panels:
@@ -94,7 +92,7 @@ def winners(
     frame: pd.DataFrame,  # sparse arms that agree in freeze, head and ticket recipe; `on` as `in_panels` makes it
     arms: tuple = ("ticket", "finetuned", "original", "reinit"),  # between which to decide
 ) -> pd.DataFrame:  # one row a panel, recipe and level; lead in points; surely: ahead of every other for every seed
-    "The arm with the best mean test accuracy over the seeds that all arms have, and its lead over the next."
+    "Return the arm with the best mean test accuracy over the seeds that all arms share, and its lead over the next."
     frame = frame[frame.arm.isin(arms)]
     if frame.duplicated(["on", "recipe", "level", "arm", "seed"]).any():
         raise ValueError(
@@ -133,8 +131,8 @@ def plot_winners(
     recipes: dict | None = None,  # recipe -> its name, in the order of the rows; `None`: as they are named
     columns: int = 2,     # panels side by side, at most
 ):                        # matplotlib Figure
-    "A colored cell for every recipe and density: who is ahead, by how many points; pale where not for every seed."
-    if table.empty: raise ValueError("there are no rows to draw; the study lacks them, or the selection is too narrow")
+    "Color each recipe and density by the leading arm, with its lead in points; pale unless every seed agrees."
+    if table.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
     chosen = table[table.recipe.isin(names)]
     fig, panels = _in_rows(chosen, "recipe", [*names], columns, width=4.0, height=0.55, more=1.4)
@@ -151,7 +149,7 @@ def plot_winners(
 
 # %% ../nbs/11_parts.ipynb #3fb755bd
 def _winner_legend(fig, arms: list[str]) -> None:
-    "One patch an arm below the axes."
+    "Draw one patch per arm below the axes."
     patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms] + [
         plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=0.35)
     ]

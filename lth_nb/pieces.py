@@ -70,7 +70,7 @@ def run_piece(
     out: str | Path | None = None,  # folder for the table and new ticket files; `None`: data/results, no ticket files
     paths: Paths | None = None,
 ) -> pd.DataFrame:               # all rows of the study so far
-    "Train what is missing of a study for some minutes, in this process."
+    "Train missing networks of a study for some minutes, in this process."
     paths, began = paths or Paths(), time.monotonic()
     study = study if isinstance(study, Study) else load_study(study, paths)
     published = paths.results/f"{study.study}.csv"

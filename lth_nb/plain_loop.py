@@ -19,8 +19,8 @@ from .recipes import Recipe
 
 # %% ../nbs/16b_plain_loop.ipynb #b221db27
 class Pictures(torch.utils.data.Dataset):
-    """Images one by one: array, PIL image, transforms, normalized tensor; gray ones lie in a tensor and colored ones
-    in an array, as in torchvision's MNIST and CIFAR-10."""
+    """Images one by one: array, PIL image, transforms, normalized tensor. Gray ones come from a tensor and colored
+    ones from an array, as in torchvision's MNIST and CIFAR-10."""
     def __init__(self,
         images: Tensor,          # uint8 (N, H, W, C)
         labels: Tensor,          # int64 (N,)
@@ -98,7 +98,7 @@ class PlainLoop:
 # %% ../nbs/16b_plain_loop.ipynb #4e3e0a6d
 @patch
 def epoch(self: PlainLoop, most: int | None = None):
-    "One pass over the images, or the first `most` steps of it."
+    "Run one pass over the images, or its first `most` steps."
     self.model.train()
     for i, (x, y) in enumerate(self.loader):
         if i == most: break
@@ -114,7 +114,7 @@ def epoch(self: PlainLoop, most: int | None = None):
 def _plain_evaluate(
     model: nn.Module, images: Tensor, labels: Tensor, data: Dataset, batch_size: int
 ) -> tuple[float, float]:
-    "Loss and accuracy as a plain loop measures them."
+    "Return loss and accuracy as a plain loop measures them."
     model.eval()
     device, loss, right = next(model.parameters()).device, 0.0, 0
     for x, y in torch.utils.data.DataLoader(Pictures(images, labels, data), batch_size):

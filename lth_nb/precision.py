@@ -58,7 +58,7 @@ def precision_verdicts(
     margin: float = 0.005,  # difference in accuracy that counts as none: half a point
     alpha: float = 0.05,    # level of the two one-sided tests
 ) -> pd.DataFrame:          # one line a model and data set
-    "Whether bf16 is as accurate as fp32."
+    "Tell whether bf16 is as accurate as fp32."
     lines = []
     for (model, data), g in pairs.groupby(["model", "data"]):
         if len(g) < 2: raise ValueError(f"{model} on {data}: a paired test needs at least 2 pairs, not {len(g)}")

@@ -22,7 +22,7 @@ _PLAIN = {nn.Conv2d.forward, nn.Conv2d._conv_forward, nn.Linear.forward}
 
 
 def _own_forward(layer: nn.Module) -> bool:
-    "Whether a convolution or linear layer does more, or something else, than torch's own."
+    "Tell whether a convolution or linear layer does more, or something else, than torch's own."
     kind = type(layer)
     ways = {kind.forward, getattr(kind, "_conv_forward", nn.Conv2d._conv_forward)}
     hooks = layer._forward_hooks or layer._forward_pre_hooks

@@ -141,7 +141,7 @@ def _built(channels: int, image_size: int, build: Callable, head: str) -> tuple[
 
 
 def _copied(channels: int, image_size: int, module: nn.Module, head: str, fresh: bool) -> tuple[nn.Module, int]:
-    "Copy a network; `fresh`: with values drawn anew in every layer that can."
+    "Copy a network; `fresh`: with values drawn again in every layer that can."
     net = deepcopy(module).cpu()
     for layer in net.modules() if fresh else ():
         reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))  # attention: the latter
@@ -162,7 +162,7 @@ _GIVEN = {}  # name of a row that was made here -> what it was made from
 
 
 def _register(ref: Reference, build: Callable, origin: str, made_from) -> str:
-    "Make a row of `MODELS`, unless it is there already and made from the same."
+    "Make a row of `MODELS`, unless the same row exists already."
     name = str(ref)
     read_reference(name)
     if _GIVEN.get(name) == made_from and name in MODELS: return name

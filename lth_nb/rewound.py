@@ -23,7 +23,7 @@ def _draw_rewound(ax, shown: pd.DataFrame, value: str, look: Look, label: str | 
 
 
 def _step_axis(ax, steps: list) -> None:
-    "Steps that were rewound to, 0 included, on an axis by ratios."
+    "Show the steps of rewinding, 0 included, on a logarithmic axis."
     ax.set_xscale("symlog", linthresh=10)
     ax.set_xticks(steps, [f"{s:g}" for s in steps], fontsize=11)
     ax.minorticks_off()
@@ -35,7 +35,8 @@ def plot_rewinding(
     lines: pd.DataFrame,  # of a connectivity run: measure, level, density, rewind, seed, barrier, target, test_accuracy
     stable: float = 0.02, # barrier below which training counts as stable, a fraction
 ):                        # matplotlib Figure
-    "Left the barrier of every pair of copies, then a panel a target: what tickets rewound to each step transfer."
+    """Draw the barrier of every pair of copies on the left, then one panel per target: how tickets rewound to each
+    step transfer."""
     barriers, transfers = (lines[lines.measure == m] for m in ("barrier", "transfer"))
     panels = [("", barriers)] * bool(len(barriers)) + [*transfers.groupby("target")]
     if not panels: raise ValueError("there are no lines to draw; run nbs/runs/connectivity.ipynb first")

@@ -251,7 +251,7 @@ def run_transfers(
     ticket_changes: dict | None = None,  # fields of every ticket recipe, or of its training, as for `run_tickets`
     paths: Paths | None = None,
 ) -> pd.DataFrame:                   # one row a trained network
-    "Transfer one source's tickets to one target; tickets that are not there yet are found first."
+    "Transfer one source's tickets to one target; missing tickets are found first."
     paths = project(paths)
     given = _read(arms=arms, levels=levels, seeds=seeds, fractions=fractions, source_fractions=source_fractions,
         recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)

@@ -20,7 +20,7 @@ USUAL = "conv+linear+attention"  # the rule of a network that says no other
 
 
 def _is_attention(layer: nn.Module) -> bool:
-    "Whether a layer is attention, by its type or the name of its class."
+    "Tell whether a layer is attention, by its type or the name of its class."
     return isinstance(layer, KINDS["attention"]) or any(w in type(layer).__name__ for w in ("Attention", "Attn"))
 
 # %% ../nbs/02b_selection.ipynb #6375b9bb

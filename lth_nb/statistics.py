@@ -19,7 +19,7 @@ from .results import KEY
 
 # %% ../nbs/09_statistics.ipynb #b3253de7
 def _differences(a, b) -> np.ndarray:
-    "a - b as floats; ValueError unless the two are pairs of finite numbers."
+    "Return a - b as floats; raise a `ValueError` unless the two are pairs of finite numbers."
     a, b = (np.asarray(x, float) for x in (a, b))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
@@ -38,7 +38,7 @@ def bootstrap_interval(
     resamples: int = 10_000,  # number of bootstrap samples
     seed: int = 0,            # of the resampling; the same numbers give the same interval
 ) -> tuple[float, float]:     # low and high, in the unit of x; NaN for one number
-    "Percentile bootstrap interval of the mean."
+    "Return the percentile bootstrap interval of the mean."
     x = _differences(x, np.zeros(np.shape(x)))
     if len(x) == 1: return math.nan, math.nan
     if np.ptp(x) == 0: return float(x[0]), float(x[0])
@@ -68,7 +68,7 @@ class PairedDifference:
 
 # %% ../nbs/09_statistics.ipynb #7c63b10c
 def _t_test(d: np.ndarray) -> tuple[float, float, float]:
-    "t, p for a mean above 0 and p for a mean below 0; without variance the sign decides."
+    "Return t, p for a mean above 0 and p for a mean below 0; without variance the sign decides."
     if len(d) == 1: return math.nan, math.nan, math.nan
     if np.ptp(d) == 0:
         sign = float(np.sign(d[0]))
@@ -84,7 +84,7 @@ def paired_difference(
     resamples: int = 10_000,  # of the bootstrap
     seed: int = 0,            # of the bootstrap
 ) -> PairedDifference:
-    "Mean of a - b with interval, t-test and effect size."
+    "Return the mean of a - b with its interval, t-test and effect size."
     d = _differences(a, b)
     n, mean = len(d), float(d.mean())
     std = float(d.std(ddof=1)) if n > 1 else math.nan
@@ -103,7 +103,7 @@ def paired_difference(
 def holm(
     p,              # p-values of one family; NaN: not measured
 ) -> np.ndarray:    # adjusted p-values in the same order; NaN stays NaN and does not count
-    "Holm's step-down adjustment: the chance of one false finding in the family stays below the level."
+    "Adjust p-values by Holm's step-down method, which controls the family-wise error rate."
     p = np.atleast_1d(np.asarray(p, float))
     if ((p < 0) | (p > 1)).any(): raise ValueError(f"a p-value lies outside [0, 1]: {p[(p < 0) | (p > 1)][0]}")
     adjusted, order = np.full_like(p, np.nan), np.argsort(p)[: np.isfinite(p).sum()]  # NaN sorts last
@@ -123,7 +123,7 @@ def non_inferiority(
     a, b,           # values paired by seed
     margin: float,  # largest loss that counts as none, in the unit of a and b
 ) -> float:         # p; small speaks for a > b - margin
-    "One-sided paired test that a is no worse than b by more than the margin."
+    "Test, one-sided and paired, that a is worse than b by less than the margin."
     return _t_test(_differences(a, b) + _check_margin(margin))[1]
 
 
@@ -131,7 +131,7 @@ def equivalence(
     a, b,           # values paired by seed
     margin: float,  # largest difference that counts as none, in the unit of a and b
 ) -> float:         # p; small speaks for |a - b| < margin
-    "Two one-sided paired tests (TOST): the larger of both p-values."
+    "Run two one-sided paired tests (TOST) and return the larger p-value."
     return max(non_inferiority(a, b, margin), non_inferiority(b, a, margin))
 
 # %% ../nbs/09_statistics.ipynb #58c39b9a
@@ -140,7 +140,7 @@ def detectable_effect(
     power: float = 0.8,   # chance of finding it, in (alpha, 1)
     alpha: float = 0.05,  # level of the two-sided test
 ) -> float:               # d_z
-    "Effect size that n pairs find with this power."
+    "Return the smallest effect size that n pairs detect with this power."
     if n < 2: raise ValueError(f"a paired test needs at least 2 pairs, not {n}")
     from statsmodels.stats.power import TTestPower
     return float(TTestPower().solve_power(nobs=n, power=power, alpha=alpha))
@@ -155,7 +155,7 @@ def choose_level(
     | None = None,  # columns that name a series of levels, the seed among them; `None`: the whole key but the level
     value: str = "val_accuracy",  # column that is best at the level wanted
 ) -> pd.DataFrame:  # one row a series, in the order of `frame`
-    "The level with the best validation accuracy; ties: the sparser."
+    "Return the level with the best validation accuracy; of ties, the sparser."
     by = SERIES if by is None else list(by)
     if missing := [c for c in (value, "density", *by) if c not in frame]:
         raise KeyError(f"the table has no column {', '.join(missing)}")
@@ -172,7 +172,7 @@ def best_of_test(
     frame: pd.DataFrame,          # rows with test_accuracy, density and the columns of `by`
     by: list[str] | None = None,  # as in `choose_level`
 ) -> pd.DataFrame:
-    "The level with the best test accuracy, as the papers did it: an optimistic choice."
+    "Return the level with the best test accuracy, as the papers did: an optimistic choice."
     return choose_level(frame, by, "test_accuracy")
 
 # %% ../nbs/09_statistics.ipynb #0d04c166
@@ -180,7 +180,7 @@ def expected_best_of(
     n_levels: int,     # candidates
     se: float = 1.0,   # standard error of each candidate's accuracy, in the unit of the result
 ) -> float:            # expected excess of the best
-    "What the best of equal candidates gains by chance."
+    "Return what the best of several equal candidates gains by chance."
     if n_levels < 1: raise ValueError(f"the best of {n_levels} does not exist")
     def excess(x): return x * n_levels * scipy.stats.norm.pdf(x) * scipy.stats.norm.cdf(x) ** (n_levels - 1)
     return se * scipy.integrate.quad(excess, -10, 10)[0]
@@ -191,7 +191,7 @@ def summarise(
     by: list[str],                 # columns that name a group
     value: str = "test_accuracy",  # column to summarise
 ) -> pd.DataFrame:                 # by, n, mean, std (with n - 1; NaN for one row)
-    "Number, mean and standard deviation over the seeds of every group."
+    "Return number, mean and standard deviation over the seeds of every group."
     if missing := [c for c in (value, *by) if c not in frame]:
         raise KeyError(f"the table has no column {', '.join(missing)}")
     return frame.groupby(by, dropna=False, sort=True)[value].agg(n="size", mean="mean", std="std").reset_index()
@@ -208,7 +208,7 @@ def welch(
     mean_a: float, std_a: float, n_a: int,   # mean, standard deviation with n - 1, number of runs
     mean_b: float, std_b: float, n_b: int,   # the same of the other group
 ) -> Welch:
-    "Two-sided test from published means and standard deviations; one run gives NaN."
+    "Run Welch's two-sided test on published means and standard deviations; a single run gives NaN."
     if min(n_a, n_b) < 1 or min(std_a, std_b) < 0:
         raise ValueError(f"need n >= 1 and std >= 0, found n {n_a}, {n_b} and std {std_a}, {std_b}")
     if min(n_a, n_b) == 1: return Welch(mean_a - mean_b, math.nan, math.nan)

@@ -86,7 +86,7 @@ def _count_values(node, counted: dict | None = None, above: tuple = ()) -> int:
 
 # %% ../nbs/12c_studyfile.ipynb #cd1b990c
 def _odd_numbers(node, seen: set) -> list[str]:
-    "Return numbers that YAML takes for others than one reads: 010 is eight, and 1:30 is ninety."
+    "Return numbers that YAML reads in an unexpected way: 010 is eight, and 1:30 is ninety."
     if isinstance(node, yaml.ScalarNode):
         odd = node.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"[-+]?0[\d_]+|.*:.*", node.value)
         where = f"line {node.start_mark.line + 1}"

@@ -36,7 +36,7 @@ STYLE = {
 
 
 def use_style():
-    "Context manager, and decorator, under which figures are drawn in the project's style."
+    "Draw figures in the project's style: a context manager and a decorator."
     return plt.rc_context(STYLE)
 
 
@@ -92,7 +92,7 @@ _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, mark
 
 
 def _words(name: str) -> str:
-    "A data set's name, or a panel's title with such names in it, as it is written in a figure."
+    "Return a data set's name, or a title that contains such names, as a figure shows it."
     if name in SOURCE_STYLE: return SOURCE_STYLE[name].label
     return re.sub(r"\w+", lambda word: written(word[0]), str(name))
 
@@ -101,7 +101,7 @@ def looks(
     by: str,               # 'arm' or 'source'
     names: list[str],      # all that a figure, or a set of figures, shows; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
-    "How each name is drawn; names without a row of their own get looks that no other name in the list has."
+    "Return how each name is drawn; a name without a row gets a look that no other name in the list has."
     table, longer = (
         ARM_STYLE if by == "arm" else SOURCE_STYLE,
         lambda recipe: re.sub(r"^base-x(\d+)$", r"\1x the steps", recipe),

@@ -40,7 +40,7 @@ class TicketRecipe:
         return digest(settings_of(self), 12)
 
     def density_at(self, level: int) -> float:
-        "Density that `level` aims at, before rounding to whole weights."
+        "Return density that `level` aims at, before rounding to whole weights."
         return (1 - self.rate) ** level
 
 # %% ../nbs/05a_ticket_values.ipynb #fd1e3c29
@@ -161,7 +161,7 @@ class TicketHeader(BaseModel):
 
     @property
     def search(self) -> TicketRecipe:
-        "The recipe as a value."
+        "Return the recipe as a value."
         return TicketRecipe(**self.recipe)
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from .progress import Progress
 
 # %% ../nbs/13e_workflow.ipynb #0bd6054d
 def _snakemake(study, paths: Paths, *more: str) -> list[str]:
-    "The command line for one study."
+    "Return the Snakemake command line for one study."
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(paths.nbs / "Snakefile"), "--configfile", study.file,
         "--directory", str(paths.root), "--rerun-triggers", "mtime", "--rerun-incomplete", "--quiet", "rules",
@@ -33,7 +33,7 @@ def _snakemake(study, paths: Paths, *more: str) -> list[str]:
 
 
 def _profile(paths: Paths, name: str) -> list[str]:
-    "Snakemake's words for a profile: its name in nbs/profiles, or its folder."
+    "Return Snakemake's arguments for a profile: a name in nbs/profiles, or a folder."
     folder = next((p for p in (paths.nbs/"profiles"/name, Path(name)) if (p/"config.yaml").is_file()), None)
     if folder: return ["--profile", str(folder.resolve())]
     there = ", ".join(sorted(p.parent.name for p in (paths.nbs/"profiles").glob("*/config.yaml"))) or "none"
@@ -44,8 +44,7 @@ def _profile(paths: Paths, name: str) -> list[str]:
 
 # %% ../nbs/13e_workflow.ipynb #ef656f8d
 def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
-    """Snakemake's words for this machine's GPUs: how many runs may have one at a time, and from how many each takes its
-    own."""
+    "Return Snakemake's arguments for this machine's GPUs: how many runs may share them, and which ones."
     if gpus is None and study.device == "cpu" or gpus == 0: return []
     import torch
 
@@ -127,7 +126,7 @@ def _tell_failure(log: Path) -> None:
 
 # %% ../nbs/13e_workflow.ipynb #8044440f
 def _errors(lines: list[str]) -> list[str]:
-    "The errors that runs ended with, each once, without those of the programs around them."
+    "Return the errors that ended runs, each once, without those of the programs around them."
     around = ("CalledProcessError", "RuleException", "WorkflowError", "PapermillExecutionError", "papermill.")
     return list(
         dict.fromkeys(
@@ -176,7 +175,7 @@ def hold_lock(
 
 # %% ../nbs/13e_workflow.ipynb #709c782a
 def _is_alive(pid: str) -> bool:
-    "Whether the process exists; an unknown one counts as alive."
+    "Tell whether the process exists; an unknown one counts as alive."
     try: os.kill(int(pid), 0)
     except ProcessLookupError: return False
     except (ValueError, PermissionError): pass

@@ -43,7 +43,7 @@ class Workload:
         )
 
     def data(self, device="cpu") -> Dataset:
-        "The images, resident."
+        "Return the images, resident on the device."
         base = load_dataset("digits", image_size=self.image_size, channels=self.channels)
         every = torch.arange(int(self.batch_size * (self.steps + 0.5))) % len(base.train_labels)
         return replace(base, train_images=base.train_images[every], train_labels=base.train_labels[every]).to(device)
@@ -51,7 +51,7 @@ class Workload:
 # %% ../nbs/16c_workloads.ipynb #9a80eb38
 @patch
 def network(self: Workload, device="cpu", seed=0) -> tuple[nn.Module, Mask]:
-    "A network and a mask that keeps a fifth of its weights."
+    "Return a network and a mask that keeps a fifth of its weights."
     net = build_model(self.model, 10, image_size=self.image_size, channels=self.channels, seed=seed)
     shapes = {n: p.shape for n, p in prunable(net).items()}
     return net.to(device), {
@@ -77,7 +77,7 @@ def _wait(device: torch.device):
 
 
 def _seconds(call: Callable, device: torch.device) -> float:
-    "Wall time of a call, from an idle device to an idle device."
+    "Return the wall time of a call, from an idle device to an idle device."
     _wait(device)
     began = time.perf_counter()
     call()
@@ -90,7 +90,7 @@ def ceilings(
     repeats: int = 7,  # the fastest one counts
     share: float = 1.0,  # of the usual sizes of what is measured
 ) -> dict:  # (what, precision) -> operations a second; ('copy', '') -> bytes read and written a second
-    "The machine's limits."
+    "Measure the machine's limits."
     device, found = torch.device(device), {}
     def best(call): return min(_seconds(call, device) for _ in range(repeats + 1))
     n = int(share * (1024 if device.type == "cpu" else 8192))

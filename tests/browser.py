@@ -57,6 +57,19 @@ class Browser:
         entry = about.get("entry", {})
         if entry.get("level") == "error": self.errors.append(f"{entry['text']} {entry.get('url', '')}")
 
+    def prefer(self, scheme):
+        "Show pages as on a computer that is set to 'light' or 'dark'."
+        self.send("Emulation.setEmulatedMedia", features=[dict(name="prefers-color-scheme", value=scheme)])
+
+    def scripts(self, wanted):
+        "Whether pages may run scripts."
+        self.send("Emulation.setScriptExecutionDisabled", value=not wanted)
+
+    def press(self, key, code):
+        "A key on the keyboard, such as ArrowDown, 40."
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
     def open(self, path, width, height=900):
         "A page from the disk, at a width in pixels; errors of earlier pages are forgotten."
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

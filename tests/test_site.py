@@ -1,6 +1,7 @@
 "The site: built without warnings, whole, and at home without a network."
 import ast
 import html
+import importlib.util
 import json
 import os
 import re
@@ -9,10 +10,11 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote_plus, unquote
 
 import pytest
 from browser import Browser, find_chromium
+from PIL import Image
 
 from lth_nb.answers import read_findings
 from lth_nb.claims import CLAIMS
@@ -303,42 +305,186 @@ def browser(site):
     with Browser() as chromium: yield chromium
 
 
-SEEN = ["index", "results/index", "results/small/budget", "results/quick/explorer", "api/masking", "about/statistics",
-        "guides/first_ticket"]
+AXE = importlib.util.find_spec("axe_playwright_python")
+NARROW, WIDE = 400, 1300
+FOUND_BY_AXE = """axe.run(document, {resultTypes: ["violations"],
+  rules: {"label-content-name-mismatch": {enabled: true}, "scrollable-region-focusable": {enabled: true}}}).then(
+  found => found.violations.filter(v => ["serious", "critical"].includes(v.impact) || v.id == "empty-table-header")
+    .flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 120)}`)))"""
 
 
-@pytest.mark.parametrize("width", [400, 1300])
-def test_pages_in_a_browser(browser, width):
-    "No error on the console, nothing wider than the window, a title, and every picture with words for it."
-    for name in SEEN:
-        browser.open(SITE/f"{name}.html", width)
-        assert not browser.errors, (name, browser.errors)
-        assert browser.run("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} scrolls sideways"
-        assert browser.run("document.title").strip(), name
-        assert browser.run("[...document.images].every(i => i.alt && !/^[0-9a-f_]{32,}/.test(i.alt))"), name
+@pytest.mark.parametrize("scheme, width", [("light", WIDE), ("light", NARROW), ("dark", WIDE)])
+def test_every_page_in_a_browser(browser, site, scheme, width):
+    "No error on a first visit, nothing wider than the window, words for every picture, and nothing serious from axe."
+    axe = Path(AXE.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8") if AXE else ""
+    browser.prefer(scheme)
+    wrong, titles = [], {}
+    for path in site:
+        browser.open(path, width)
+        name = str(path.relative_to(SITE))
+        wrong += [f"{name}: console: {error}" for error in browser.errors]
+        if not browser.run("document.documentElement.scrollWidth <= window.innerWidth"):
+            wrong.append(f"{name}: scrolls sideways")
+        blind = browser.run("[...document.images].filter(i => !i.hasAttribute('alt') || "
+                            "/[0-9a-f]{32}/.test(i.alt)).map(i => i.src)")
+        wrong += [f"{name}: no words for {source}" for source in blind]
+        titles.setdefault(browser.run("document.title"), []).append(name)
+        if axe: wrong += [f"{name}: {found}" for found in browser.run(f"{axe};{FOUND_BY_AXE}")]
+    wrong += [f"{title!r} is the title of {', '.join(names)}" for title, names in titles.items() if len(names) > 1]
+    assert not wrong, "\n".join(wrong[:40])
+    if not axe: pytest.skip("all but axe was tested: pip install --no-deps axe-playwright-python")
+
+
+def test_every_picture_says_what_it_shows(site):
+    "Pictures of one page differ in their words."
+    for path, page in site.items():
+        found = re.findall(r'<img[^>]*? alt="([^"]*)"[^>]*?_images/', page.text)
+        assert all(len(words) > 15 for words in found), (path, found)
+        assert len(set(found)) == len(found), (path, [w for w in found if found.count(w) > 1][:2])
+
+
+EXPLORER = SITE/"results"/"small"/"explorer.html"
+SHAPE = "document.querySelector('#explorer svg').outerHTML"
+MENUS = "document.querySelectorAll('#explorer select')"
 
 
 def test_the_explorer_changes_when_it_is_used(browser):
-    "Every menu changes what is drawn; each has words in front of it."
-    browser.open(SITE/"results"/"small"/"explorer.html", 1300)
-    browser.until("document.querySelectorAll('.explorer svg path').length > 5")
-    shape = "document.querySelector('.explorer svg').outerHTML"
-    menus = "document.querySelectorAll('.explorer select')"
-    assert browser.run(f"{menus}.length") == 5
-    assert browser.run(f"[...{menus}].every(m => m.closest('label, .vega-bind').innerText.trim().length > 1)")
-    for number in range(5):
-        before = browser.run(shape)
-        browser.run(f"(() => {{ const m = {menus}[{number}]; m.selectedIndex = 1; "
+    "Every menu with a choice changes what is drawn; each has words in front of it."
+    browser.open(EXPLORER, WIDE)
+    browser.until("document.querySelectorAll('#explorer svg path').length > 5")
+    names = browser.run(f"[...{MENUS}].map(m => m.closest('label').innerText.trim().split('\\n')[0])")
+    assert len(names) == 7 and all(names), names
+    for number, name in enumerate(names):
+        if browser.run(f"{MENUS}[{number}].options.length") == 1: continue
+        before = browser.run(SHAPE)
+        browser.run(f"(() => {{ const m = {MENUS}[{number}]; m.selectedIndex = 1; "
                     "for (const e of ['input', 'change']) m.dispatchEvent(new Event(e)) })()")
-        browser.until(f"{shape} != {json.dumps(before)}")
+        browser.until(f"{SHAPE} != {json.dumps(before)}")
+        assert int(browser.run("document.querySelector('#explorer-said').innerText").split()[0]) > 0, name
     assert not browser.errors
 
 
-def test_search_finds_words_before_code(browser):
+def test_the_explorer_by_keyboard(browser):
+    "An arrow key on a menu draws anew, and the table below tells the new numbers."
+    browser.open(EXPLORER, WIDE)
+    browser.until("document.querySelectorAll('#explorer-table tbody tr').length > 5")
+    rows = "document.querySelector('#explorer-table tbody').innerText"
+    drawn, told = browser.run(SHAPE), browser.run(rows)
+    browser.run(f"{MENUS}[1].focus()")
+    browser.press("ArrowDown", 40)
+    browser.until(f"{SHAPE} != {json.dumps(drawn)} && {rows} != {json.dumps(told)}")
+    heads = browser.run("[...document.querySelectorAll('#explorer-table thead th')].map(h => h.innerText)")
+    assert heads[0] == "arm" and all(heads)
+
+
+def test_a_point_of_the_explorer_tells_its_key(browser):
+    browser.open(EXPLORER, WIDE)
+    browser.until("document.querySelectorAll('#explorer .mark-symbol path').length > 5")
+    browser.run("""(() => { const mark = document.querySelector('#explorer .mark-symbol.role-mark path');
+      const box = mark.getBoundingClientRect();
+      for (const kind of ['pointerover', 'pointermove', 'mouseover', 'mousemove'])
+        mark.dispatchEvent(new PointerEvent(kind, {bubbles: true, clientX: box.x + 2, clientY: box.y + 2})) })()""")
+    browser.until("document.querySelector('#vg-tooltip-element.visible')")
+    said = browser.run("document.querySelector('#vg-tooltip-element').innerText")
+    for word in ("arm", "level", "target", "tickets from", "network", "recipe", "seeds", "weights left"):
+        assert word in said, said
+
+
+def test_the_layers_of_a_mask(browser):
+    "The slider changes the bars, and a second mask adds its own."
+    browser.open(SITE/"results"/"quick"/"explorer.html", WIDE)
+    bars = "document.querySelectorAll('#layers .mark-rect path').length"
+    browser.until(f"{bars} > 0")
+    shape, one = browser.run("document.querySelector('#layers svg').outerHTML"), browser.run(bars)
+    browser.run("(() => { const m = document.querySelector('#layers input[type=range]'); m.value = 1; "
+                "m.dispatchEvent(new Event('input')) })()")
+    browser.until(f"document.querySelector('#layers svg').outerHTML != {json.dumps(shape)}")
+    browser.run("(() => { const m = document.querySelectorAll('#layers select')[2]; m.selectedIndex = 2; "
+                "for (const e of ['input', 'change']) m.dispatchEvent(new Event(e)) })()")
+    browser.until(f"{bars} == {2 * one}")
+
+
+def test_the_explorer_without_scripts(browser):
+    "A page that may run no script shows the first view as a picture, with words."
+    browser.scripts(False)
+    browser.open(EXPLORER, WIDE)
+    browser.scripts(True)
+    picture = "document.querySelector('img.explorer-still')"
+    assert browser.run(f"{picture}.naturalWidth") > 200 and browser.run(f"{picture}.alt")
+    noted = (SITE/"results"/"small"/"explorer.html").read_text(encoding="utf-8")
+    assert noted.count('<noscript><img class="explorer-still"') >= 1
+
+
+@pytest.mark.parametrize("words", ["rewinding", "theta_k", "θ_k", "late resetting", "ticket"])
+def test_search_finds_words_before_code(browser, words):
     "What a term means comes before the functions that are named after it."
-    for words in ("rewinding", "ticket"):
-        address = (SITE/"search.html").resolve().as_uri()
-        browser.send("Page.navigate", url=f"{address}?q={words}")
-        browser.until("document.querySelectorAll('#search-results li a').length > 3")
-        first = browser.run("document.querySelector('#search-results li a').getAttribute('href')")
-        assert first.startswith(("about/glossary", "about/protocol")), (words, first)
+    browser.send("Page.navigate", url=f"{(SITE/'search.html').resolve().as_uri()}?q={quote_plus(words)}")
+    browser.until("document.querySelectorAll('#search-results li a').length > 1")
+    browser.until("/finished|found/i.test(document.querySelector('#search-results').innerText)")
+    found = browser.run("[...document.querySelectorAll('#search-results li a')].map(a => a.getAttribute('href'))")
+    assert found[0].startswith(("about/glossary", "about/protocol")), (words, found)
+    at = [next((i for i, f in enumerate(found) if f.startswith(p)), 99) for p in ("about/glossary", "about/protocol")]
+    first_code = next((i for i, f in enumerate(found) if f.startswith("api/")), 99)
+    assert max(at) < first_code, (words, found)
+
+
+def test_home_and_results_on_a_telephone(browser):
+    "The figure of the home page is legible, no table is cut, and the list of answers is not endless."
+    browser.open(SITE/"index.html", NARROW)
+    scale = browser.run("(i => i.clientWidth / i.naturalWidth)(document.querySelector('article img'))")
+    assert scale * 2 * 10 * 100 / 72 > 9, "its smallest labels, of 10 points, are less than 9 pixels high"
+    assert browser.run("[...document.querySelectorAll('table')].every(t => t.scrollWidth <= 400)")
+    browser.open(SITE/"results"/"index.html", NARROW)
+    assert browser.run("document.documentElement.scrollHeight") < 12_000
+
+
+def test_code_is_copied_by_a_button(browser):
+    browser.open(SITE/"guides"/"first_ticket.html", WIDE)
+    browser.until("document.querySelectorAll('button.copy').length > 3")
+    browser.run("""navigator.clipboard.writeText = async text => { window.copied = text };
+                   document.querySelector('button.copy').click()""")
+    code = browser.run("document.querySelector('div.highlight pre').innerText")
+    browser.until("window.copied")
+    assert browser.run("window.copied") == code.rstrip()
+
+
+def test_figures_in_the_dark(browser):
+    "Figures turn their lightness round; photographs stay as they are."
+    browser.prefer("dark")
+    browser.open(SITE/"results"/"small"/"budget.html", WIDE)
+    look = "getComputedStyle(document.querySelector('div.cell_output img:not([data-photograph])')).filter"
+    assert "invert" in browser.run(look)
+    browser.prefer("light")
+    browser.open(SITE/"results"/"small"/"budget.html", WIDE)
+    assert browser.run(look) == "none"
+
+
+def test_what_readers_expect_of_a_site(site):
+    "Gallery, downloads, version, changelog, citation, 404, descriptions, card, icon."
+    gallery = site[SITE/"gallery.html"]
+    assert gallery.text.count('class="sd-card-img-top') > 15
+    for page in ("about/changelog", "about/citation", "404"): assert SITE/f"{page}.html" in site
+    assert "@software" in site[SITE/"about"/"citation.html"].plain
+    for notebook in ("guides/first_ticket", "results/small/budget", "api/masking"):
+        book = json.loads((SITE/"_downloads"/f"{notebook}.ipynb").read_text(encoding="utf-8"))
+        assert book["cells"] and not any(c.get("outputs") for c in book["cells"])
+        ast.parse(re.sub(r"^[!%].*$", "", (SITE/"_downloads"/f"{notebook}.py").read_text(encoding="utf-8"), flags=re.M))
+        assert any(link.endswith(f"_downloads/{notebook}.py") for link in site[SITE/f"{notebook}.html"].links)
+    card = Image.open(SITE/"_static"/"card.png")
+    assert card.size == (1200, 630) and len(set(card.convert("L").resize((120, 63)).tobytes())) > 20
+    said = {}
+    for path, page in site.items():
+        words = re.search(r'<meta name="description" content="([^"]+)"', page.text)
+        assert words and len(words[1]) > 10, path
+        said.setdefault(words[1], []).append(path)
+        assert 'property="og:image" content="https://' in page.text and 'rel="icon"' in page.text, path
+        assert re.search(r'class="version"[^>]*>version \d', page.text), path
+    several = {w: ps for w, ps in said.items() if len(ps) > 4}
+    assert not several, several
+
+
+def test_run_notebooks_declare_the_kinds_of_their_parameters():
+    for notebook in sorted((ROOT/"nbs"/"runs").glob("*.ipynb")):
+        done = subprocess.run([sys.executable, "-m", "papermill", "--help-notebook", str(notebook)],
+                              capture_output=True, text=True)
+        assert "Parameters inferred" in done.stdout and "Unknown type" not in done.stdout, done.stdout

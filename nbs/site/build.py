@@ -9,6 +9,7 @@ checkout alone.
 """
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -17,9 +18,13 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from extra import changelog, citation, not_found
 from pages import find_pages, here, root, work, write
+from polish import polish
 from running import content, digest, in_place_of, run_all, stop
 from sources import Site
+
+from figures import card, images_of
 
 
 def page_texts(site, errors):
@@ -49,27 +54,47 @@ def write_sources(toc, pages, cells, errors, strict):
         texts["index.md"] = (
             "# lth_nb\n\nNo study has a results table yet: `make study` makes the first." + site.toctrees() + "\n"
         )
+    sections = dict.fromkeys(p.section for p in pages if p.section)
+    if "about" in sections: texts |= {"about/changelog.md": changelog(), "about/citation.md": citation()}
+    texts["404.md"] = not_found(sections)
+    texts["gallery.md"] = site.gallery(work/"thumbnails")
     for name, text in texts.items(): write(source/name, text)
     for name, path in site.files.items():
         (source/name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, source/name)
+    write(work/"pictures.json", json.dumps(site.pictures, sort_keys=True, ensure_ascii=False))
     wanted = {source/name for name in (*texts, *site.files)}
     gone = [p for p in source.rglob("*") if p.is_file() and p not in wanted]
     for p in gone: p.unlink()
+    draw_card(site)
+    for old in (work/"downloads").rglob("*.*"): old.unlink(missing_ok=True)
+    for name, text in site.written.items(): write(work/"downloads"/name, text)
     return (
         source,
         bool(gone),
         digest(
             *sorted(texts.items()),
+            *sorted(site.written.items()),
+            *sorted(site.pictures),
             *(content(p) for p in sorted(site.files.values())),
             *(content(p) for p in sorted(here.rglob("*")) if p.is_file() and "__pycache__" not in p.parts),
         ),
     )
 
 
+def draw_card(site):
+    "The picture for links elsewhere, from the home page's first figure."
+    if not site.pages: return
+    home = site.pages[0]
+    question, subtitle = site.headings[home.doc] if home.doc == "index" else ("lth_nb", "")
+    figure = next(images_of(site.cells[home]), (b"",))[0]
+    card(figure, question or "lth_nb", subtitle, work/"made"/"card.png")
+
+
 def render(source, out, strict, fresh):
     "Sphinx over the sources; returns its warnings."
     from sphinx.cmd.build import build_main
+    os.environ["LTH_SITE_MADE"] = str(work/"made")
     if fresh:
         shutil.rmtree(work/"doctrees", ignore_errors=True)
         shutil.rmtree(out, ignore_errors=True)
@@ -84,6 +109,8 @@ def render(source, out, strict, fresh):
     warnings = log.read_text(encoding="utf-8").strip() if log.is_file() else ""
     if status or warnings: shutil.rmtree(work/"doctrees", ignore_errors=True)  # so that the next build warns again
     if status: raise SystemExit(f"Sphinx stopped:\n{warnings}")
+    polish(out, source)
+    shutil.copytree(work/"downloads", out/"_downloads", dirs_exist_ok=True)
     return warnings
 
 

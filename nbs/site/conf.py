@@ -1,5 +1,6 @@
 "Sphinx settings of the site; `build.py` prepares the pages."
 import html
+import os
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -30,18 +31,25 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
-html_static_path = ["_static"]
+made = os.environ.get("LTH_SITE_MADE")    # the folder of what `build.py` has drawn
+html_static_path = ["_static", *([made] if made else [])]
+templates_path = ["_templates"]
 html_css_files = ["style.css"]
+html_js_files = ["site.js"]
+html_favicon = "_static/favicon.svg"
+html_baseurl = f"{settings['doc_host'].rstrip('/')}/{settings['doc_baseurl'].strip('/')}/"
+html_show_sphinx = False
 html_search_scorer = str(here/"_static"/"scorer.js")
 html_copy_source = html_show_sourcelink = False
 html_math_renderer = "katex"
 html_theme_options = dict(
-    logo=dict(text=project), navbar_align="left", header_links_before_dropdown=6, navbar_end=["theme-switcher"],
+    logo=dict(text=project), navbar_align="left", header_links_before_dropdown=6,
+    navbar_end=["version", "theme-switcher"],
     footer_start=["copyright"], footer_end=[], show_prev_next=True, navigation_with_keys=False, show_toc_level=2,
     pygments_light_style="a11y-high-contrast-light", pygments_dark_style="a11y-high-contrast-dark",
     back_to_top_button=False
 )
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "gallery": [], "404": []}
 
 
 def _formula(tag):
@@ -59,7 +67,19 @@ def _load_katex(app, pagename, templatename, context, doctree):
     app.add_js_file("katex.js")
 
 
+def _describe(app, pagename, templatename, context, doctree):
+    "What a search engine and a link elsewhere say of a page: its subtitle, or else its first paragraph."
+    found = list(doctree.findall(nodes.paragraph)) if doctree is not None else []
+    first = next((p for p in found if "subtitle" in p["classes"]), found[0] if found else None)
+    words = " ".join(first.astext().split()) if first is not None else settings["description"]
+    context["description"] = words if len(words) <= 200 else words[:197].rsplit(" ", 1)[0] + " …"
+    context["base"] = "/" + settings["doc_baseurl"].strip("/") + "/"
+    context["card"] = f"{html_baseurl}_static/card.png"
+    context["card_alt"] = "Do lottery tickets transfer? The figure of the home page"
+
+
 def setup(app):
     app.add_html_math_renderer("katex", inline_renderers=_formula("span"), block_renderers=_formula("div"))
     app.connect("html-page-context", _load_katex)
+    app.connect("html-page-context", _describe)
     return dict(parallel_read_safe=True, parallel_write_safe=True)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from pages import cells_of, nbs, package, root, work, write
 
+from figures import tell_figures
+
 PRELOADED = [
     "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml",
     "fastcore.all", "execnb.shell", "lth_nb.study", "lth_nb.forest", "lth_nb.plots", "lth_nb.explorer",
@@ -70,7 +72,7 @@ def key_of(page, cells):
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
     packages = ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb")
-    versions = ["outputs of code cells", sys.version, *map(version, packages)]
+    versions = ["outputs of code cells, figures in words", sys.version, *map(version, packages)]
     return digest(*code, *versions, *map(content, files))
 
 
@@ -108,6 +110,7 @@ def execute(page, cells):
 
 def run_cells(page, cells, CaptureShell):
     os.chdir(page.notebook.parent)
+    tell_figures()
     shell = CaptureShell(page.notebook, timeout=300)
     sys.path.insert(0, str(root))
     outputs, start = [], time.time()

@@ -13,6 +13,8 @@ from pathlib import Path
 import api
 from pages import Page, address, package, root
 
+from figures import images_of, is_photograph, name_of, thumbnail
+
 TESTS = re.compile(
     r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", re.M
 )  # a cell that checks and shows nothing
@@ -56,6 +58,12 @@ class Site:
                 for name, node in self.exported(cell).items():
                     self.names.setdefault(name, []).append(api.label(name, node, self.module(p)))
         self.files = {}
+        self.written = {}  # files beside the pages, by name
+        self.pictures = {}
+        for p in pages:
+            for image, words in images_of(cells[p]):
+                alt = words or f"Figure of the page {self.headings[p.doc][0]}"
+                self.pictures[name_of(image)] = dict(alt=alt, photograph=is_photograph(image))
 
     def module(self, page): return f"{package}.{address(page.notebook)}"
 
@@ -80,7 +88,7 @@ class Site:
         )
 
     def markdown(self, page, text):
-        "Links between notebooks become links between pages; names of the library become links to their entries."
+        """Links between notebooks become links between pages; names of the library become links to their entries."""
         def link(m):
             to = self.target(page, m[2])
             if isinstance(to, Path):
@@ -127,7 +135,7 @@ class Site:
                 if "text/markdown" in data: data["text/markdown"] = self.markdown(page, "".join(data["text/markdown"]))
                 about = out.get("metadata", {}).get("image/png", {})
                 image |= {"width": f"{about['width']}px"} if "width" in about else {}
-                image |= {"alt": about["alt"]} if "alt" in about else {}
+                image |= {"alt": self.headings[page.doc][0]} if "image/png" in data else {}  # `polish` has each one's
                 out.update(data=data, metadata={})
             kept.append(out)
         return kept, image
@@ -140,7 +148,8 @@ class Site:
             if cell["cell_type"] == "raw": continue
             if cell["cell_type"] == "markdown":
                 for m in re.finditer(r"^(#+) ", cell["source"], re.M): level = len(m[1])
-                add(re.sub(r"\A(# .+\n+)> (.+)$", r'\1{.subtitle}\n\2', cell["source"], count=1, flags=re.M))
+                text = re.sub(r"\A(# .+\n+)> (.+)$", r'\1{.subtitle}\n\2', cell["source"], count=1, flags=re.M)
+                add(text if made else re.sub(r"\A# .+$", lambda _: f"# {self.title(page)}", text, count=1, flags=re.M))
                 continue
             directives, source = parted(cell["source"])
             tags = set(cell["metadata"].get("tags", []))
@@ -191,6 +200,30 @@ class Site:
         # where it was built is of no interest
         return json.dumps(page, indent=1, ensure_ascii=False).replace(f"{root}/", "").replace(str(root), ".")
 
+    def title(self, page):
+        "The title of a page, unlike that of any other."
+        title = self.headings[page.doc][0]
+        if page.section == "results" and page.study: return f"{title} (study {page.study})"
+        return f"{title} (lth_nb.{address(page.notebook)})" if page.section == "api" else title
+
+    def downloads(self, page):
+        "The page's notebook without outputs, and the same as a script; links to both."
+        cells = [dict(c) for c in self.cells[page]]
+        for i, c in enumerate(cells):
+            c |= dict(id=f"c{i}", metadata=c.get("metadata", {}))
+            if c["cell_type"] == "code": c |= dict(outputs=[], execution_count=None)
+        spec = dict(display_name="Python 3", language="python", name="python3")
+        book = dict(cells=cells, metadata=dict(kernelspec=spec), nbformat=4, nbformat_minor=5)
+        script = "\n\n".join(
+            "# %%" + ("\n" + c["source"] if c["cell_type"] == "code"
+                     else " [markdown]\n" + re.sub(r"^", "# ", c["source"], flags=re.M))
+            for c in cells if c["cell_type"] in ("code", "markdown"))
+        self.written[f"{page.doc}.ipynb"] = json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+        self.written[f"{page.doc}.py"] = re.sub(r"[ \t]+$", "", script, flags=re.M) + "\n"
+        up = "../" * page.doc.count("/") + "_downloads/" + page.doc
+        return (f' Download the <a href="{up}.ipynb" download>notebook</a> or the '
+                f'<a href="{up}.py" download>script</a>.')
+
     def footer(self, page):
         words = f"This page is the notebook `{page.notebook.relative_to(root)}`"
         if page.study: words += f", run for the study `{page.study}`"
@@ -199,6 +232,7 @@ class Site:
             "{.colophon}\n"
             + words
             + "."
+            + self.downloads(page)
             + (
                 self.toctrees()
                 if page.doc == "index"
@@ -214,12 +248,14 @@ class Site:
         )
 
     def toctrees(self):
-        return self.tree([f"/{s}/index" for s in dict.fromkeys(p.section for p in self.pages if p.section)])
+        sections = dict.fromkeys(p.section for p in self.pages if p.section)
+        return self.tree([*(f"/{s}/index" for s in sections), "/gallery"])
 
     def results_toctree(self):
         studies = dict.fromkeys(p.study for p in self.pages if p.section == "results" and p.study)
         return "".join(
-            self.tree([f"/{p.doc}" for p in self.pages if p.section == "results" and p.study == s], f"Study {s}")
+            self.tree([f"{self.headings[p.doc][0]} </{p.doc}>" for p in self.pages
+                       if p.section == "results" and p.study == s], f"Study {s}")
             for s in studies
         )
 
@@ -240,6 +276,27 @@ class Site:
         )
         return (
             f"# {section['title']}\n\n{{.subtitle}}\n{section['subtitle']}\n\n{body}"
-            + self.tree([f"/{p.doc}" for p in pages])
+            + self.tree([f"{self.headings[p.doc][0]} </{p.doc}>" for p in pages]
+                        + ["/about/changelog", "/about/citation"] * (section["name"] == "about"))
             + "\n"
         )
+
+    def gallery(self, folder):
+        "A page with a small picture of every figure's page, in the order of the site; the pictures go to a folder."
+        text = ["# Gallery\n\n{.subtitle}\nEvery page with a figure, by its first picture."]
+        headline = next((p.study for p in self.pages if p.study), "")
+        names = dict(results=f"Results of study {headline}", runs="Runs", guides="Guides", about="About", api="API")
+        for section, words in names.items():
+            cards = []
+            for p in self.pages:
+                if p.section != section or (p.study and p.study != headline): continue
+                if (found := next(images_of(self.cells[p]), None)) is None: continue
+                name = f"_thumbnails/{p.doc.replace('/', '-')}.webp"
+                self.files[name] = folder/Path(name).name
+                thumbnail(found[0], self.files[name])
+                title, subtitle = self.headings[p.doc]
+                alt = " ".join((self.pictures[name_of(found[0])]["alt"]).replace(":", ",").split())[:200]
+                cards.append(f":::{{grid-item-card}} {title}\n:link: /{p.doc}\n:link-type: doc\n:img-top: /{name}\n"
+                             f":img-alt: {alt}\n\n{subtitle}\n:::")
+            if cards: text += [f"## {words}", "::::{grid} 1 2 3 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"]
+        return "\n\n".join(text) + "\n"
