@@ -280,7 +280,7 @@ def commit(
 
 @cache
 def _version(package: str) -> str:
-    "Return installed version of a package, or an empty string."
+    "Return the installed version of a package, or an empty string."
     try: return version(package)
     except PackageNotFoundError: return ""
 

@@ -67,7 +67,9 @@ def explorer_points(
         fraction=("fraction", "first"), source_fraction=("source_fraction", "first"), left=("density", "mean"),
         params=("params", "mean"), macs=("macs", "mean"), seeds=("seed", "nunique"),
         **{c: (c, "mean") for c in names}, **{f"{c}_std": (c, "std") for c in names})
-    return found.fillna({f"{c}_std": 0.0 for c in names}).round(3).reset_index()
+    found = found.fillna({f"{c}_std": 0.0 for c in names}).round(3).reset_index()
+    fractions = found["source_fraction"].astype(object)
+    return found.assign(source_fraction=fractions.where(fractions.notna(), ""))
 
 # %% ../nbs/11b_explorer.ipynb #e90d4786
 X_AXES = {"weights left (%)": "left", "parameters": "params", "multiply-accumulates (MACs)": "macs"}
@@ -266,7 +268,7 @@ _TABLE = """window.lthTable = (name, columns) => ({view}) => {
     found.forEach(d => body.insertRow().append(
       ...Object.keys(columns).map((c, i) => cell(i ? "td" : "th", write(d[c]), i ? null : "row"))));
     place.replaceChildren(table);
-    said.textContent = `${found.length} rows in this view.`;
+    said.textContent = found.length ? `${found.length} rows in this view.` : "The study has no network of this choice.";
   };
   const later = () => view.runAsync().then(fill);
   document.querySelectorAll(`#${name} .vega-bindings :is(select, input)`).forEach(

@@ -21,7 +21,7 @@ Mask = dict[str, Tensor]  # parameter name -> bool tensor, shaped like the param
 def density(
     mask: Mask,  # parameter name -> bool tensor
 ) -> float:      # kept weights / prunable weights, in [0, 1]
-    "Return fraction of the prunable weights that are alive."
+    "Return the fraction of the prunable weights that are alive."
     total = sum(m.numel() for m in mask.values())
     if not total: raise ValueError("density: the mask names no weights; pass a mask with at least one tensor")
     return sum(int(m.sum()) for m in mask.values()) / total
@@ -30,21 +30,21 @@ def density(
 def sparsity(
     mask: Mask,  # parameter name -> bool tensor
 ) -> float:      # pruned weights / prunable weights, in [0, 1]
-    "Return fraction of the prunable weights that are pruned."
+    "Return the fraction of the prunable weights that are pruned."
     return 1 - density(mask)
 
 # %% ../nbs/03_masking.ipynb #766b4ac9
 def layer_densities(
     mask: Mask,          # parameter name -> bool tensor
 ) -> dict[str, float]:   # parameter name -> kept / all, in [0, 1]
-    "Return density of every masked tensor."
+    "Return the density of every masked tensor."
     return {name: float(m.float().mean()) for name, m in mask.items()}
 
 
 def dead_layers(
     mask: Mask,     # parameter name -> bool tensor
 ) -> list[str]:     # names of the tensors with no weight left
-    "Return layers that a mask has wiped out (layer collapse; Tanaka et al. 2020)."
+    "Return the layers that a mask has wiped out (layer collapse; Tanaka et al. 2020)."
     return [name for name, m in mask.items() if not m.any()]
 
 # %% ../nbs/03_masking.ipynb #d55645b5

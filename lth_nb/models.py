@@ -75,7 +75,7 @@ def _overlap(module: nn.Module) -> tuple[str, str] | None:
 
 # %% ../nbs/02_models.ipynb #cbd96f54
 class Unbuildable(ValueError):
-    "A builder cannot make its network, for a reason that it says in full."
+    "A builder cannot make its network; the message gives the reason in full."
 
 
 def _construct(

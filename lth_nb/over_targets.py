@@ -45,7 +45,7 @@ MEAN_COLUMNS = [
 
 
 def _effects(rows: pd.DataFrame) -> list[TargetEffect]:
-    "Return rows of `target_effects` as effects."
+    "Return the rows of `target_effects` as effects."
     return [TargetEffect(r.seeds, r.difference, r.se, r.low, r.high, r.p_for, r.p_against) for r in rows.itertuples()]
 
 # %% ../nbs/10a_over_targets.ipynb #4c6757db

@@ -130,7 +130,7 @@ class Claim:
 
     @property
     def deciding(self) -> tuple[str, ...]:
-        "Return names of the contrasts that a verdict over targets rests on."
+        "Return the names of the contrasts that a verdict over targets rests on."
         return self.over_targets.decides or tuple(c.name for c in self.contrasts if c.primary)
 
 # %% ../nbs/09b_papers.ipynb #66c350e9

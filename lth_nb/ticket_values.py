@@ -40,7 +40,7 @@ class TicketRecipe:
         return digest(settings_of(self), 12)
 
     def density_at(self, level: int) -> float:
-        "Return density that `level` aims at, before rounding to whole weights."
+        "Return the density that `level` aims at, before rounding to whole weights."
         return (1 - self.rate) ** level
 
 # %% ../nbs/05a_ticket_values.ipynb #fd1e3c29

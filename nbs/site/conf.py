@@ -37,7 +37,7 @@ templates_path = ["_templates"]
 html_css_files = ["style.css"]
 html_js_files = ["site.js"]
 html_favicon = "_static/favicon.svg"
-html_baseurl = f"{settings['doc_host'].rstrip('/')}/{settings['doc_baseurl'].strip('/')}/"
+address = f"{settings['doc_host'].rstrip('/')}/{settings['doc_baseurl'].strip('/')}/"  # where the site is shown
 html_show_sphinx = False
 html_search_scorer = str(here/"_static"/"scorer.js")
 html_copy_source = html_show_sourcelink = False
@@ -74,7 +74,7 @@ def _describe(app, pagename, templatename, context, doctree):
     words = " ".join(first.astext().split()) if first is not None else settings["description"]
     context["description"] = words if len(words) <= 200 else words[:197].rsplit(" ", 1)[0] + " …"
     context["base"] = "/" + settings["doc_baseurl"].strip("/") + "/"
-    context["card"] = f"{html_baseurl}_static/card.png"
+    context["card"] = f"{address}_static/card.png"
     context["card_alt"] = "Do lottery tickets transfer? The figure of the home page"
 
 

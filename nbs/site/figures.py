@@ -20,7 +20,7 @@ def several(words, most=8):
 
 def panel(axes):
     "What one panel of a figure shows: its title, what is up and across, its lines and rows."
-    parts = [plain(axes.get_title())]
+    parts = [plain(" ".join(filter(None, (axes.get_title(loc=place) for place in ("left", "center", "right")))))]
     up, across = plain(axes.get_ylabel()), plain(axes.get_xlabel())
     if axes.images and not (up or across): parts.append("a picture" if len(axes.images) == 1 else "pictures")
     if across or up: parts.append(f"{up or 'rows'} against {across or 'columns'}")

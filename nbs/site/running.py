@@ -72,7 +72,7 @@ def key_of(page, cells):
     if everything: files += sorted((nbs/"runs").glob("*.ipynb"))
     if '"papers"' in text: files += sorted((nbs/"papers").glob("*.ipynb"))
     packages = ("torch", "numpy", "pandas", "matplotlib", "scipy", "execnb")
-    versions = ["outputs of code cells, figures in words", sys.version, *map(version, packages)]
+    versions = ["outputs of code cells, figures and their titles in words", sys.version, *map(version, packages)]
     return digest(*code, *versions, *map(content, files))
 
 
