@@ -246,7 +246,8 @@ def trained_network(
     "Return the network that was trained at a level, with its head."
     h, ticket = tickets.header, tickets[level]
     if ticket.final is None:
-        raise ValueError(f"these tickets hold no trained weights of level {level}: find them with keep_final=True")
+        cure = "their score trains nothing" if tickets.untrained else "find them with keep_final=True"
+        raise ValueError(f"these tickets hold no trained weights of level {level}: {cure}")
     network = build_model(h["model"], h["num_classes"], h["image_size"], h["channels"], h["init"])
     return load_state(network, ticket.final).eval()
 
