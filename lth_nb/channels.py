@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .networks import _plain_torch, _stream, _weighted
+from .networks import _plain_torch, _weighted
+from .operations import _evaluating
 from .prunables import prunable
 
 # %% ../nbs/04d_channels.ipynb #92ce77c4
@@ -55,7 +56,7 @@ class _Marks:
         for name, layer in self.layers.items(): vars(layer)["forward"] = partial(self._later, name)
 
     def run(self) -> list[Tensor]:
-        with _plain_torch(), torch.no_grad(), _stream(0, "check"):
+        with _plain_torch(), _evaluating(self.net):
             return [x for x in tree_leaves(self.net(torch.zeros(self.images, *self.shape))) if isinstance(x, Tensor)]
 
     def _first(self, name, forward, x, *args, **kwargs):
@@ -140,6 +141,8 @@ def _joined(marks: _Marks, weights: set[str]) -> tuple[_Joined, list[tuple]]:
             found = [(reader, i, writer, c) for i, c in enumerate(channels.tolist()) if c >= 0]
             if reader in fixed: joined.locked |= {(writer, c) for _, _, _, c in found}
             edges += found
+        lost = {*range(len(every))} - {c for r in read.values() for c in r.tolist()}
+        joined.locked |= {(writer, c) for c in lost}
     return joined, edges
 
 # %% ../nbs/04d_channels.ipynb #6a9e2167
