@@ -35,7 +35,7 @@ class _Units:
     width: "_Width"
     layer: "_Layer | None" = None  # what makes them, alone
 
-
+# %% ../nbs/15_compact.ipynb #c0a1e5ce
 @dataclass
 class _Width:
     "Places that have the same units: these stay in all of them, or go from all."
@@ -49,7 +49,7 @@ class _Width:
     @property
     def whole(self) -> "_Width": return self.joined.whole if self.joined else self
 
-
+# %% ../nbs/15_compact.ipynb #1a7e12ab
 @dataclass
 class _Layer:
     "A convolution or linear layer between the units it reads and those it makes."
@@ -165,7 +165,7 @@ def _widths(steps: list) -> list[_Width]:
     "Return the widths of a network, each once."
     return [*{id(s.makes.width.whole): s.makes.width.whole for s in steps if isinstance(s, _Layer)}.values()]
 
-
+# %% ../nbs/15_compact.ipynb #3e12e5ab
 def _merges(width: _Width) -> bool:
     "Whether constants of a width may be merged: one layer makes and one reads the units."
     return len(width.makers) == len(width.readers) == 1
