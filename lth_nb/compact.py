@@ -7,7 +7,7 @@ __all__ = ['compact', 'trained_network', 'footprint']
 
 # %% ../nbs/15_compact.ipynb #9b71c203
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, cast
 
@@ -32,9 +32,24 @@ class _Units:
     "The units at one place of a network."
     value: Tensor   # (units,) float64: output in eval mode where it is one for all images and pixels, else NaN
     needed: Tensor  # (units,) bool: whether the class scores depend on their being computed
-    layer: "_Layer | None" = None  # what makes them, if they may go: one other layer alone reads them
+    width: "_Width"
+    layer: "_Layer | None" = None  # what makes them, alone
 
+# %% ../nbs/15_compact.ipynb #c0a1e5ce
+@dataclass
+class _Width:
+    "Places that have the same units: these stay in all of them, or go from all."
+    makers: "list[_Layer]" = field(default_factory=list)
+    readers: "list[_Layer]" = field(default_factory=list)
+    places: list[_Units] = field(default_factory=list)
+    fixed: bool = False            # of the image and of the class scores: nothing may go
+    keep: Tensor | None = None     # positions of the units that stay; `None`: all
+    joined: "_Width | None" = None  # what this one became a part of
 
+    @property
+    def whole(self) -> "_Width": return self.joined.whole if self.joined else self
+
+# %% ../nbs/15_compact.ipynb #1a7e12ab
 @dataclass
 class _Layer:
     "A convolution or linear layer between the units it reads and those it makes."
@@ -45,7 +60,15 @@ class _Layer:
     alive: Tensor   # (units made, units read) bool: whether any weight between the two is alive
     folds: Tensor   # (units read,) bool: constants that a bias can stand for
     norm: _Norm | None = None      # the BatchNorm behind it
-    keep: Tensor | None = None     # positions of the units it goes on making; `None`: all
+
+
+def _join(a: _Width, b: _Width) -> _Width:
+    "Let two widths be one from now on."
+    a, b = a.whole, b.whole
+    if a is b: return a
+    a.makers, a.readers, a.places = a.makers + b.makers, a.readers + b.readers, a.places + b.places
+    a.fixed, b.joined = a.fixed or b.fixed, a
+    return a
 
 
 def _by_unit(weights: Tensor, units: int) -> Tensor:
@@ -68,7 +91,9 @@ def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constant
         first = next(m for m in module.modules() if isinstance(m, _Weighted))  # it reads the image, if it is the first
         stream = replace(x or _image(first.weight.detach().double()), layer=None)
         path, shortcut = (cast(_Units, go(getattr(module, n), n, stream)) for n in ("path", "shortcut"))
-        out = _Units(F.relu(path.value + shortcut.value), torch.zeros_like(path.needed))
+        width = _join(path.width, shortcut.width)
+        out = _Units(F.relu(path.value + shortcut.value), torch.zeros_like(path.needed), width)
+        width.places.append(out)
         steps.append((out, path, shortcut))
         return out
     if isinstance(module, nn.Linear) or type(module) is nn.Conv2d and module.groups == 1:
@@ -91,7 +116,7 @@ def _padded(layer: nn.Module) -> bool:
 def _image(weight: Tensor) -> _Units:
     "Return the units that a first layer with this weight reads: no two images are the same."
     like = weight[0].flatten(1)[:, 0] if weight.ndim > 2 else weight[0]
-    return _Units(torch.full_like(like, torch.nan), torch.zeros_like(like, dtype=torch.bool))
+    return _Units(torch.full_like(like, torch.nan), torch.zeros_like(like, dtype=torch.bool), _Width(fixed=True))
 
 
 def _weigh(layer: _Weighted, name: str, x: _Units | None, mask: Mask, constants: bool, steps: list) -> _Units:
@@ -104,15 +129,19 @@ def _weigh(layer: _Weighted, name: str, x: _Units | None, mask: Mask, constants:
     varies = (alive & ~folds).any(1) | (not constants)
     bias = 0 if layer.bias is None else layer.bias.detach().double()
     value = weight.sum(2) @ torch.where(folds, x.value, 0) + bias
-    out = _Units(torch.where(varies, torch.nan, value), torch.zeros_like(varies))
+    out = _Units(torch.where(varies, torch.nan, value), torch.zeros_like(varies), _Width())
     found = _Layer(name, layer, x, out, alive, folds)
+    x.width.whole.readers.append(found)
+    out.width.makers.append(found)
+    out.width.places.append(out)
     steps.append(found)
     return replace(out, layer=found)
 
 # %% ../nbs/15_compact.ipynb #03dd017e
 def _normalize(norm: _Norm, x: _Units) -> _Units:
     "Return the units behind a BatchNorm in eval mode."
-    if x.layer: x.layer.norm = norm
+    if x.layer and not x.layer.norm: x.layer.norm = norm
+    else: x.width.whole.fixed = True
     parts = cast(tuple[Tensor, ...], (norm.running_mean, norm.running_var, norm.weight, norm.bias))
     mean, var, gamma, beta = (v.detach().double() for v in parts)
     return replace(x, value=(x.value - mean) / (var + norm.eps).sqrt() * gamma + beta)
@@ -120,22 +149,37 @@ def _normalize(norm: _Norm, x: _Units) -> _Units:
 # %% ../nbs/15_compact.ipynb #0ff10452
 def _mark_needed(steps: list, multiple: int) -> None:
     "From the class scores back: mark what is read, then say which units every layer keeps."
+    last = steps[-1].makes if isinstance(steps[-1], _Layer) else steps[-1][0]
+    last.needed[:] = last.width.whole.fixed = True
     for step in reversed(steps):
         if isinstance(step, tuple):
             for branch in step[1:]: branch.needed |= step[0].needed
             continue
-        if step is steps[-1]: step.makes.needed[:] = True
         varying = step.makes.needed & step.makes.value.isnan()
         step.reads.needed |= (step.alive & varying[:, None]).any(0) & ~step.folds
-        if step.reads.layer: step.reads.layer.keep = _kept(step.reads, multiple)
+    for width in _widths(steps):
+        if not width.fixed and width.readers: width.keep = _kept(width, multiple)
 
 
-def _kept(units: _Units, multiple: int) -> Tensor:
+def _widths(steps: list) -> list[_Width]:
+    "Return the widths of a network, each once."
+    return [*{id(s.makes.width.whole): s.makes.width.whole for s in steps if isinstance(s, _Layer)}.values()]
+
+# %% ../nbs/15_compact.ipynb #3e12e5ab
+def _merges(width: _Width) -> bool:
+    "Whether constants of a width may be merged: one layer makes and one reads the units."
+    return len(width.makers) == len(width.readers) == 1
+
+
+def _kept(width: _Width, multiple: int) -> Tensor:
     "Return the positions of the units that stay: those needed, one constant for all, and fillers up to a multiple."
-    constant = units.needed & ~units.value.isnan()
-    keep = units.needed & ~constant
-    largest = torch.where(constant, units.value.abs(), -1).argmax()  # since the others are divided by it
-    if constant.any(): keep[largest] = True
+    keep = torch.stack([units.needed for units in width.places]).any(0)
+    if _merges(width):
+        units = width.readers[0].reads
+        constant = units.needed & ~units.value.isnan()
+        keep &= ~constant
+        largest = torch.where(constant, units.value.abs(), -1).argmax()  # since the others are divided by it
+        if constant.any(): keep[largest] = True
     short = -int(keep.sum()) % multiple if keep.any() else multiple
     keep[(~keep).nonzero().squeeze(1)[:short]] = True
     return keep.nonzero().squeeze(1)
@@ -144,13 +188,14 @@ def _kept(units: _Units, multiple: int) -> Tensor:
 def _fold(layer: _Layer, weight: Tensor) -> tuple[Tensor, Tensor]:
     "Move the constants among the units read into the one that is kept, or into a shift of each output."
     value, needed, weight = layer.reads.value.nan_to_num(0), layer.reads.needed, weight.clone()
+    shift = torch.zeros_like(weight[:, 0, 0])
     if not _padded(layer.module): shift = (weight * value[:, None]).sum((1, 2))
-    else:
-        shift, constant = torch.zeros_like(weight[:, 0, 0]), needed & (value != 0)
+    elif _merges(layer.reads.width.whole):
+        constant = needed & (value != 0)
         moved, one = (weight * (value * constant)[:, None]).sum(1), torch.where(constant, value.abs(), 0).argmax()
         weight[:, constant] = 0
         if constant.any(): weight[:, one] = moved / value[one]
-    weight[:, ~needed] = 0  # where such a unit stays, it is there to fill up
+    weight[:, ~needed | layer.folds] = 0  # where such a unit stays, it fills up, or another layer reads it
     return weight, shift
 
 # %% ../nbs/15_compact.ipynb #21d11e08
@@ -159,10 +204,11 @@ def _cut(layer: _Layer, mask: Mask) -> None:
     module, units, name = layer.module, len(layer.reads.value), f"{layer.name}.weight"
     weight = _by_unit(module.weight.detach().double(), units)
     alive = _by_unit(mask[name], units).clone() if name in mask else None
-    rows = torch.arange(len(weight), device=weight.device) if layer.keep is None else layer.keep
+    made, read = layer.makes.width.whole.keep, layer.reads.width.whole.keep
+    rows = torch.arange(len(weight), device=weight.device) if made is None else made
     columns, shift = torch.arange(units, device=weight.device), torch.zeros_like(weight[:, 0, 0])
-    if layer.reads.layer:
-        columns = cast(Tensor, layer.reads.layer.keep)  # known since `_mark_needed`
+    if read is not None:
+        columns = read
         folded, shift = _fold(layer, weight)
         if alive is not None: alive = torch.where(folded == weight, alive, folded != 0)
         weight = folded
@@ -194,6 +240,15 @@ def _resize(module: _Weighted, norm: _Norm | None, weight: Tensor, rows: Tensor,
         if moves and module.bias is None:
             norm.running_mean = (cast(Tensor, norm.running_mean).double() - shift).to(like.dtype)
 
+# %% ../nbs/15_compact.ipynb #4ea50a5e
+def _reasons(width: _Width) -> dict[str, Tensor]:
+    "Return which units are zero for all their readers, folded by any, or merged."
+    pairs = [(r, r.reads.value, r.reads.value.nan_to_num(0) != 0) for r in width.readers]
+    zero = torch.stack([value == 0 for _, value, _ in pairs]).all(0)
+    folded = torch.stack([constant & r.folds for r, _, constant in pairs]).any(0)
+    merged = torch.stack([constant & ~r.folds & r.reads.needed for r, _, constant in pairs]).any(0)
+    return dict(zero=zero, folded=folded, merged=merged & ~folded)
+
 # %% ../nbs/15_compact.ipynb #d5bd4d02
 def _report(steps: list, weights: dict[str, int]) -> pd.DataFrame:
     "One row per layer: how many units it had and has, and why the others went; `weights` are the counts before."
@@ -202,15 +257,13 @@ def _report(steps: list, weights: dict[str, int]) -> pd.DataFrame:
         stays = "residual stream" if layer is not layers[-1] else "class scores"
         rows[layer.name] = dict(units=len(layer.makes.value), kept=len(layer.module.weight), unread=0, zero=0, folded=0,
             merged=0, weights=weights[layer.name], weights_kept=layer.module.weight.numel(), stays=stays)
-    for reader in layers:
-        if not reader.reads.layer: continue
-        value, gone = reader.reads.value, torch.ones_like(reader.reads.needed)
-        gone[reader.reads.layer.keep] = False
-        constant, row = gone & (value.nan_to_num(0) != 0), rows[reader.reads.layer.name]
-        merged = constant & ~reader.folds & reader.reads.needed
-        kinds = dict(zero=gone & (value == 0), folded=constant & reader.folds, merged=merged)
-        row.update({k: int(v.sum()) for k, v in kinds.items()}, stays="")
-        row["unread"] = int(gone.sum()) - row["zero"] - row["folded"] - row["merged"]
+    for width in _widths(steps):
+        if width.keep is None: continue
+        gone = torch.ones_like(width.places[0].needed)
+        gone[width.keep] = False
+        kinds = {k: int((v & gone).sum()) for k, v in _reasons(width).items()}
+        row = dict(kinds, unread=int(gone.sum()) - sum(kinds.values()), stays="")
+        for layer in width.makers: rows[layer.name].update(row)
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="layer"))
 
 # %% ../nbs/15_compact.ipynb #3d0621de
@@ -246,7 +299,8 @@ def trained_network(
     "Return the network that was trained at a level, with its head."
     h, ticket = tickets.header, tickets[level]
     if ticket.final is None:
-        raise ValueError(f"these tickets hold no trained weights of level {level}: find them with keep_final=True")
+        cure = "their score trains nothing" if tickets.untrained else "find them with keep_final=True"
+        raise ValueError(f"these tickets hold no trained weights of level {level}: {cure}")
     network = build_model(h["model"], h["num_classes"], h["image_size"], h["channels"], h["init"])
     return load_state(network, ticket.final).eval()
 

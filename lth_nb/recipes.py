@@ -87,7 +87,7 @@ def input_size(self: Recipe,
 
 # %% ../nbs/04b_recipes.ipynb #21507082
 # fields that came after the first results, with the value that changes nothing
-_YOUNGER = {"crop_to": None, "class_weights": None}
+_YOUNGER = {"crop_to": None, "class_weights": None, "granularity": "weight", "score": "magnitude"}
 
 
 def settings_of(

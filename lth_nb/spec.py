@@ -252,6 +252,10 @@ def _odd_block(study: Study, b: Block, where: str) -> list[str]:
     if "own" in b.targets: wrong.append(f"{where}.targets = 'own': that is a source; name the target")
     final = [a for a in needy if ARMS[a].weights == "final"]
     if final and not study.keep_final: wrong.append(f"{where}.arms: {', '.join(final)} need keep_final: true")
+    early = [t for t in b.ticket_recipes if t in study.ticket_recipes and study.ticket_recipes[t].untrained]
+    if final and early:
+        wrong.append(f"{where}.arms: {', '.join(final)} need trained weights, and ticket recipe {early[0]!r} trains "
+            f"none (score: {study.ticket_recipes[early[0]].score})")
     for one, other in product({*b.sources} - {"own"}, b.targets):
         if any(x in DATASETS and DATASETS[x].part_of == y for x, y in ((one, other), (other, one))):
             same = "hold the same images under other labels; they are no source and target"

@@ -18,6 +18,7 @@ from torch import Tensor
 from .architecture import architecture_hash
 from .models import HEADS, MODELS, Network, _stream, build_model, prunable
 from .references import read_reference, resolve_model
+from .structures import GRANULARITIES
 from .ticket_values import NEVER, LevelHeader, TicketHeader, Tickets, short
 
 # %% ../nbs/05b_ticket_checks.ipynb #5ba0bc2c
@@ -179,7 +180,7 @@ def _check_masks(h: TicketHeader, tickets: Tickets) -> None:
         if level:
             alive = {n: count - died[n][level] for n, count in alive.items()}
             due = [count - round(search.rate * count) for count in due]
-        if [sum(alive[n] for n in g) for g in groups] != due:
+        if search.granularity == "weight" and [sum(alive[n] for n in g) for g in groups] != due:
             raise ValueError(f"level {level} keeps {sum(alive.values()):,} weights, and by its recipe {sum(due):,}")
         if level < len(h.levels): _check_level(h.levels[level], alive, sizes, tickets.final.get(level, {}))
 
@@ -210,3 +211,13 @@ def check_values(
             if n.endswith("running_var") and (v < 0).any():
                 raise ValueError(f"its {part} of {short(n)} has a variance below zero")
     _check_masks(h, tickets)
+    _check_patterns(h, tickets)
+
+
+def _check_patterns(h: TicketHeader, tickets: Tickets) -> None:
+    "Raise a `ValueError` unless the masks have the pattern of the recipe."
+    pattern, what = GRANULARITIES[h.search.granularity], h.search.granularity
+    for level in range(1, len(h.levels)) if what != "weight" else ():
+        for n, p in tickets.pruned_at.items():
+            if not pattern.fits(p > level):
+                raise ValueError(f"level {level} of {short(n)} does not have the pattern {what!r} of its recipe")

@@ -33,15 +33,35 @@ class TicketRecipe:
     scope: Literal["global", "layerwise"] = "global"   # where weights compete (not stated; global as in Morcos et al.)
     one_shot: bool = False          # prune every level from the first round's weights, not step by step (Mehta 2019)
     prune_head: bool = False        # whether the last layer is pruned too (Mehta prunes 0% of it)
+    granularity: Literal["weight", "channel", "2:4"] = "weight"  # what goes at once; of channels `rate` is a share
+    score: Literal["magnitude", "snip", "synflow"] = "magnitude"  # the last two rank untrained weights
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        for fault in _clashes(self): raise ValueError(fault)
+        return self
 
     @property
-    def hash(self) -> str:
-        "Names the recipe in rows and files."
-        return digest(settings_of(self), 12)
+    def hash(self) -> str: return digest(settings_of(self), 12)  # names the recipe in rows and files
+
+    @property
+    def untrained(self) -> bool: return self.score != "magnitude"  # whether the search trains no network
 
     def density_at(self, level: int) -> float:
-        "Return the density that `level` aims at, before rounding to whole weights."
+        "Return the density that `level` aims at, before rounding to whole weights; of channels, their share."
         return (1 - self.rate) ** level
+
+# %% ../nbs/05a_ticket_values.ipynb #5c1a54e5
+def _clashes(recipe: TicketRecipe) -> Iterator[str]:
+    "Yield which settings of a recipe exclude each other, and what to do."
+    if recipe.granularity == "2:4" and (recipe.rounds, recipe.rate) != (1, 0.5):
+        yield "granularity '2:4' keeps half of the weights at once: set rounds to 1 and rate to 0.5"
+    if recipe.score == "magnitude": return
+    if count_steps(recipe.rewind, 1):
+        yield f"score {recipe.score!r} ranks the initial weights: set rewind to '0it', not {recipe.rewind!r}"
+    if recipe.one_shot: yield f"score {recipe.score!r} trains nothing between levels: set one_shot to false"
+    if recipe.granularity != "weight":
+        yield f"score {recipe.score!r} ranks single weights: set granularity to 'weight', or score to 'magnitude'"
 
 # %% ../nbs/05a_ticket_values.ipynb #fd1e3c29
 NEVER = 255  # `pruned_at` of a weight that survives every level
@@ -81,9 +101,9 @@ class Tickets:
         return Ticket(level, mask, density(mask), self.initial, self.rewind, final)
 
     @property
-    def hash(self) -> str:
-        "Names the content in rows: masks and weights, not when or where they were found."
-        return digest(tensors_of(self), 12)
+    def hash(self) -> str: return digest(tensors_of(self), 12)  # of masks and weights, not when or where: in rows
+    @property
+    def untrained(self) -> bool: return "score" in self.header["recipe"]  # not 'magnitude': there is no theta_i
 
     def __repr__(self):
         h, last = self.header, self.header["levels"][-1]["density"]

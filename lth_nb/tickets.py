@@ -8,6 +8,7 @@ __all__ = ['find_tickets', 'check_fits', 'NEVER', 'OtherArchitecture', 'Ticket',
 
 # %% ../nbs/06_tickets.ipynb #7e0b7f24
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -16,13 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from .architecture import architecture_hash
+from .channels import ChannelGroup, find_channels
 from .core import check_kind, check_writable, digest, generator_for, provenance, whole_seed
 from .data import Dataset
-from .masking import Mask, dead_layers, density
+from .masking import Mask, apply_mask, dead_layers, density
 from .models import MODELS, build_model, prunable
 from .prunables import check_part
-from .pruning import SCOPES, magnitude
+from .pruning import magnitude
 from .references import resolve_model
+from .saliency import EARLY_SCORES, Untrained
+from .structures import GRANULARITIES
 from .ticket_checks import OtherArchitecture, TicketError, blueprint, check_architecture, kinds_of
 from .ticket_files import check_storable, load_tickets, save_tickets, ticket_header
 from .ticket_values import NEVER, Ticket, TicketRecipe, Tickets, pack
@@ -30,6 +34,7 @@ from lth_nb.training import (
     Diverged,
     TrainResult,
     count_steps,
+    evaluate,
     load_state,
     settings_of,
     state_of,
@@ -44,13 +49,13 @@ _all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", 
 def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, seed: int) -> tuple[dict, TrainResult]:
     "Train the network of `level`; in the first round also take theta_0 and theta_k."
     model = _build(tickets.header, data.train_images.device)
+    if recipe.untrained: return _look(tickets, level, model, data, recipe)
     if level == 0:
         tickets.initial = state_of(model)
         k = count_steps(recipe.rewind, steps_per_epoch(len(data.train_images), recipe.training.batch_size))
         result = train(model, data, recipe.training, seed, keep_at=k)
         tickets.rewind = cast(dict[str, Tensor], result.kept)  # there, since keep_at was given
-        weights = prunable(model, head=recipe.prune_head)
-        tickets.pruned_at = {n: torch.full(p.shape, NEVER, dtype=torch.uint8) for n, p in weights.items()}
+        tickets.pruned_at = _all_alive(model, recipe)
     else:
         load_state(model, tickets.rewind)
         mask = {n: p > level for n, p in tickets.pruned_at.items()}
@@ -58,6 +63,12 @@ def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, se
     trained = state_of(model)
     _check_finite(level, result, trained)
     return trained, result
+
+# %% ../nbs/06_tickets.ipynb #a11a11fe
+def _all_alive(model: nn.Module, recipe: TicketRecipe) -> dict[str, Tensor]:
+    "Return `pruned_at` before any pruning."
+    weights = prunable(model, head=recipe.prune_head)
+    return {n: torch.full(p.shape, NEVER, dtype=torch.uint8) for n, p in weights.items()}
 
 
 def _build(header: dict, device="cpu") -> nn.Module:
@@ -73,15 +84,51 @@ def _check_finite(level: int, result: TrainResult, state: dict[str, Tensor]) -> 
     words = f"level {level} ended with NaN or infinite values in {', '.join(odd[:3])}; lower `lr`"
     if odd: raise Diverged(words, result.epochs, result.steps)
 
+# %% ../nbs/06_tickets.ipynb #1919d9c2
+def _look(tickets: Tickets, level: int, model: nn.Module, data: Dataset, recipe: TicketRecipe) -> tuple:
+    "Measure the untrained network of `level`; at level 0 also take theta_0, which is theta_k."
+    began = time.perf_counter()
+    if level == 0:
+        tickets.initial, tickets.rewind = state_of(model), state_of(model)
+        tickets.pruned_at = _all_alive(model, recipe)
+    apply_mask(model, {n: p > level for n, p in tickets.pruned_at.items()})
+    val, test = (evaluate(model, data, split, recipe.training) for split in ("val", "test"))
+    result = TrainResult(*val, *test, 0, 0, 0, time.perf_counter() - began)
+    state = state_of(model)
+    _check_finite(level, result, state)
+    return state, result
+
 # %% ../nbs/06_tickets.ipynb #3f27e611
-def _prune(tickets: Tickets, level: int, trained: dict[str, Tensor], recipe: TicketRecipe):
+def _prune(tickets: Tickets, level: int, trained: dict[str, Tensor], recipe: TicketRecipe, data: Dataset):
     "Note in `pruned_at` which weights die at `level`."
-    scores, prune_with = magnitude({n: trained[n] for n in tickets.pruned_at}), SCOPES[recipe.scope]
     mask = {n: p >= level for n, p in tickets.pruned_at.items()}  # alive before this level
-    kept = prune_with(scores, recipe.rate, mask)
+    if recipe.untrained: kept = _ranked_early(tickets.header, mask, recipe, data)
+    else:
+        scores, pattern = magnitude({n: trained[n] for n in mask}), GRANULARITIES[recipe.granularity]
+        kept = pattern.prune(scores, recipe.rate, mask, recipe.scope, _groups(tickets.header, recipe))
     for n, p in tickets.pruned_at.items(): p[mask[n] & ~kept[n]] = level
 
 
+def _ranked_early(header: dict, mask: Mask, recipe: TicketRecipe, data: Dataset) -> Mask:
+    "Return the mask of the next level by a score of initial weights."
+    network = _build(header, data.train_images.device)
+    mask = {n: mask[n] for n in prunable(network, head=recipe.prune_head)}  # ties go by position: one order, always
+    return EARLY_SCORES[recipe.score](Untrained(network, data, recipe.training, header["seed"]), recipe.rate, mask,
+        recipe.scope)
+
+
+_GROUPS = {}  # (id of a row of MODELS, pixels, channels, head) -> the row and its groups of channels
+
+
+def _groups(header: dict, recipe: TicketRecipe) -> list[ChannelGroup]:
+    "Return the groups of channels of a network, if the recipe needs them."
+    if not GRANULARITIES[recipe.granularity].by_channel: return []
+    row, size, channels = MODELS[header["model"]], header["image_size"], header["channels"]
+    key = id(row), size, channels, recipe.prune_head
+    if key not in _GROUPS: _GROUPS[key] = row, find_channels(_build(header), size, channels, recipe.prune_head)
+    return _GROUPS[key][1]
+
+# %% ../nbs/06_tickets.ipynb #d35c71be
 _MEASURED = ("val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epoch", "epochs", "steps", "seconds")
 
 
@@ -102,13 +149,13 @@ def find_tickets(
     data: Dataset,         # the source, resident on the device to train on
     recipe: TicketRecipe,  # how to prune, rewind and train
     seed: int = 0,         # decides initialization and the order of the images
-    keep_final: bool = True,           # keep theta_i of every level
+    keep_final: bool = True,           # keep theta_i of every level, if the search trains
     save_to: str | Path | None = None, # file that is written after every round and resumed from
     on_level: Callable[[dict], None] | None = None,  # called with each finished level's line of the header
     head: str = "",        # name of the layer that is the network's head; '': found; 'none': it gives features
     prune: str | list[str] = "",  # what is pruned: rule of `select_weights`; '': convolutions, linear, attention
 ) -> Tickets:
-    "Prune by magnitude and rewind: levels 0 (dense) to `recipe.rounds`."
+    "Prune and rewind: levels 0 (dense) to `recipe.rounds`."
     check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")
     model = resolve_model(model, head, prune, recipe.training.init)
     tickets = _start(model, data, recipe, seed, keep_final)
@@ -120,8 +167,8 @@ def find_tickets(
         trained, result = _round(tickets, level, data, recipe, seed)
         mask = {n: p > level for n, p in tickets.pruned_at.items()}
         tickets.header["levels"].append(_describe(level, mask, result))
-        if keep_final: tickets.final[level] = pack(trained, mask)
-        for due in _due(recipe, level): _prune(tickets, due, trained, recipe)
+        if tickets.header["keep_final"]: tickets.final[level] = pack(trained, mask)
+        for due in _due(recipe, level): _prune(tickets, due, trained, recipe, data)
         if partial: save_tickets(tickets, partial)
         if on_level: on_level(tickets.header["levels"][-1])
     if save_to and partial:
@@ -141,6 +188,14 @@ def _check_parts(header: dict) -> None:
     except ValueError as e: raise ValueError(f"model {header['model']!r}: {e}") from e
     _TRIED[id(row), size, channels] = row
 
+
+def _check_pattern(header: dict, recipe: TicketRecipe) -> None:
+    "Raise a `ValueError` unless the network can be pruned with the recipe's pattern: try it on untrained weights."
+    if recipe.granularity == "weight": return
+    scores = magnitude({**prunable(_build(header), head=recipe.prune_head)})
+    try: GRANULARITIES[recipe.granularity].prune(scores, recipe.rate, None, recipe.scope, _groups(header, recipe))
+    except ValueError as e: raise ValueError(f"model {header['model']!r}: {e}") from e
+
 # %% ../nbs/06_tickets.ipynb #3bf2f2c5
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
     "Return tickets before the first round."
@@ -150,12 +205,14 @@ def _start(model, data, recipe, seed, keep_final) -> Tickets:
     header = dict(format="lth_nb tickets 1", source=data.name, data_hash=data.content_hash, model=model,
         num_classes=data.num_classes, image_size=recipe.training.input_size(data.image_size), channels=data.channels,
         init=recipe.training.init, seed=seed, recipe=settings_of(recipe), recipe_hash=recipe.hash,
-        train_images=len(data.train_images), keep_final=keep_final, levels=[], provenance=provenance())
+        train_images=len(data.train_images), keep_final=keep_final and not recipe.untrained, levels=[],
+        provenance=provenance())
     network = blueprint(header)
     if not prunable(network, head=recipe.prune_head):
         raise ValueError(f"model = {model!r}: it has no convolution or linear layer to prune. Use another network.")
     check_storable(kinds_of(network.state_dict()))
     _check_parts(header)
+    _check_pattern(header, recipe)
     return Tickets(header | dict(architecture=architecture_hash(network)), {}, {}, {})
 
 

@@ -90,8 +90,11 @@ def arm_weights(
     tickets = _tickets_of(arm, arm.weights_from, source, target)
     state = getattr(tickets[level], arm.weights)
     if state is None:
-        raise ValueError(f"arm {arm.name!r} needs the trained weights of level {level}, which the tickets found on "
-            f"{tickets.header['source']} did not keep; find them with keep_final=True")
+        missing = f"arm {arm.name!r} needs the trained weights of level {level}, which the tickets found on "
+        if tickets.untrained:
+            raise ValueError(f"{missing}{tickets.header['source']} do not have: score "
+                f"{tickets.header['recipe']['score']!r} trains nothing; use another arm or another ticket recipe")
+        raise ValueError(f"{missing}{tickets.header['source']} did not keep; find them with keep_final=True")
     return {n: v for n, v in state.items() if n.startswith("backbone.")}
 
 # %% ../nbs/07_transfer.ipynb #59c1ba68

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lth_nb.channels import find_channels
 from lth_nb.compact import compact, export_onnx, load_onnx
 from lth_nb.masking import apply_mask, random_mask
 from lth_nb.models import MODELS, build_model, prunable, replace_head
@@ -126,10 +127,17 @@ def units_with(net, mask, bias, what):
     return {n: (what(v.detach(), v.grad) > 0).transpose(0, 1).flatten(1).any(1) for n, v in found.items()}
 
 
+@cache
+def tied(name):
+    "Layer -> the layers that write to the same residual stream, itself included."
+    groups = find_channels(build_model(name, 5, size_of(name)), size_of(name))
+    return {n.removesuffix(".weight"): [m.removesuffix(".weight") for m in g.rows] for g in groups for n in g.rows}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_exactly_the_useless_units_go(name):
-    """Where no constant is above zero, what stays is what the image reaches and the scores read: found here by running
-    a network forward and backward."""
+    """Where no constant is above zero, what stays is what the image reaches and the scores read, in any layer of a
+    residual stream: found here by running a network forward and backward."""
     for seed, case in enumerate(cases(name)):
         net, mask, _, _ = lively(name, case, seed)
         for n, v in net.state_dict().items():
@@ -142,7 +150,8 @@ def test_exactly_the_useless_units_go(name):
             units_with(net, mask, 1.0, lambda value, gradient: gradient),
         )
         for layer, row in report[report.stays == ""].iterrows():
-            assert row.kept == max(1, int((reached[layer] & read[layer]).sum())), (layer, seed)
+            alive = torch.stack([reached[n] & read[n] for n in tied(name).get(layer, [layer])]).any(0)
+            assert row.kept == max(1, int(alive.sum())), (layer, seed)
         assert report[["folded", "merged"]].to_numpy().sum() == 0
 
 
@@ -151,6 +160,7 @@ def test_onnx_equals_masked(name, tmp_path):
     net, mask, whole, images = lively(name, CASES[0], 0)
     run = load_onnx(export_onnx(compact(net, mask), tmp_path/"small.onnx", size_of(name)))
     unseen = torch.randn(5, *images.shape[1:], generator=torch.Generator().manual_seed(1))
-    with torch.no_grad(): expected = whole(unseen.double())
-    assert float((run(unseen) - expected).abs().max() / expected.std(0).mean()) < 1e-4
+    with torch.no_grad(): expected, in_float32 = whole(unseen.double()), deepcopy(whole).float()(unseen)
+    found, rounding = ((made - expected).abs().max() / expected.std(0).mean() for made in (run(unseen), in_float32))
+    assert found < max(1e-4, 3 * rounding)  # of the masked network itself, in deep networks nearly 1e-4
     assert (run(unseen).argmax(1) == expected.argmax(1)).all()
