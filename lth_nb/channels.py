@@ -116,7 +116,7 @@ class _Joined:
 
 # %% ../nbs/04d_channels.ipynb #a1da1027
 def _depthwise(layer: nn.Module) -> bool:
-    "Whether a layer makes each channel from a single one."
+    "Return whether a layer makes each channel from a single one."
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
 
 

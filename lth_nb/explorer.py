@@ -84,7 +84,7 @@ def _menu(name: str, label: str, options: list, labels: list | None = None) -> a
 
 def _menus(points: pd.DataFrame, names: dict[str, str]) -> list[alt.Parameter]:
     "Return the menus of the explorer."
-    def by_size(column):
+    def by_size(column: str) -> list[str]:
         counts = points[column].value_counts().to_dict()
         return sorted(counts, key=lambda v: (-counts[v], v))
     sources, targets, models = [s for s in by_size("source") if s] or [""], by_size("target"), by_size("model")
@@ -107,7 +107,7 @@ def _title(names: dict[str, str]) -> alt.ExprRef:
     return alt.ExprRef(f"{json.dumps(words)}[y_axis] + ' against ' + {json.dumps(words)}[x_axis]")
 
 # %% ../nbs/11b_explorer.ipynb #b7af4ef8
-_DASHES = {"-": [1, 0], "--": [2, 1], ":": [0.6, 0.6], "-.": [2, 0.7, 0.6, 0.7]}
+_DASHES: dict[str, list[float]] = {"-": [1, 0], "--": [2, 1], ":": [0.6, 0.6], "-.": [2, 0.7, 0.6, 0.7]}
 _SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond", "d": "diamond",
            "X": "cross", "P": "cross", "h": "circle", ".": "circle", "": "stroke"}
 _TIPS = {"words": "arm", "level": "level", "shown": "target", "fraction": "of its images", "from": "tickets from",
@@ -127,7 +127,7 @@ _SEEN = dict(x="datum[x_axis]", y="datum[y_axis]", spread="datum[y_axis + '_std'
              bright=f"arm == '{_ALL}' || arm == datum.arm")
 
 
-def _themed(chart: alt.LayerChart) -> alt.LayerChart:
+def _themed(chart: alt.LayerChart | alt.FacetChart):
     "Return a chart that takes its ink from the page, on no ground of its own."
     ink = "currentColor"
     return (chart.configure(background="transparent").configure_title(color=ink).configure_view(stroke=None)

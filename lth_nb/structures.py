@@ -116,14 +116,14 @@ def _is_any(mask: Tensor) -> bool: return True
 
 
 def _is_channels(mask: Tensor) -> bool:
-    "Whether a mask is whole rows and whole columns."
+    "Return whether a mask is whole rows and whole columns."
     if mask.dim() < 2: return bool(mask.all())
     flat = mask.flatten(2) if mask.dim() > 2 else mask[:, :, None]
     return bool((flat == (flat.any(2).any(1)[:, None] & flat.any(2).any(0))[:, :, None]).all())
 
 
 def _is_two_of_four(mask: Tensor) -> bool:
-    "Whether two of each four are alive, or everything."
+    "Return whether two of each four are alive, or everything."
     fours = _in_fours(mask)
     return bool(mask.all()) or fours is not None and bool((fours.sum(-1) == 2).all())
 
