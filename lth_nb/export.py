@@ -176,12 +176,16 @@ def export_ticket(
     multiple: int = 8,  # of how many units a layer keeps; 8 was faster than 1 and 16 in onnxruntime
 ) -> Path:              # the file
     "Write the network trained at a level, without its useless units."
-    h, suffix = tickets.header, Path(file).suffix
-    if suffix not in (".onnx", ".pt2"): raise ValueError(f"{file}: the name must end in .onnx or .pt2")
+    if Path(file).suffix not in (".onnx", ".pt2"): raise ValueError(f"{file}: the name must end in .onnx or .pt2")
     small = compact(trained_network(tickets, level), tickets[level], multiple=multiple)
-    data = _source_of(tickets) if raw else None
+    return _write_level(tickets, level, small, file, _source_of(tickets) if raw else None)
+
+
+def _write_level(tickets: Tickets, level: int, small: Network, file: str | Path, data: Dataset | None) -> Path:
+    "Write the compact network of a level; with `data`, it takes images as they are stored."
+    h, raw = tickets.header, data is not None
     mean, std = (data.mean, data.std) if data else (None, None)
-    if suffix == ".pt2": return export_torch(small, file, h["image_size"], h["channels"], mean, std)
+    if Path(file).suffix == ".pt2": return export_torch(small, file, h["image_size"], h["channels"], mean, std)
     about = {k: h[k] for k in ("model", "source", "data_hash", "seed", "recipe_hash")} | h["levels"][level]
     about |= dict(class_names=data.class_names if data else [], images="uint8, (B, height, width, channels)" if raw else
         "float32, normalized, (B, channels, height, width)")

@@ -104,18 +104,29 @@ def ticket_verify(files: TicketPaths, any_model: AnyModel = False):
 # %% ../nbs/13f_file_commands.ipynb #005104e8
 @ticket_app.command("export")
 def ticket_export(file: TicketFile,
-    level: Annotated[int, typer.Option(help="which level; 0 is dense")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the file to write: .onnx, or .pt2 for torch")],
+    level: Annotated[int | None, typer.Option(help="which level; 0 is dense. Or give limits instead")] = None,
+    max_ms: Annotated[float | None, typer.Option(help="take the best level within this latency, milliseconds per batch "
+        "(onnxruntime, one thread)")] = None,
+    max_mb: Annotated[float | None, typer.Option(help="take the best level whose ONNX file has at most this many MB "
+        "(1,000,000 bytes)")] = None,
+    max_params: Annotated[int | None, typer.Option(help="take the best level with no more parameters")] = None,
+    batch: Annotated[int, typer.Option(help="images at a time, for --max-ms")] = 1,
     floats: Annotated[bool, typer.Option("--floats", help="take normalized float images, channels first, instead of "
         "uint8 images with channels last (which needs the source data set here)")] = False):
-    "Write the network trained at a level, without its useless units, for use without this kit."
+    "Write the network of a level, or of the best one within limits, for use without this kit."
+    from lth_nb.choice import export_best
     from lth_nb.core import check_writable
     from lth_nb.export import export_ticket
     from lth_nb.tickets import load_tickets
+    limits = dict(max_ms=max_ms, max_mb=max_mb, max_params=max_params)
     with _plain_errors():
+        if (level is None) == all(v is None for v in limits.values()):
+            raise ValueError("give either --level, or limits: --max-ms, --max-mb, --max-params")
         tickets = load_tickets(file)
         check_writable(out)
-        export_ticket(tickets, level, out, raw=not floats)
+        if level is None: typer.echo(export_best(tickets, out, **limits, batch=batch, raw=not floats))
+        else: export_ticket(tickets, level, out, raw=not floats)
     typer.echo(f"wrote {out}, {out.stat().st_size:,} bytes")
 
 # %% ../nbs/13f_file_commands.ipynb #ca19c57b

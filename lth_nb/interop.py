@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 
 from .masking import Mask, check_mask
 
-# %% ../nbs/06a_interop.ipynb #40be3c17
+# %% ../nbs/06a_interop.ipynb #92968586
 def to_torch_pruning(
     model: nn.Module,  # changed in place
     mask: Mask,        # parameter name -> bool tensor
@@ -36,7 +36,7 @@ def to_torch_pruning(
         if isinstance(parent, nn.MultiheadAttention): parent.register_forward_pre_hook(_refresh)
     return model
 
-
+# %% ../nbs/06a_interop.ipynb #dfd3addd
 def _refresh(attention: nn.Module, inputs: tuple) -> None:
     "Multiply weight and mask in the projection of an attention, which is read but never called."
     for hook in attention.get_submodule("out_proj")._forward_pre_hooks.values():
@@ -48,7 +48,7 @@ def _pruned_by_torch(model: nn.Module) -> set[str]:
     return {f"{name}.{hook._tensor_name}".lstrip(".") for name, module in model.named_modules()
             for hook in module._forward_pre_hooks.values() if isinstance(hook, prune.BasePruningMethod)}
 
-# %% ../nbs/06a_interop.ipynb #02f90f98
+# %% ../nbs/06a_interop.ipynb #37a5db4d
 def from_torch_pruning(
     model: nn.Module | Mapping[str, Tensor],  # a network, or its state dictionary
     names: Iterable[str] | None = None,       # parameters that must be pruned, without '_orig'; `None`: any
@@ -65,7 +65,7 @@ def from_torch_pruning(
             "dense; prune all of names with torch.nn.utils.prune, or give fewer names")
     return mask
 
-
+# %% ../nbs/06a_interop.ipynb #f7a6b2fb
 def _mask_of(name: str, state: Mapping[str, Tensor]) -> Tensor:
     "Read one mask after a check."
     for part in (f"{name}_orig", f"{name}_mask"):
