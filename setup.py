@@ -11,7 +11,7 @@ parser.read(here / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
 def words(key):
     return settings.get(key, "").split()
-EXTRAS = ("data", "run", "slurm", "networks", "export")
+EXTRAS = ("data", "run", "slurm", "networks", "export", "hub")
 extras = {extra: words(f"{extra}_requirements") for extra in EXTRAS}
 
 SHIPPED = [

@@ -73,7 +73,7 @@ def _images(header: dict, count: int, raw: bool) -> Tensor:
     if raw: return torch.randint(256, (count, size, size, channels), generator=g, dtype=torch.uint8)
     return torch.randn(count, channels, size, size, generator=g)
 
-# %% ../nbs/15c_choice.ipynb #3d44fb76
+# %% ../nbs/15c_choice.ipynb #e6bca4c9
 def ranked(
     measured: pd.DataFrame,  # from `measure_levels`
     limits: Limits,
@@ -81,7 +81,7 @@ def ranked(
     "Sort levels by validation accuracy, those within the limits first."
     table = measured.assign(exceeds=[", ".join(limits.exceeded(row)) for _, row in measured.iterrows()])
     order = table.assign(over=table.exceeds != "", accuracy=-table.val_accuracy, sparser=-table.level)
-    return table.loc[order.sort_values(["over", "accuracy", "mb", "sparser"]).index].reset_index(drop=True)
+    return table.loc[order.sort_values(["over", "accuracy", "params", "sparser"]).index].reset_index(drop=True)
 
 # %% ../nbs/15c_choice.ipynb #2f1b783c
 def choose_level(

@@ -119,13 +119,12 @@ def ticket_export(file: TicketFile,
     from lth_nb.core import check_writable
     from lth_nb.export import export_ticket
     from lth_nb.tickets import load_tickets
-    limits = dict(max_ms=max_ms, max_mb=max_mb, max_params=max_params)
     with _plain_errors():
-        if (level is None) == all(v is None for v in limits.values()):
+        if (level is None) == (max_ms is None and max_mb is None and max_params is None):
             raise ValueError("give either --level, or limits: --max-ms, --max-mb, --max-params")
         tickets = load_tickets(file)
         check_writable(out)
-        if level is None: typer.echo(export_best(tickets, out, **limits, batch=batch, raw=not floats))
+        if level is None: typer.echo(export_best(tickets, out, max_ms, max_mb, max_params, batch, raw=not floats))
         else: export_ticket(tickets, level, out, raw=not floats)
     typer.echo(f"wrote {out}, {out.stat().st_size:,} bytes")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['find_tickets', 'check_fits', 'NEVER', 'OtherArchitecture', 'Ticket', 'TicketError', 'TicketRecipe', 'Tickets',
-           'load_tickets', 'save_tickets', 'ticket_header']
+           'from_hub', 'load_tickets', 'push_to_hub', 'save_tickets', 'ticket_header']
 
 # %% ../nbs/06_tickets.ipynb #7e0b7f24
 import math
@@ -20,6 +20,7 @@ from .architecture import architecture_hash
 from .channels import ChannelGroup, find_channels
 from .core import check_kind, check_writable, digest, generator_for, provenance, whole_seed
 from .data import Dataset
+from .hub import from_hub, push_to_hub
 from .masking import Mask, apply_mask, dead_layers, density
 from .models import MODELS, build_model, prunable
 from .prunables import check_part
@@ -42,8 +43,8 @@ from lth_nb.training import (
     train,
 )
 
-_all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", "Tickets", "load_tickets",
-    "save_tickets", "ticket_header"]  # values and files, importable from here too
+_all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", "Tickets", "from_hub",
+    "load_tickets", "push_to_hub", "save_tickets", "ticket_header"]  # values and files, importable from here too
 
 # %% ../nbs/06_tickets.ipynb #3cac39cb
 def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, seed: int) -> tuple[dict, TrainResult]:

@@ -42,7 +42,11 @@ def with_methods(source):
     methods = patched(tree)
     for node in tree.body:
         if isinstance(node, ast.ClassDef): node.body += methods.pop(node.name, [])
-    assert not methods, f"@patch of a class of another module: {', '.join(methods)}"
+    for of, functions in methods.items():  # of a class of another module: its body is checked here
+        for node in functions:
+            node.args.args[0].annotation = ast.Name(f"type[{of}]" if node.decorator_list else of, ast.Load())
+            node.name, node.decorator_list = f"_{of}_{node.name}", []
+            tree.body.append(node)
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
