@@ -123,7 +123,7 @@ def _levels(folder: Path) -> list[Path]:
         if level not in found: raise ValueError(f"{folder}: level_{level} is missing, and level_{max(found)} exists")
     return [found[level] for level in range(len(found))]
 
-# %% ../nbs/06c_open_lth.ipynb #a1ae3d07
+# %% ../nbs/06c_open_lth.ipynb #b0debdc8
 def tickets_from_open_lth(
     found: OpenLTH,        # with theta_0, and trained at every level; under the names of `model`
     model: str,            # a name in MODELS
@@ -138,6 +138,7 @@ def tickets_from_open_lth(
     if found.initial is None: raise ValueError("the experiment has no initial weights: level_pretrain/main is missing")
     if missing := [l for l in range(len(found.masks)) if l not in found.final]:
         raise ValueError(f"level {missing[0]} was not trained to its end; leave it out, or train it with open_lth")
+    _check_rate(found.masks, recipe.rate)
     tickets = _start(model, data, recipe, seed, True)
     tickets.header["provenance"]["origin"] = "open_lth"
     network = _build(tickets.header, data.train_images.device)
@@ -150,7 +151,20 @@ def tickets_from_open_lth(
         tickets.final[level] = pack(state, mask)
     return tickets
 
-# %% ../nbs/06c_open_lth.ipynb #3f501d46
+# %% ../nbs/06c_open_lth.ipynb #adc641e8
+def _check_rate(masks: list[Mask], rate: float) -> None:
+    "Raise a `ValueError` unless every level keeps about as many weights as the rate says."
+    open_to = [n for n, m in masks[-1].items() if not m.all()]  # tensors that were pruned
+    for level in range(1, len(masks)):
+        before, after = ({n: int(m.sum()) for n, m in masks[i].items()} for i in (level - 1, level))
+        every, part = sum(before.values()), sum(before[n] for n in open_to)
+        gone = every - sum(after.values())
+        spare = max(1 + len(before), every // 1000)
+        if rate * part - spare <= gone <= rate * every + spare: continue
+        raise ValueError(f"level {level} loses {gone:,} weights of {every:,}, and at rate {rate} it would lose about "
+            f"{rate * every:,.0f}; set rate to that of the experiment")
+
+# %% ../nbs/06c_open_lth.ipynb #e91d5eb4
 def _pruned_at(masks: list[Mask], wanted: set[str]) -> dict[str, Tensor]:
     "Return the level at which each weight died."
     if missing := wanted - {*masks[0]}:
