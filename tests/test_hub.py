@@ -3,12 +3,14 @@ import builtins
 import importlib.util
 import re
 import socket
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
 import torch
 import yaml
-from conftest import said
+from conftest import ENVIRONMENT, ROOT, said
 from hub_server import TOKEN, running
 
 from lth_nb.data import load_dataset
@@ -67,6 +69,18 @@ def test_methods_of_tickets(file, cache, tmp_path):
         assert load_tickets(tmp_path/"t.safetensors").header == tickets.header
         assert Tickets.from_hub("lab/digits", endpoint=hub.address, cache_dir=cache).hash == tickets.hash
         tickets.push_to_hub("lab/digits", token=TOKEN, endpoint=hub.address)  # into the same repository
+
+
+def test_the_address_of_a_hub_from_the_environment(file, tmp_path):
+    "Without `endpoint`, HF_ENDPOINT and HF_TOKEN decide, as in every program of the hub."
+    code = ("import sys; from lth_nb.tickets import Tickets, load_tickets; t = load_tickets(sys.argv[1]); "
+            "t.push_to_hub('lab/digits'); print(Tickets.from_hub('lab/digits').hash == t.hash)")
+    with running() as hub:
+        settings = {**ENVIRONMENT, "HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code, str(file)], cwd=ROOT, env=settings, capture_output=True,
+            text=True)
+        assert done.stdout.strip() == "True", done.stderr
+        assert {*hub.repos["lab/digits"]} == {"tickets.safetensors", "README.md"}
 
 
 def test_the_card_is_computed_from_the_header(file, cache):
