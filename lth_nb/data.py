@@ -159,7 +159,7 @@ _GROUPINGS = ("near-duplicates", "none")
 
 
 def _grouped(found: Contents, name: str, groups: str | None, paths: Paths, download: bool) -> Contents:
-    "Return what was read with the groups that `load_dataset` is asked for."
+    "Return a set's content with the groups that `load_dataset` is asked for."
     if groups is None: return found
     if groups == "none": return found._replace(groups=None)
     stamp = [_FORMAT, _origin(name, paths), _version("torch")]

@@ -62,7 +62,7 @@ def regress_effects(
     if len(y) < 5: raise ValueError(f"a slope over targets needs at least 5 targets, not {len(y)}")
     if not np.isfinite([*variances, *at]).all():
         raise ValueError("a value or a variance is NaN; leave the target out, or train a second seed")
-    if np.ptp(at) == 0: raise ValueError("all targets have the same value; a slope needs two at least")
+    if np.ptp(at) == 0: raise ValueError("all targets have the same value; give two or more distinct values")
     x, alone = np.column_stack([np.ones(len(y)), at]), np.ones((len(y), 1))
     tau2, whole = _paule_mandel(x, y, variances), _paule_mandel(alone, y, variances)
     found, covariance, left = _weighted_fit(x, y, variances, tau2)

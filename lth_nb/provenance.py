@@ -119,7 +119,7 @@ def save_figure(
     if "study" in frame and set(frame.study) != {info["study"]}:
         raise ValueError(
             f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the information of "
-            f"{info['study']!r}"
+            f"{info['study']!r}; give the information of the same study"
         )
     folder, image = Path(folder or Paths().figures), io.BytesIO()
     _stacked(getattr(fig, "figure", fig), _source_line(frame, info)).save(image, "PNG", optimize=True)

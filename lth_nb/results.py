@@ -100,7 +100,7 @@ def read_results(
                          "line if the last row is whole")
     for i, line in enumerate(lines):
         if len(line) != len(lines[0]):
-            raise ValueError(f"{path}: row {i} has {len(line)} cells, the header has {len(lines[0])}")
+            raise ValueError(f"{path}: row {i} has {len(line)} cells, the header has {len(lines[0])}; mend the row")
     frame = pd.DataFrame(lines[1:], columns=lines[0]) if lines else pd.DataFrame()
     return _union([check_rows(frame, str(path))], [str(path)])
 
@@ -164,7 +164,8 @@ def _info_path(path) -> Path: return Path(path).with_suffix(".json")
 # %% ../nbs/08_results.ipynb #2a78cdaa
 def _check_info(info: dict, where) -> dict:
     "Return `info` if it has every entry and known roles."
-    if missing := [k for k in _INFO if k not in info]: raise ValueError(f"{where}: {', '.join(missing)} is missing")
+    if missing := [k for k in _INFO if k not in info]:
+        raise ValueError(f"{where}: {', '.join(missing)} is missing; publish the table again")
     for key, kind in _KINDS.items():
         if not isinstance(info[key], kind):
             raise ValueError(f"{where}: {key} = {info[key]!r}: not a {kind.__name__}; publish the table again")
@@ -242,7 +243,7 @@ def write_results(
     path = Path(path)
     frame, info = check_rows(rows, str(path)), _check_info(info, _info_path(path))
     if others := sorted(set(frame.study) - {info["study"]}):
-        raise ValueError(f"{path}: rows of study {', '.join(others)} in the table of {info['study']!r}")
+        raise ValueError(f"{path}: rows of study {', '.join(others)} in the table of {info['study']!r}; move them")
     frame = _union([frame], [str(path)])
     kept = _published_rows(frame, path)
     if kept is None: write_rows(frame, path)

@@ -84,7 +84,7 @@ def _common(
     parameters: dict[str, nn.Parameter],
 ) -> Tensor:  # one of them, without its gradient
     "Return one parameter; raise a `ValueError` unless all of them fit in one flat vector."
-    if not parameters: raise ValueError("there is nothing to train: no parameter of the network has requires_grad")
+    if not parameters: raise ValueError("no parameter has requires_grad; unfreeze the part to train")
     kinds = {(str(p.dtype).removeprefix("torch."), str(p.device)): name for name, p in parameters.items()}
     if len(kinds) > 1 or not all(p.is_floating_point() for p in parameters.values()):
         found = "; ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())

@@ -53,7 +53,7 @@ def _naming(path: Path, cure: str = _DELETE):
 
 # %% ../nbs/05c_ticket_files.ipynb #2603798e
 def _opened(path: Path):
-    "Open a ticket file; raise an error that says what else the path is."
+    "Open a ticket file; if the path is something else, raise an error that says what."
     try: kind = os.stat(path).st_mode
     except FileNotFoundError:
         advice = "find tickets first (nbs/runs/find_tickets.ipynb)"
