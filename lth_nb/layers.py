@@ -72,7 +72,7 @@ def layer_table(
 def _with_published(table: pd.DataFrame, published: pd.DataFrame, study: Study) -> pd.DataFrame:
     "Return a table with the published rows of those searches of which it has fewer seeds."
     asked = {tuple(getattr(cell, c) for c in SEARCH) for cell in ticket_cells(study)}
-    now = {search: part for search, part in table.groupby(SEARCH)}
+    now = dict(iter(table.groupby(SEARCH)))
     for search, part in published.groupby(SEARCH):
         if search in asked and (search not in now or now[search]["seeds"].iloc[0] < part["seeds"].iloc[0]):
             now[search] = part
