@@ -41,14 +41,13 @@ LAYER_COLUMNS = [*SEARCH, "level", "left", "layer", "place", "weights", "density
 
 
 def _files(study: Study, paths: Paths) -> dict[tuple, list[Path]]:
-    "Return the ticket files of every search, seeds together; a `FileNotFoundError` names the first that is missing."
-    found = defaultdict(list)
+    "Return the ticket files of every search that are here; a `FileNotFoundError` if there are none."
+    found, named = defaultdict(list), []
     for cell in ticket_cells(study):
-        files = [ticket_file(study, cell, seed, paths) for seed in cell.seeds]
-        found[tuple(getattr(cell, c) for c in SEARCH)] += files
-    missing = [f for files in found.values() for f in files if not f.is_file()]
-    if not missing: return found
-    raise FileNotFoundError(f"{missing[0]}: missing, the first of {len(missing)} ticket files of study {study.study}. "
+        named += (files := [ticket_file(study, cell, seed, paths) for seed in cell.seeds])
+        if here := [f for f in files if f.is_file()]: found[tuple(getattr(cell, c) for c in SEARCH)] += here
+    if found or not named: return found
+    raise FileNotFoundError(f"{named[0]}: missing, like all {len(named)} ticket files of study {study.study}. "
                             "Publish the table where the study was trained.")
 
 # %% ../nbs/11c_layers.ipynb #1a7e5008
@@ -70,15 +69,27 @@ def layer_table(
     return pd.DataFrame(rows, columns=LAYER_COLUMNS).sort_values([*SEARCH, "level", "place"], ignore_index=True)
 
 # %% ../nbs/11c_layers.ipynb #1a7e5013
+def _with_published(table: pd.DataFrame, published: pd.DataFrame, study: Study) -> pd.DataFrame:
+    "Return a table with the published rows of those searches of which it has fewer seeds."
+    asked = {tuple(getattr(cell, c) for c in SEARCH) for cell in ticket_cells(study)}
+    now = dict(iter(table.groupby(SEARCH)))
+    for search, part in published.groupby(SEARCH):
+        if search in asked and (search not in now or now[search]["seeds"].iloc[0] < part["seeds"].iloc[0]):
+            now[search] = part
+    return pd.concat(now.values()).sort_values([*SEARCH, "level", "place"], ignore_index=True)
+
+
 def write_layers(
     study: Study,
     paths: Paths | None = None,  # project folders; `None`: the current project's
-) -> Path | None:                # data/results/STUDY.layers.csv; `None` if ticket files are missing
+) -> Path | None:                # data/results/STUDY.layers.csv; `None` if no ticket file is here
     "Publish the layer densities of a study; a table that says the same stays as it is."
     paths = paths or Paths()
     try: table = layer_table(study, paths)
     except FileNotFoundError: return None
-    file, text = paths.results/f"{study.study}.layers.csv", table.round(4).to_csv(index=False)
+    file = paths.results/f"{study.study}.layers.csv"
+    if file.is_file(): table = _with_published(table, pd.read_csv(file), study)
+    text = table.round(4).to_csv(index=False)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         with write_atomically(file) as f: f.write(text)
     return file
