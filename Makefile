@@ -1,4 +1,5 @@
-# Everything installs itself into .venv; nothing outside the checkout is touched.
+# Everything installs itself into .venv; nothing outside the checkout is touched. Git of this checkout alone learns to store
+# notebooks without their outputs, and to merge them cell by cell.
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.installed
@@ -37,6 +38,10 @@ $(READY): requirements.lock settings.ini setup.py
 	@$(BY_UV) "$(TORCH)" || $(BY_PIP) "$(TORCH)"
 	@$(BY_UV) --no-deps --no-build-isolation --editable . || $(BY_PIP) --no-deps --editable .
 	@rm -rf $(VENV)/.cache
+	@! git rev-parse --git-dir > /dev/null 2>&1 || { \
+		git config filter.notebook.clean '$(PY) .githooks/clean_notebook.py'; \
+		git config merge.notebook.name 'notebooks cell by cell'; \
+		git config merge.notebook.driver '$(VENV)/bin/nbdev_merge %O %A %B %P'; }
 	@touch $@
 
 install: $(READY)  ## only set everything up

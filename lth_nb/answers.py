@@ -91,7 +91,7 @@ def _on_each_target(found: Findings, id: str, contrast: str) -> str:
 
 
 def _not_tested(found: Findings, id: str, row) -> str:
-    "Return what is missing for a verdict, with what was measured."
+    "Return what is missing for a verdict, with the measured values."
     if row is None or row["targets"] == 0:
         measured = found.rows("targets", id)
         if len(measured) and (measured["left_out"] != "").all():

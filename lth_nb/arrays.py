@@ -22,7 +22,7 @@ from .splits import SPLITS
 
 # %% ../nbs/01c_arrays.ipynb #4da41608
 class Contents(NamedTuple):
-    "What a reader found."
+    "The result of a reader."
     splits: dict[str, tuple]       # 'train', 'test' and maybe 'val', or 'all' -> images and labels of `Dataset`
     class_names: tuple[str, ...]
     groups: dict[str, torch.Tensor] | None = None  # split -> int64 (N,), one numbering for all splits
@@ -37,14 +37,14 @@ def _free_memory() -> int:
 
 
 def _check_room(source, needed: int, free: int, where: str) -> None:
-    "Raise ValueError if so many bytes do not fit."
+    "Raise ValueError if this many bytes do not fit."
     if needed <= free: return
     raise ValueError(f"{source}: the images need {needed / 1e9:,.2f} GB {where} and {max(free, 0) / 1e9:,.2f} GB are "
                      "free; give a smaller image_size, keep fewer files, or use a machine with more memory")
 
 
 def _check_memory(source, images: int, side: int, channels: int) -> None:
-    "Raise ValueError if so many images do not fit the memory; while a set is read, cut and hashed, it is there twice."
+    "Raise ValueError if the images do not fit in memory; reading, splitting and hashing need it twice."
     how = f"of memory ({images:,} at {side} pixels, twice while they are read)"
     _check_room(source, 2 * images * side**2 * channels, _free_memory(), how)
 
@@ -61,13 +61,13 @@ def _check_split(source, split: str, images: np.ndarray, labels: np.ndarray) -> 
         raise _wrong(source, x, "is empty", f"each split needs images{drawn}")
     if labels.shape not in ((len(images),), (len(images), 1)):
         fault = f"has shape {labels.shape} for {len(images)} images"
-        raise _wrong(source, y, fault, "store one label an image, (N,) or (N, 1)")
+        raise _wrong(source, y, fault, "store one label per image, (N,) or (N, 1)")
     if labels.dtype.kind not in "iu":
         raise _wrong(source, y, f"has dtype {labels.dtype}", "store class numbers from 0 as integers")
 
 # %% ../nbs/01c_arrays.ipynb #e2a89dd3
 def _check_text(source, key: str, texts: np.ndarray) -> None:
-    "Raise ValueError if an array of strings holds numbers that are no characters, as a damaged file does."
+    "Raise ValueError if an array of strings holds numbers that are not characters, as in a damaged file."
     if texts.dtype.kind != "U" or not texts.size or not texts.dtype.itemsize: return
     codes = np.frombuffer(texts.astype(texts.dtype.newbyteorder("=")).tobytes(), np.uint32)
     if codes.max() < 0x110000 and not ((codes >= 0xD800) & (codes < 0xE000)).any(): return
@@ -83,7 +83,7 @@ def _names_of(source, learned: str, last: int, images: int, class_names) -> tupl
     given = np.asarray(class_names)
     if given.ndim != 1 or given.dtype.kind not in "UTiu":
         fault = f"has shape {given.shape} and dtype {given.dtype}"
-        raise _wrong(source, "class_names", fault, "store one name a class, as an array of strings (N,)")
+        raise _wrong(source, "class_names", fault, "store one name per class, as an array of strings (N,)")
     _check_text(source, "class_names", given)
     if len(given) < 2:
         raise _wrong(source, "class_names", f"holds {len(given)} class", "a classifier needs at least 2")
@@ -106,7 +106,7 @@ def _some(items, most: int = 5) -> str:
 def _check_classes(
     source,                         # named in errors
     labels: dict[str, np.ndarray],  # split -> integers
-    class_names=None,               # one a class; `None`: the class numbers
+    class_names=None,               # one per class; `None`: the class numbers
 ) -> tuple[str, ...]:               # class names
     "Return the classes, after checking that every one can be learned."
     key = "all" if "all" in labels else "train"
@@ -145,7 +145,7 @@ def _check_groups(source, groups: dict, labels: dict[str, np.ndarray]) -> dict[s
         if mine is None: raise _wrong(source, key, "is missing", "give every split its groups, or none")
         if mine.dtype.kind not in "UTiu" or mine.shape not in ((len(of),), (len(of), 1)):
             raise _wrong(source, key, f"has shape {mine.shape} and dtype {mine.dtype} for {len(of)} images",
-                         "store the number or the name of one group an image, (N,)")
+                         "store the number or the name of one group per image, (N,)")
         _check_text(source, key, mine)
     whole = np.concatenate([groups[s].reshape(-1).astype(str) for s in labels])
     codes = torch.from_numpy(np.unique(whole, return_inverse=True)[1].astype(np.int64))
@@ -193,7 +193,7 @@ def _check(source, arrays: dict[str, tuple], class_names=None) -> tuple[str, ...
 def _checked(
     source,                      # named in errors
     arrays: dict[str, tuple],    # 'train', 'test' and maybe 'val', or 'all' -> images, labels
-    class_names=None,            # one a class; `None`: the class numbers
+    class_names=None,            # one per class; `None`: the class numbers
     groups: dict | None = None,  # split -> names or numbers (N,)
     notes: tuple[str, ...] = (),
 ) -> Contents:

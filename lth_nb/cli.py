@@ -205,8 +205,8 @@ def piece(
         ),
     ] = None,
 ):
-    """Train what is missing of a study for some minutes in this process, without papermill or Snakemake: for a GPU that
-    is lent."""
+    """Train the missing networks of a study for some minutes in this process, without papermill or Snakemake: for a
+    lent GPU."""
     from lth_nb.study import load_study, run_piece
     with _plain_errors():
         loaded = load_study(study)

@@ -139,7 +139,7 @@ def diverged(
 def describe_columns(
     path: str | Path | None = None,  # CSV file to write the description to; `None`: none
     names: Collection[str] = (),     # headers of the tables that are described: optional columns only if named
-) -> pd.DataFrame:                   # one row a column
+) -> pd.DataFrame:                   # one row per column
     "Describe what every column of a results table means and may hold."
     table = pd.DataFrame(
         [

@@ -91,7 +91,7 @@ def _seed_means(pairs: pd.DataFrame) -> pd.Series:
 
 
 def _state(low: float, high: float, kind: str, margin: float, words: tuple[str, str, str]) -> str:
-    "Return the first word if an interval lies inside the claim's region, the second if outside, else the third."
+    "Return the first word if an interval is inside the claim's region, the second if outside, else the third."
     if math.isnan(low):
         return words[2]
     floor, ceiling = (100 * bound for bound in REGIONS[kind](margin))

@@ -18,8 +18,8 @@ app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False
 )
 data_app = typer.Typer(help="Data sets: what there is, and whether it is sound.", no_args_is_help=True)
-ticket_app = typer.Typer(help="Ticket files: what is inside, and whether it is whole.", no_args_is_help=True)
-results_app = typer.Typer(help="Results tables: publish a study's, merge pieces, take rows over.", no_args_is_help=True)
+ticket_app = typer.Typer(help="Inspect and check ticket files.", no_args_is_help=True)
+results_app = typer.Typer(help="Handle results tables: publish them, merge pieces, adopt rows.", no_args_is_help=True)
 for name, sub in (("data", data_app), ("ticket", ticket_app), ("results", results_app)): app.add_typer(sub, name=name)
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a name in nbs/studies, or the path of a YAML file")]

@@ -296,7 +296,7 @@ def provenance() -> dict:
 
 # %% ../nbs/00_core.ipynb #401e0a1e
 def processor() -> str:
-    "Return the processor's name if the system tells it, else its architecture."
+    "Return the processor's name if the system reports it, else its architecture."
     file = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)", file.read_text(encoding="utf-8"), re.M) if file.is_file() else None
     return named[1].strip() if named else platform.processor() or platform.machine()

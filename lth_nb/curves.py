@@ -112,7 +112,7 @@ def plot_accuracy_by_sparsity(
 @use_style()
 def plot_panels(
     frame: pd.DataFrame,           # rows; within a panel they agree in all that is not drawn
-    panel: str = "target",         # column with one panel a value; a text is the panel's title
+    panel: str = "target",         # column with one panel per value; a text is the panel's title
     by: str = "arm",               # what the lines are: 'arm' or 'source'
     value: str = "test_accuracy",  # a fraction; drawn in percent
     columns: int = 3,              # panels side by side, at most

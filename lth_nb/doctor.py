@@ -24,7 +24,7 @@ from .core import Paths
 # %% ../nbs/13a_doctor.ipynb #5ddb1510
 @dataclass(frozen=True)
 class Finding:
-    "What was found of one thing that a study needs."
+    "The result of checking one thing that a study needs."
     part: str    # such as 'torchvision'
     state: Literal["OK", "note", "broken"]
     words: str   # what is there; if it is not in order, what to do
@@ -44,7 +44,7 @@ def _python() -> Finding:
 
 
 def _unmet(lines: list[str], extra: str = "") -> list[str]:
-    "Return the requirements that what is installed does not meet."
+    "Return the requirements that the installed packages do not meet."
     wrong = []
     for need in map(Requirement, lines):
         if need.marker and not need.marker.evaluate({"extra": extra}): continue
@@ -68,7 +68,7 @@ def _packages() -> list[Finding]:
 def _drift(
     lock: Path,  # a requirements file with exact versions
 ) -> Finding:
-    "Compare what is installed with a lock file."
+    "Compare the installed packages with a lock file."
     if not lock.is_file(): return Finding("lock file", "OK", "none here")
     pins = re.findall(r"^([\w.-]+)==([^\s;#]+)", lock.read_text(encoding="utf-8"), re.M)
     here = {n: _installed(n) for n, _ in pins}
@@ -124,7 +124,7 @@ _ENOUGH = 10**9  # bytes: what a small study may write
 
 
 def _folders(paths: Paths) -> list[Finding]:
-    "Look whether data, runs and results can be written, and what is free there."
+    "Check whether data, runs and results can be written, and how much space is free."
     found = []
     for folder in dict.fromkeys((paths.data, paths.cache, paths.tickets, paths.runs, paths.results, paths.figures)):
         there = next(p for p in (folder, *folder.parents) if p.exists())

@@ -103,7 +103,7 @@ def _filled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 # %% ../nbs/01i_duplicates.ipynb #30e56560
 def _keypoints(gray: torch.Tensor, nothing: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    "Return image, level, y and x of the strongest blobs: extrema in space and scale that are no edges."
+    "Return image, level, y and x of the strongest blobs: extrema in space and scale that are not edges."
     dog = levels[:, 1:] - levels[:, :-1]
     size = dog.abs()
     peak = (F.max_pool3d(size[:, None], 3, 1, 1)[:, 0] == size) & (size > 0.006)

@@ -20,7 +20,7 @@ VARIANCE_FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class TargetEffect:
-    "What the seeds of one target say about a difference."
+    "The difference on one target, over its seeds."
     n: int           # seeds
     mean: float      # points of test accuracy
     se: float        # standard error of the mean, points; NaN for one seed
@@ -53,7 +53,7 @@ def target_effect(
 # %% ../nbs/09a_effects.ipynb #93725048
 @dataclass(frozen=True)
 class MeanEffect:
-    "What several targets say about a difference in general."
+    "The difference in general, over several targets."
     targets: int      # how many
     mean: float       # random-effects mean, points
     se: float         # Hartung-Knapp standard error, points
@@ -95,7 +95,7 @@ def mean_effect(
 # %% ../nbs/09a_effects.ipynb #d1a1c623
 @dataclass(frozen=True)
 class Prediction:
-    "What the other targets say about one, and what was measured there."
+    "The prediction of one target from the others, and its measurement."
     predicted: float  # mean of the others, points
     low: float        # prediction interval for the measured effect, points
     high: float
@@ -103,7 +103,7 @@ class Prediction:
 
     @property
     def inside(self) -> bool:
-        "Tell whether the measured effect lies in the interval."
+        "Tell whether the interval contains the measured effect."
         return self.low <= self.measured <= self.high
 
 

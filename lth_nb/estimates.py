@@ -17,8 +17,8 @@ from .style import ARM_STYLE, BLACK, BLUE, GREY, Look, _words, looks, use_style
 
 # %% ../nbs/11_estimates.ipynb #476be435
 def transfer_matrix(
-    frame: pd.DataFrame,  # one row a source, target and seed, such as the chosen levels of one arm
-    reference: pd.DataFrame | None = None,  # one row a target and seed, such as scratch, to subtract; `None`: none
+    frame: pd.DataFrame,  # one row per source, target and seed, such as an arm's chosen levels
+    reference: pd.DataFrame | None = None,  # one row per target and seed, such as scratch, to subtract; `None`: none
     value: str = "test_accuracy",  # a fraction
 ) -> pd.DataFrame:  # sources x targets, in percent, or in points over the reference; NaN where there is none
     "Return means over seeds, sources by targets; the row 'own' holds each target's own ticket."
@@ -79,7 +79,7 @@ def plot_transfer_matrix(
 def seed_differences(
     pairs: pd.DataFrame,   # seed, difference (a fraction) and the columns of `by`
     by: list[str],         # columns that name a group
-) -> pd.DataFrame:         # one row a group: n seeds; mean, low, high and the list of the seeds' differences in points
+) -> pd.DataFrame:         # one row per group: n seeds; mean, low, high and the list of seeds' differences in points
     "Return mean and bootstrap interval over seeds of every group."
     if missing := [c for c in ("seed", "difference", *by) if c not in pairs]:
         raise KeyError(f"the pairs have no column {', '.join(missing)}")

@@ -164,7 +164,7 @@ def ticket_latency(
 @results_app.command("publish")
 def results_publish(
     study: StudyName,
-    partial: Annotated[bool, typer.Option("--partial", help="publish what is there of an unfinished study")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="publish the rows of an unfinished study")] = False,
 ):
     "Join the rows of a study into data/results/STUDY.csv, and renew what the README says of it."
     from lth_nb.over_targets import judge

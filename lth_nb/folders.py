@@ -49,7 +49,7 @@ def _walk(folder: Path, above: tuple = ()) -> Iterator[Path]:
 
 # %% ../nbs/01d_folders.ipynb #ab0c4d50
 def _splits_of(path: Path) -> dict[str, Path]:
-    "Return the folder of each split; 'all' for a folder without splits, and nothing if it is no data set."
+    "Return the folder of each split; 'all' for a folder without splits, and nothing if it is not a data set."
     found = {s: next((path/d for d in (s, *("valid", "validation") * (s == "val")) if (path/d).is_dir()), None)
              for s in SPLITS}
     if not found["test"]: found["val"], found["test"] = None, found["val"]
@@ -99,12 +99,12 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
     def tell(self, count: int, what: str, which) -> None:
-        "Note what is not read."
+        "Add notes on files that are not read."
         if count: self.notes.append(_printable(f"{self.root}: {count:,} {what}: {_some(which, 3)}"))
 
 # %% ../nbs/01d_folders.ipynb #8bb03888
 def _refuse_dead_links(folder: Path) -> None:
-    "Raise ValueError if a link that may stand for a split or a class leads to nothing."
+    "Raise ValueError if a link that may be a split or a class is broken."
     for path in _listed(folder):
         if path.exists() or path.suffix.lower() in (*IMAGE_SUFFIXES, *_SIDE_FILES): continue
         raise _wrong(path, "the link", "leads to nothing", "bring back what it led to, or remove the link")
@@ -116,7 +116,7 @@ def _composed(name: str) -> str:
 
 
 def _check_class_names(folder: Path, names: list[str]) -> None:
-    "Raise ValueError if the name of a class's folder is no text, or looks like another one."
+    "Raise ValueError if the name of a class's folder is not text, or looks like another one."
     for name in names:
         try: name.encode()
         except UnicodeEncodeError as e:
@@ -145,7 +145,7 @@ def _files_in(path: Path) -> Listing:
 
 
 def _note_others(found: Listing, splits: dict[str, Path]) -> None:
-    "Note the folders and images beside those of the splits."
+    "Add notes on folders and images outside the splits."
     others = [p.name for p in _listed(found.root) if p not in splits.values()]
     unread = [n for n in others if (found.root/n).is_dir() or is_image(found.root/n)]
     found.tell(len(unread), "files or folders beside the splits are not read", unread)
@@ -218,7 +218,7 @@ def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[st
 
 # %% ../nbs/01d_folders.ipynb #60b12ad6
 def _refuse_losses(listing: Listing, split: str, unread: list[str]) -> None:
-    "Note what of a split cannot be read; raise ValueError if it is too much."
+    "Add notes on unreadable files of a split; raise a ValueError if they are too many."
     lost = unread + listing.lost[split]
     files = len(listing.files[split]) + len(listing.lost[split])
     if not lost: return

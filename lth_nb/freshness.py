@@ -70,7 +70,7 @@ def stale_files(
     study: Study,
     paths: Paths | None = None,
 ) -> dict[Path, list[str]]:  # rows of a finished run, or tickets -> data sets that have changed since
-    "Return what was made from other images than the present ones."
+    "Return the files that were made from other images than the present ones."
     paths, stale = paths or Paths(), {}
 
     @cache
@@ -88,7 +88,7 @@ def stale_files(
 
 # %% ../nbs/12g_freshness.ipynb #ba5347e7
 def _changed_images(study: Study, stale: dict[Path, list[str]]) -> str:
-    "Return what is wrong with finished runs whose images have changed, and what to do."
+    "Return an error text for finished runs whose images have changed."
     names = sorted({n for names in stale.values() for n in names})
     runs = sum(f.suffix == ".csv" for f in stale)
     return (f"study {study.study}: {' and '.join(names)}: the images are not those that {runs} finished runs and "
@@ -109,7 +109,7 @@ def data_notes(
     study: Study,
     paths: Paths | None = None,
 ) -> list[str]:  # one sentence each, with the name of the data set
-    "Return what was not read of a study's data sets, and anything unusual about them."
+    "Return what could not be read of a study's data sets, and anything unusual about them."
     paths, told = paths or Paths(), {}
     used = {n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}
     for name in sorted({half_of(n, paths)[0] for n in used} - {*missing_data(study, paths)}):
@@ -145,7 +145,7 @@ def reopen(
     study: Study,
     paths: Paths,
 ) -> list[str]:  # one sentence for each run
-    "Make runs unfinished whose tables lack rows: the rows become a journal, from which the run continues."
+    "Reopen runs whose tables have missing rows: the rows become a journal, from which the run continues."
     said = []
     for cell in _all_cells(study):
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)

@@ -47,11 +47,11 @@ def is_image(
 
 # %% ../nbs/01a_images.ipynb #04d4edfa
 class UnreadableImage(ValueError):
-    "One file is no readable image."
+    "A file is not a readable image."
 
 
 def _printable(text: str) -> str:
-    "Return a text that can be written; bytes of a file's name that are no UTF-8 become escapes."
+    "Return a text that can be written; bytes of a file's name that are not UTF-8 become escapes."
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -92,7 +92,7 @@ _LARGE, _one_at_a_time = 25_000_000, threading.Lock()  # pixels from which on on
 
 
 class ImageFile(NamedTuple):
-    "What one file holds."
+    "The content of one file."
     pages: list[np.ndarray]  # each uint8 (H, W, 3)
     gray: bool               # whether all pages are gray
     peak: int                # largest value of its 16-bit pages, at most 255 too large in color; 0: it has 8 bits
@@ -130,7 +130,7 @@ def _check_size(file, path: Path) -> None:
 
 # %% ../nbs/01a_images.ipynb #18149cad
 def _check_kind(path: Path) -> None:
-    "Raise UnreadableImage if something is no file: reading a pipe would wait forever, and a device has no end."
+    "Raise UnreadableImage unless a path is a file: reading a pipe would wait forever, and a device has no end."
     if not stat.S_ISREG(os.stat(path).st_mode): raise _unreadable(path, "is a pipe, a device or a folder, no file")
 
 

@@ -49,7 +49,7 @@ def job_file(
     paths: Paths,
     search: bool = False,  # a job of `search_jobs`, not of `transfer_jobs`
 ) -> Path:
-    "Return the file that is there when a job is done: the rows of its cell, or a mark for all of its cells."
+    "Return the file that exists once a job is done: the rows of its cell, or a mark for all of its cells."
     rule, group = ("find_tickets", "source") if search else ("transfer", "pair")
     if study.job == "study":
         group, jobs = ("all_tickets", search_jobs(study)) if search else ("all_transfers", transfer_jobs(study))

@@ -70,7 +70,7 @@ def _refuse_versions(study: Study, rows: pd.DataFrame, paths: Paths) -> None:
 
 # %% ../nbs/12g_ledger.ipynb #a5cb0771
 def _refuse_short(study: Study, cells: list, paths: Paths) -> None:
-    "Raise a `ValueError` if a finished run's table lacks networks, as after a disk that was full or an edit by hand."
+    "Raise a `ValueError` if a finished run's table has missing networks, as after a full disk or an edit by hand."
     for cell in cells:
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)
         if (found := len(read_results(file))) != networks:
@@ -116,7 +116,7 @@ def _key_of(values) -> tuple:
 
 # %% ../nbs/12g_ledger.ipynb #98ea9eaa
 def _with_metrics(study: Study, info: dict, source: Path) -> pd.DataFrame:
-    "Return a published table with just the metrics that a study asks for; empty if it lacks some."
+    "Return a published table with only the metrics that a study asks for; empty if some are missing."
     table = read_results(source)
     if lacking := [m for m in study.metrics if m not in info.get("metrics", [])]:
         warnings.warn(f"{source}: {len(table):,} rows do not count, because they have no {', '.join(lacking)}, which "

@@ -20,7 +20,7 @@ from .effects import VARIANCE_FLOOR, TargetEffect
 # %% ../nbs/09c_moderators.ipynb #5b5756ff
 @dataclass(frozen=True)
 class Slope:
-    "How an effect goes with one property of the targets."
+    "The regression of an effect on one property of the targets."
     targets: int   # how many
     at: float      # effect where the property is 0, points
     slope: float   # points per unit of the property
@@ -28,7 +28,7 @@ class Slope:
     low: float     # t interval of the slope, targets - 2 degrees of freedom
     high: float
     tau: float     # standard deviation between targets that is left, points
-    rest: float    # share of the variance between targets that goes with the property, in [0, 1]; NaN if there was none
+    rest: float    # share of the variance between targets that the property explains, in [0, 1]; NaN if there was none
     p: float       # two-sided p of "the slope is 0"
 
 # %% ../nbs/09c_moderators.ipynb #27e33418
@@ -55,14 +55,14 @@ def regress_effects(
     values: Sequence[float],          # the property of each target, in the same order
     confidence: float = 0.95,         # of the interval, in (0, 1)
 ) -> Slope:
-    "Return the slope of an effect over one property of the targets. Raises a `ValueError` where none can be found."
+    "Return the slope of an effect over one property of the targets. Raise a `ValueError` if it cannot be estimated."
     y, variances = np.array([e.mean for e in effects]), np.array([e.se**2 for e in effects])
     at = np.asarray(values, float)
     if len(at) != len(y): raise ValueError(f"{len(at)} values for {len(y)} targets; give one per target")
     if len(y) < 5: raise ValueError(f"a slope over targets needs at least 5 targets, not {len(y)}")
     if not np.isfinite([*variances, *at]).all():
         raise ValueError("a value or a variance is NaN; leave the target out, or train a second seed")
-    if np.ptp(at) == 0: raise ValueError("all targets have the same value; a slope needs two at least")
+    if np.ptp(at) == 0: raise ValueError("all targets have the same value; give two or more distinct values")
     x, alone = np.column_stack([np.ones(len(y)), at]), np.ones((len(y), 1))
     tau2, whole = _paule_mandel(x, y, variances), _paule_mandel(alone, y, variances)
     found, covariance, left = _weighted_fit(x, y, variances, tau2)
@@ -98,10 +98,10 @@ def target_properties(
 
 # %% ../nbs/09c_moderators.ipynb #506cde57
 def slopes_of(
-    targets: pd.DataFrame,     # effects per target, of the comparisons that are to be explained
+    targets: pd.DataFrame,     # effects per target, of the comparisons to explain
     properties: pd.DataFrame,  # as made by `target_properties`
 ) -> pd.DataFrame:             # id, contrast, property, and the fields of `Slope`
-    "Return how every comparison goes with every property."
+    "Return the slope of every comparison over every property."
     found, counted = [], targets[(targets["left_out"] == "") & targets["se"].notna()]
     for (id, contrast), rows in counted.groupby(["id", "contrast"], sort=False):
         for name in PROPERTIES:

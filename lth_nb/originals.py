@@ -24,7 +24,7 @@ _NORB_TYPES = {0x1E3D4C55: "u1", 0x1E3D4C56: "i2", 0x1E3D4C54: "i4", 0x1E3D4C51:
 
 
 def _norb_header(head: bytes, path: Path) -> tuple[np.dtype, list[int], int]:
-    "Return the type and the sizes that a file's first bytes tell, and where its values begin."
+    "Return the type and the sizes encoded in a file's first bytes, and where its values begin."
     def word(order, at): return int.from_bytes(head[at:at + 4], order)
     order = next((o for o in ("little", "big") if word(o, 0) in _NORB_TYPES), None)
     if order is None:

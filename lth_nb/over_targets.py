@@ -143,7 +143,7 @@ def _in_order(claim: Claim, targets: pd.DataFrame) -> dict:
 
 
 def _budget(means: pd.DataFrame) -> str:
-    "Return the word for the budget question: what is left of a gain when both sides train five times as long."
+    "Return the answer to the budget question: does a gain remain if both sides train five times as long?"
     base, longer = (means.iloc[i]["state"] for i in (0, 1))
     if "not tested" in (base, longer):
         return "not tested"
@@ -229,7 +229,7 @@ def judged_tables(
 
 # %% ../nbs/10a_over_targets.ipynb #ea9da9b3
 def _judged_from(info: dict) -> dict:
-    "Return what verdicts depend on besides the claims: the table, and the description's roles and exclusions."
+    "Return the other inputs of verdicts: the table, and the description's roles and exclusions."
     return dict(table_sha256=info["table_sha256"], description=digest([info.get("roles"), info.get("left_out")], 16))
 
 

@@ -40,7 +40,7 @@ RELATIONS = dict(
     best_natural="the natural source that does best on the validation data", related="the target's related source",
     more_classes="the source with more classes", fewer_classes="the source with fewer classes"
 )
-DENSE = ("scratch", "dense_rewound", "dense_finetuned")  # arms without a mask: one row a seed, at level 0
+DENSE = ("scratch", "dense_rewound", "dense_finetuned")  # arms without a mask: one row per seed, at level 0
 
 
 def side(
@@ -99,7 +99,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class OverTargets:
-    "What a verdict over targets adds to the contrasts of a claim."
+    "The rules of a claim's verdict over targets."
     contrasts: tuple[Contrast, ...] = ()
     derived: tuple[Derived, ...] = ()
     decides: tuple[str, ...] = ()  # names of the contrasts that decide; empty: those that do not stand beside
@@ -178,14 +178,14 @@ class _Derived(_Strict):
 
 
 class _OverTargets(_Strict):
-    "What a verdict over targets adds, as the file has it."
+    "The rules of a claim's verdict over targets, as in the file."
     contrasts: tuple[_Contrast, ...] = ()
     derived: tuple[_Derived, ...] = ()
     decides: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
 
     def made(self) -> OverTargets:
-        "Return what it stands for."
+        "Return the rule as a value."
         derived = tuple(Derived(**d.model_dump()) for d in self.derived)
         return OverTargets(tuple(c.made() for c in self.contrasts), derived, self.decides, self.order)
 

@@ -31,7 +31,7 @@ def as_list(
 # %% ../nbs/12a_parameters.ipynb #9624a7aa
 @dataclass(frozen=True)
 class Form:
-    "What a parameter may hold."
+    "The allowed values of a parameter."
     kind: type            # str, int, float; dict for a mapping
     words: str            # what to give, for errors
     many: bool = False    # a list of any length, or one value

@@ -27,7 +27,7 @@ WEIGHTS = ("fresh", r"early, $\theta_k$", r"trained, $\theta_i$")
 def gain_by_part(
     frame: pd.DataFrame,  # rows that agree in recipe, freeze, head and ticket recipe; `on` as made by `in_panels`
     densities: tuple = (0.0, 0.2),  # of the levels that are averaged
-) -> pd.DataFrame:  # one row a panel and arm: mask, weights, gain over scratch in points, seeds
+) -> pd.DataFrame:  # one row per panel and arm: mask, weights, gain over scratch in points, seeds
     "Return the mean gain over scratch of every mask with every weights, paired by seed, where a panel has all of them."
     frame = frame[frame.arm.isin([arm for arms in MASKS.values() for arm in arms])]
     masked = frame[(frame.level > 0) & frame.density.round(3).between(*densities)]
@@ -91,7 +91,7 @@ def plot_gain_by_part(
 def winners(
     frame: pd.DataFrame,  # sparse arms that agree in freeze, head and ticket recipe; `on` as `in_panels` makes it
     arms: tuple = ("ticket", "finetuned", "original", "reinit"),  # between which to decide
-) -> pd.DataFrame:  # one row a panel, recipe and level; lead in points; surely: ahead of every other for every seed
+) -> pd.DataFrame:  # one row per panel, recipe and level; lead in points; surely: ahead of every other for every seed
     "Return the arm with the best mean test accuracy over the seeds that all arms share, and its lead over the next."
     frame = frame[frame.arm.isin(arms)]
     if frame.duplicated(["on", "recipe", "level", "arm", "seed"]).any():

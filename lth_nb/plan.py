@@ -65,7 +65,7 @@ ASSUMED_IMAGES = 10_000  # training images of a data set that is not here, for a
 
 
 def images_in(study: Study, name: str, fraction: float, paths: Paths) -> int:
-    "Return the training images of a fraction of a data set; of one that is not here, as published or as assumed."
+    "Return the training images of a fraction of a data set; of a missing one, as published or as assumed."
     return count_images(name, fraction, paths, **study.counted_as(name)) or ceil(ASSUMED_IMAGES * fraction)
 
 
@@ -81,7 +81,7 @@ def _trainings(study: Study) -> list[tuple]:
 # %% ../nbs/12h_plan.ipynb #314338dc
 @lru_cache(64)
 def _weights_of(model: str, row: Architecture, size: int, channels: int) -> int:
-    "Return the number of weights of a network; the row counts, so that a changed builder is counted anew."
+    "Return the number of weights of a network; the key includes its row, so that a changed builder is counted again."
     header = dict(model=model, num_classes=10, image_size=size, channels=channels, init="kaiming", seed=0)
     return sum(p.numel() for p in blueprint(header).parameters())  # without memory
 
@@ -116,7 +116,7 @@ def plan(
     paths: Paths | None = None,
     images_per_second: float | None = None,  # of one device at the study's image size; `None`: as stated, else measured
 ) -> pd.DataFrame:  # one line per kind of run and model: networks, images, hours on one device, GB of ticket files
-    "Return what a study will cost if every run uses its whole budget."
+    "Return the cost of a study if every run uses its whole budget."
     table, usual = _by_kind(study, paths or Paths()), next(iter(study.recipes.values())).input_size(study.image_size)
 
     @lru_cache(None)
@@ -135,7 +135,7 @@ def plan(
 
 # %% ../nbs/12h_plan.ipynb #f637d35e
 def _odd_lengths(recipe, steps: int) -> list[str]:
-    "Return which lengths of a recipe lie beyond the end of its training, for so many steps in an epoch."
+    "Return which lengths of a recipe exceed its training, for this many steps per epoch."
     end, wrong = count_steps(recipe.length, steps), []
     if count_steps(recipe.warmup, steps) > end: wrong.append(f"warmup = {recipe.warmup!r}")
     late = [m for m in recipe.milestones if count_steps(m, steps) >= end]
@@ -147,7 +147,7 @@ def check_lengths(
     study: Study,
     paths: Paths | None = None,
 ) -> None:
-    "Raise one `ValueError` about warm-ups, milestones and rewinding points that lie after the end of a training."
+    "Raise one `ValueError` about warm-ups, milestones and rewind points after the end of a training."
     paths, wrong = paths or Paths(), {}
     images = cache(lambda name, fraction: images_in(study, name, fraction, paths))
     def note(place, faults, length, name):

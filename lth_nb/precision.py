@@ -28,7 +28,7 @@ def compare_precisions(
     file: str
     | Path
     | None = None,  # table to which every pair is added at once; pairs that are in it are not trained again
-) -> pd.DataFrame:  # one line a pair: test accuracies in [0, 1]
+) -> pd.DataFrame:  # one line per pair: test accuracies in [0, 1]
     "Train pairs that differ in precision alone."
     known = pd.read_csv(file, keep_default_na=False) if file and Path(file).is_file() else pd.DataFrame()
     same = dict(
@@ -57,7 +57,7 @@ def precision_verdicts(
     pairs: pd.DataFrame,    # lines of `compare_precisions`
     margin: float = 0.005,  # difference in accuracy that counts as none: half a point
     alpha: float = 0.05,    # level of the two one-sided tests
-) -> pd.DataFrame:          # one line a model and data set
+) -> pd.DataFrame:          # one line per model and data set
     "Tell whether bf16 is as accurate as fp32."
     lines = []
     for (model, data), g in pairs.groupby(["model", "data"]):

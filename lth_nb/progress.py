@@ -17,7 +17,7 @@ from .spec import Study
 
 # %% ../nbs/13c_progress.ipynb #cbee23cd
 class Progress:
-    "How far a study is, by its files."
+    "The progress of a study, according to its files."
     def __init__(self,
         study: Study,
         paths: Paths,
@@ -54,7 +54,7 @@ def heard(self: Progress,
 def phase(self: Progress,
     networks: int,  # that are trained
 ) -> str:
-    "Return in a few words what is being made."
+    "Return a few words on what a job makes."
     if networks < self.total: return "networks"
     if self.of_pages: return f"site, {self.pages} of {self.of_pages} pages"
     made = len([f for f in self.papers.glob("*.ipynb") if ".part" not in f.suffixes]) if self.papers.is_dir() else 0

@@ -30,7 +30,7 @@ def _own_forward(layer: nn.Module) -> bool:
 
 
 def _twin(layer: nn.Module) -> nn.Module:
-    "Return a copy that shares all tensors; what it notes in its attributes stays in the copy."
+    "Return a copy that shares all tensors; changes of its attributes stay in the copy."
     twin = copy.copy(layer)
     twin.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in vars(layer).items()}
     return twin
@@ -104,7 +104,7 @@ _KEEP_ZEROS = {
 
 
 class _Uses(TorchFunctionMode):
-    "Notes which of torch's functions each parameter goes into."
+    "Records which of torch's functions use each parameter."
     def __init__(self):
         super().__init__()
         self.by_weight: dict[int, set[str]] = {}

@@ -38,7 +38,7 @@ def _engine():
 
 # %% ../nbs/13c_reading.ipynb #c0b7e247
 def _execute(notebook: str, out: str, parameters: dict, folder: str) -> None:
-    "Execute one notebook; it gets its name when it has run to the end."
+    "Execute one notebook; write it under its final name only when it has run to the end."
     import papermill
     papermill.engines.papermill_engines.register("in_this_process", _engine())
     os.chdir(folder)
@@ -60,7 +60,7 @@ def run_notebooks(
     folder: Path | None = None,  # in which they run; `None`: the folder of the notebooks' project
     loaded: tuple[str, ...] = (),  # modules that the first process loads for all
 ) -> None:
-    "Execute notebooks; a `RuntimeError` tells of those that failed, after all have run."
+    "Execute notebooks; raise a `RuntimeError` that names those that failed, after all have run."
     os.environ |= dict(OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     for out in runs: out.parent.mkdir(parents=True, exist_ok=True)
     where, failed, context = str(folder or Paths().nbs), [], _start_with(("execnb.shell", "papermill", *loaded))
@@ -88,7 +88,7 @@ def read_notebooks(
     processes: int = 1,       # side by side
     folder: Path | None = None,  # in which they run; `None`: the folder of the notebooks' project
 ) -> None:
-    "Execute notebooks with the same parameters; a `RuntimeError` tells of those that failed, after all have run."
+    "Execute notebooks with the same parameters; after all, raise a `RuntimeError` that names those that failed."
     run_notebooks({out/n.name: (n, parameters) for n in notebooks}, processes, folder, PRELOADED)
 
 # %% ../nbs/13c_reading.ipynb #4e5e4e1f

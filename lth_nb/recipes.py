@@ -26,7 +26,7 @@ def count_steps(
     length: str,           # such as '20ep', '1200it' or '2ep50it'
     steps_per_epoch: int,  # optimizer steps in one epoch
 ) -> int:                  # optimizer steps
-    "A length in optimizer steps."
+    "Convert a length to optimizer steps."
     match = _LENGTH.fullmatch(str(length))
     if not match or not length:
         raise ValueError(f"length {length!r}: write epochs and steps as '20ep', '1200it' or '2ep50it'")
@@ -37,7 +37,7 @@ def count_steps(
 def no_truth(
     value,  # of a field that holds a number
 ):
-    "Return the value; YAML's yes and no are no numbers, though Python counts them as 1 and 0."
+    "Return the value unless it is a truth value, which Python would accept as 1 or 0."
     if isinstance(value, bool): raise ValueError("give a number")
     return value
 
@@ -51,13 +51,13 @@ Length = Annotated[str, Field(pattern=r"^(\d+ep)?(\d+it)?$", min_length=3)]
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
     "How a network is trained."
-    length: Length = "20ep"                        # budget, such as '20ep' or '1200it'; the most, with `patience`
+    length: Length = "20ep"                        # budget, such as '20ep' or '1200it'; a maximum with `patience`
     optimizer: Literal["sgd", "adam"] = "sgd"      # SGD as in all three papers; Adam for Morcos et al.'s transfer
     lr: Annotated[Real, Field(gt=0)] = 0.1        # initial learning rate (Sabatelli et al., Table 4)
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9  # of SGD (Table 4)
     nesterov: bool = True                          # Nesterov's momentum (appendix)
     weight_decay: Annotated[Real, Field(ge=0)] = 1e-4   # L2, all parameters (Morcos et al.; Sabatelli et al.: 1e-5)
-    batch_size: Annotated[Count, Field(ge=1)] = 64   # images a step (Table 4)
+    batch_size: Annotated[Count, Field(ge=1)] = 64   # images per step (Table 4)
     schedule: Literal["constant", "step", "cosine"] = "cosine"  # of the learning rate over the budget
     milestones: tuple[Length, ...] = ()            # of 'step': when gamma multiplies lr (Table 4: 50ep, 60ep, 75ep)
     gamma: Annotated[Real, Field(gt=0, le=1)] = 0.1     # factor at each milestone (not stated by Sabatelli et al.)
@@ -82,7 +82,7 @@ class Recipe:
 def input_size(self: Recipe,
     image_size: int,  # side of the images, pixels
 ) -> int:             # pixels
-    "Return the side of what the network sees of images with side `image_size`."
+    "Return the side of the images that the network sees."
     return self.crop_to or self.upsample or image_size
 
 # %% ../nbs/04b_recipes.ipynb #21507082
@@ -93,10 +93,10 @@ _YOUNGER = {"crop_to": None, "class_weights": None, "granularity": "weight", "sc
 def settings_of(
     recipe,   # a Recipe, or a dataclass with one under `training`
 ) -> dict:    # JSON-able
-    "Return all fields of a recipe, by which hashes and files name it."
+    "Return the fields of a recipe from which its hash is computed."
     found = asdict(recipe)
     for part in (found, found.get("training", {})):
-        for name, default in _YOUNGER.items():  # younger fields only where used: older results keep their names
+        for name, default in _YOUNGER.items():  # newer fields only where used: older results keep their hashes
             if name in part and part[name] == default: del part[name]
     return found
 
@@ -106,7 +106,7 @@ def learning_rates(
     steps: int,            # budget in optimizer steps
     steps_per_epoch: int,  # optimizer steps in one epoch
 ) -> list[float]:          # the rate of every step
-    "The whole learning-rate schedule."
+    "Return the learning rate of every step."
     warmup = count_steps(recipe.warmup, steps_per_epoch)
     marks = [count_steps(m, steps_per_epoch) for m in recipe.milestones]
 

@@ -32,7 +32,7 @@ from .selection import USUAL
 # %% ../nbs/02d_references.ipynb #10252912
 @dataclass(frozen=True)
 class Reference:
-    "How to build a network, as a value."
+    "A value that says how to build a network."
     kind: str        # 'timm', 'torchvision', a Python file, or 'builder' or 'module' for what was given in a session
     name: str        # of the network in the library, or of the function in the file
     head: str = ""   # as in `as_backbone`
@@ -53,7 +53,7 @@ _FORMS = "'timm:NAME', 'torchvision:NAME' or 'FILE.py:FUNCTION', with '?head=LAY
 def read_reference(
     text: str,  # such as 'timm:resnet18?prune=conv'
 ) -> Reference:
-    "Read a reference. Raises a `ValueError` if it is none."
+    "Read a reference. Raise a `ValueError` if it is not one."
     plain, _, settings = text.partition("?")
     kind, _, name = plain.rpartition(":") if ".py:" in plain else plain.partition(":")
     pairs = dict(part.partition("=")[::2] for part in settings.split("&")) if settings else {}
@@ -116,7 +116,7 @@ _STAND_IN = 2  # classes of a head that is taken off again
 
 
 def _call(build: Callable, channels: int, image_size: int):
-    "Call a builder with what it takes."
+    "Call a builder with the parameters that it accepts."
     given, values = {}, dict(channels=channels, image_size=image_size, classes=_STAND_IN)
     for name, p in inspect.signature(build).parameters.items():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD): continue
@@ -211,7 +211,7 @@ def _by_file(ref: Reference, folders: tuple[Path, ...]) -> str:
 
 
 def _reference_of(build: Callable, head: str, prune: str) -> Reference:
-    "Return a reference to a builder: to its library or file, if that lies in the working folder, else to the session."
+    "Return a reference to a builder: to its library or file, if that is in the working folder, else to the session."
     name = re.sub(r"[^\w.-]", "_", getattr(build, "__qualname__", type(build).__name__))
     package, _, inner = str(getattr(build, "__module__", "")).partition(".")
     if package in ("timm", "torchvision") and inner.startswith("models."): return Reference(package, name, head, prune)
@@ -230,7 +230,7 @@ def resolve_model(
     init: str = "kaiming",          # as in a recipe; 'keep' starts from the values that a network has
     folders: tuple[Path, ...] = (),  # where files are looked for first
 ) -> str:                           # its name in MODELS
-    "Make a network known by a name. Raises a `ValueError` or an `ImportError` that says what to do."
+    "Register a network by a name. Raise a `ValueError` or an `ImportError` that says what to do."
     prune = prune if isinstance(prune, str) else "+".join(prune)
     if isinstance(model, nn.Module): return _by_module(model, head, prune, init)
     if not isinstance(model, str):

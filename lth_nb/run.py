@@ -55,7 +55,7 @@ def get_tickets(
     paths: Paths,
     tell=None,        # called after each level, when it is safe to stop
 ) -> Tickets:
-    "Return the tickets of one seed: read if they are there, found if not."
+    "Return the tickets of one seed: read them if they exist, else find them."
     file = ticket_file(study, cell, seed, paths)
     data = load_images(study, cell.source, cell.source_fraction, paths, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def _new_name(name: str, changes: dict) -> str:
 
 
 def _with_changes(study: Study, content: dict, paths: Paths, parameter: str, changes: dict) -> Study:
-    "Return the checked study; what is wrong with changed recipes is said of the parameter that changed them."
+    "Return the checked study; an error in changed recipes names the parameter that changed them."
     changed, wrong = check_content(content, study.file, paths)
     if changed and not wrong: return changed
     fields = "|".join(map(re.escape, changes))
@@ -291,7 +291,7 @@ def _fault_of(study: Study, cell: Block, rows: pd.DataFrame, paths: Paths) -> st
 
 # %% ../nbs/12e_run.ipynb #bd687025
 def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.DataFrame:
-    "Train what is missing of one cell and write its table; `after` is called after every network."
+    "Train the missing networks of one cell and write its table; `after` is called after every network."
     file = cell_file(study, cell, paths)
     started, (target,) = file.with_suffix(".rows.csv"), cell.targets
     if file.is_file():
@@ -320,7 +320,7 @@ def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.
 
 # %% ../nbs/12e_run.ipynb #4a3ea8ff
 def _one_row(study: Study, n: Planned, data: Dataset, pair: list, done: dict, started: Path, after) -> dict:
-    "Return the row of one network: from the journal if it is there and made from the same, trained if not."
+    "Return the row of one network: from the journal if it has a row of the same inputs, else by training."
     source, target = pair
     keys, hashes = dict(study=study.study, **asdict(n)), _hashes(study, n, data, source, target)
     row = done.get(row_key(keys))

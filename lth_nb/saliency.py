@@ -110,7 +110,7 @@ def _check_flow(scores: dict[str, Tensor]) -> None:
 # %% ../nbs/05e_saliency.ipynb #db827711
 @dataclass(frozen=True)
 class Untrained:
-    "What a method may look at: an untrained network, and how it would be trained."
+    "The inputs of a method: an untrained network, and how it would be trained."
     network: nn.Module  # theta_0, on the data's device
     data: Dataset       # the source
     training: Recipe

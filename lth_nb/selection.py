@@ -49,7 +49,7 @@ def _chain(
 
 # %% ../nbs/02b_selection.ipynb #dadba7c6
 def _words(rule: str) -> tuple[list[str], list[str]]:
-    "Return what a rule takes and what it leaves out."
+    "Return the words that a rule includes and those that it excludes."
     words = [w.strip() for w in str(rule).split("+")]
     if not all(w.removeprefix("-") for w in words):
         raise ValueError(f"prune = {rule!r}: there is an empty word. Write words with one + between them, such as "
@@ -94,7 +94,7 @@ def _refuse_computed(model: nn.Module, taken: list[str]) -> None:
 
 
 def _refuse_unused(rule: str, words: list[str], weights: dict) -> None:
-    "Raise a `ValueError` if a word of a rule that is no kind names no weight."
+    "Raise a `ValueError` if a word of a rule is neither a kind nor the name of a weight."
     odd = [w for w in words if w not in KINDS]
     if not odd: return
     there = ", ".join([*weights][:4]) + (f" and {len(weights) - 4} more" if len(weights) > 4 else "")

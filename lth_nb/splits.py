@@ -45,7 +45,7 @@ def _tally(labels: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tens
 
 # %% ../nbs/01b_splits.ipynb #c04dfc94
 def _check_draw(fraction, seed) -> None:
-    "Raise ValueError unless a share lies in (0, 1] and a seed is a whole number."
+    "Raise ValueError unless a share is in (0, 1] and a seed is a whole number."
     number = isinstance(fraction, (int, float, np.number)) and not isinstance(fraction, bool)
     if not number or not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction!r}: it must lie in (0, 1]")
@@ -59,7 +59,7 @@ def subset(
     seed: int = 0,
     groups: torch.Tensor | None = None,  # int64 (N,), group of each image; `None`: each image by itself
 ) -> torch.Tensor:          # int64 indices, ascending
-    "Draw a stratified share with at least one image of each class; smaller fractions lie inside larger ones."
+    "Draw a stratified share with at least one image of each class; larger fractions contain smaller ones."
     _check_draw(fraction, seed)
     labels = labels.cpu()
     keep = max(int(fraction * len(labels) + 0.5), len(labels.unique()))
@@ -97,7 +97,7 @@ def _pieces_by_group(
     seed: int,
     purpose: str,                # names the random stream
 ) -> list[torch.Tensor]:         # int64 indices of each piece, ascending
-    "Cut a set into pieces of given shares so that no group lies in two, every class as near to its share as can be."
+    "Split a set by given shares; keep groups together and every class as close to its share as possible."
     groups, count = _numbered(groups.cpu())
     tally = _tally(labels.cpu(), groups, count).double().numpy()
     tally = tally / tally.sum(0)                      # of each class, the share that each group holds

@@ -51,7 +51,7 @@ def bootstrap_interval(
 # %% ../nbs/09_statistics.ipynb #d3afd10f
 @dataclass(frozen=True)
 class PairedDifference:
-    "What n pairs say about a - b. With one pair only n and mean are numbers, the rest is NaN."
+    "The paired test of a - b over n pairs. With one pair only n and mean are numbers, the rest is NaN."
     n: int                # pairs
     mean: float           # of a - b, in the unit of a and b
     std: float            # of a - b, with n - 1
@@ -154,7 +154,7 @@ def choose_level(
     by: list[str]
     | None = None,  # columns that name a series of levels, the seed among them; `None`: the whole key but the level
     value: str = "val_accuracy",  # column that is best at the level wanted
-) -> pd.DataFrame:  # one row a series, in the order of `frame`
+) -> pd.DataFrame:  # one row per series, in the order of `frame`
     "Return the level with the best validation accuracy; of ties, the sparser."
     by = SERIES if by is None else list(by)
     if missing := [c for c in (value, "density", *by) if c not in frame]:

@@ -135,7 +135,7 @@ def _merge_like(table: dict, where: str) -> dict:
 
 
 def _tables(content: dict, key: str) -> dict:
-    "Return the recipes under a key of a study file; a `ValueError` if they are no mapping of mappings."
+    "Return the recipes under a key of a study file; raise a `ValueError` unless they are a mapping of mappings."
     table = content.get(key) or {}
     if not isinstance(table, dict):
         raise ValueError(f"{key} = {table!r}: give a mapping of names to recipes, such as base: {{...}}")
@@ -167,7 +167,7 @@ _MEANT |= dict.fromkeys(("length", "rewind", "warmup", "milestones"),
 
 
 def _hint(detail: Mapping[str, Any]) -> str:
-    "Return what is wrong with one field, from what pydantic says of it."
+    "Return the fault of one field, from pydantic's message."
     if detail["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         field = next(p for p in detail["loc"][::-1] if isinstance(p, str))
         return _MEANT.get(field, detail["msg"].removeprefix("Value error, "))
@@ -187,7 +187,7 @@ def _fault(detail: Mapping[str, Any]) -> str:
 
 # %% ../nbs/12c_studyfile.ipynb #5c2d7e27
 def gathered(complaints: list[str]) -> list[str]:
-    "Return complaints in their order, those that say the same of several places said once."
+    "Return complaints in their order; merge those that say the same of several places."
     places = {}
     for complaint in dict.fromkeys(complaints):
         place, _, fault = complaint.partition(": ")
@@ -204,7 +204,7 @@ def check_content(
     file: str,             # kept in the study, for errors
     paths: Paths | None,   # where data sets are looked for
 ) -> tuple[Study | None, list[str]]:
-    "Return a study and what is wrong with it; no study if its fields cannot be read."
+    "Return a study and its faults; `None` for the study if its fields cannot be read."
     try: study = Study(**{**_resolve(content), "file": file})
     except ValidationError as e:
         details = e.errors()

@@ -41,7 +41,7 @@ def use_style():
 
 
 class Look(NamedTuple):
-    "How one arm or source is drawn."
+    "The look of one arm or source."
     label: str
     color: str
     marker: str

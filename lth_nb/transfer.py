@@ -26,7 +26,7 @@ from .training import Diverged, Recipe, TrainResult, evaluate, load_state, train
 class Arm:
     "Where the mask and the weights of a network come from."
     name: str
-    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose, and what is done
+    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose; how changed
     weights: Literal["initial", "rewind", "final", "fresh"]   # theta_0, theta_k, theta_i or drawn anew
     weights_from: Literal["source", "target", ""]             # whose weights; '' for fresh ones
     meaning: str                                              # one line for tables and legends
@@ -56,7 +56,7 @@ ARMS = {a.name: a for a in (
 
 # %% ../nbs/07_transfer.ipynb #2236ce73
 def _tickets_of(arm: Arm, whose: str, source: Tickets | None, target: Tickets | None) -> Tickets:
-    "Return the tickets that an arm takes its mask or weights from; a `ValueError` if they were not given."
+    "Return the tickets that an arm takes its mask or weights from; raise a `ValueError` if they are missing."
     if (found := target if whose == "target" else source) is not None: return found
     on = "the target itself" if whose == "target" else "a source"
     raise ValueError(f"arm {arm.name!r} needs tickets found on {on}: pass {whose}=")
@@ -69,7 +69,7 @@ def arm_mask(
     source: Tickets | None,  # found on the source
     target: Tickets | None,  # found on the target itself
 ) -> Mask | None:            # `None` for a dense network
-    "Which weights are alive."
+    "Return which weights are alive in an arm."
     if arm.dense: return None
     mask = _tickets_of(arm, "target" if arm.mask == "target" else "source", source, target).mask(level)
     drawn = seed_for(seed, "mask", arm.name, level)
@@ -85,7 +85,7 @@ def arm_weights(
     source: Tickets | None,  # found on the source
     target: Tickets | None,  # found on the target itself
 ) -> dict[str, Tensor] | None:  # parameters and buffers of the backbone; `None` for fresh weights
-    "The weights a network starts from."
+    "Return the weights that an arm starts from."
     if arm.weights == "fresh": return None
     tickets = _tickets_of(arm, arm.weights_from, source, target)
     state = getattr(tickets[level], arm.weights)
@@ -108,7 +108,7 @@ class Transferred:
 
 # %% ../nbs/07_transfer.ipynb #538bbdce
 def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
-    "The arm, after every check that needs no network."
+    "Return the arm after every check that needs no network."
     if isinstance(level, bool) or not isinstance(level, Integral):
         raise ValueError(f"level is {level!r}: give a whole number")
     for name, tickets in dict(source=source, target=target).items():
@@ -141,7 +141,7 @@ def transfer(
     freeze: str = "none",            # 'none', or 'backbone' to train only the head
     head: str = "linear",            # 'linear' or 'mlp'
     may_diverge: bool = False,       # measure a network whose loss is no longer finite, instead of raising `Diverged`
-    metrics: tuple[str, ...] = (),   # names in METRICS, measured on top
+    metrics: tuple[str, ...] = (),   # names in METRICS, measured as well
 ) -> Transferred:
     "Give the arm's mask and weights a new random head, train them on the target, and measure."
     row = _check_transfer(arm, level, source, target, freeze)
@@ -162,7 +162,7 @@ def transfer(
 
 # %% ../nbs/07_transfer.ipynb #e86cc4ac
 def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, source, target, model) -> Network:
-    "Build the network that an arm starts from, its head aside."
+    "Build the network that an arm starts from; its head is replaced later."
     name = next((t.header["model"] for t in (source, target) if t), None) if model in (None, "") else model
     if name is not None: name = resolve_model(name, init=recipe.init)
     if name is None: raise ValueError(f"arm {arm.name!r} without tickets: say which network with model=")
@@ -182,14 +182,14 @@ _MEASURED = ("val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epo
 
 
 def _diverged(net: nn.Module, data: Dataset, recipe: Recipe, e: Diverged) -> TrainResult:
-    "Measure a network that diverged: accuracies, about chance, and no losses, by which its row is known."
+    "Measure the accuracies of a network that diverged; its losses are NaN, which marks its row."
     (_, val_accuracy), (_, test_accuracy) = (evaluate(net, data, split, recipe) for split in ("val", "test"))
     nan = float("nan")
     return TrainResult(nan, val_accuracy, nan, test_accuracy, e.epoch, e.epoch, e.steps, seconds=0.0)
 
 
 def _values(net: nn.Module, mask: Mask | None, image_size: int, channels: int, result: TrainResult) -> dict:
-    "Return the value columns of one row; parameters and floating-point operations count what is alive."
+    "Return the value columns of one row; parameters and floating-point operations count living weights."
     pruned = sum(int((~m).sum()) for m in mask.values()) if mask else 0
     measured = {k: getattr(result, k) for k in _MEASURED}
     return dict(density=density(mask) if mask else 1.0, **measured, dead_layers=len(dead_layers(mask)) if mask else 0,

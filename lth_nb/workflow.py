@@ -118,7 +118,7 @@ def _follow(command: list[str], log: Path, lock: int, watch: Progress) -> int:
 
 # %% ../nbs/13e_workflow.ipynb #18e47f0a
 def _tell_failure(log: Path) -> None:
-    "Show what Snakemake said of a failure, and last the errors that the runs ended with."
+    "Show Snakemake's report of a failure, then the errors of the runs."
     lines = log.read_text(encoding="utf-8").splitlines()
     said = [l for l in lines if l.strip() and not l.startswith(("Command ", "Select jobs", "Execute "))]
     where = f"lth: a run failed; all of Snakemake's words are in {log}"

@@ -447,7 +447,7 @@ def test_too_few_images_name_the_set(raw):
 def test_capital_splits_and_sets_of_sets_are_no_classes(raw):
     folders(raw/"capital")
     for split in ("train", "test"): (raw/"capital"/split).rename(raw/"capital"/split.title())
-    refused(raw, "capital", "name its folders train, val and test, in small letters")
+    refused(raw, "capital", "name its folders train, val and test, in lower case")
     folders(raw/"many"/"one"), folders(raw/"many"/"two")
     refused(raw, "many", "is no data set")
     assert not own_datasets(home(raw))

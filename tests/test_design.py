@@ -141,15 +141,11 @@ def test_exported_cells_are_short(notebook):
     assert not long, f"split these cells: {long}"
 
 
-LONGER = {"07_transfer": 32}  # its examples train every arm
-
-
 @pytest.mark.parametrize("notebook", [p for p in NOTEBOOKS if p.parent.name == "nbs"], ids=lambda p: p.stem)
 def test_examples_are_short(notebook):
     "At most 24 lines in a cell that is not exported: what is longer is a regression test and belongs here."
     cells = [c["source"] for c in code_cells(notebook) if not re.match(r"#\|\s*export", "".join(c["source"]))]
-    limit = LONGER.get(notebook.stem, 24)
-    long = [(lines[0].strip()[:60], len(lines)) for lines in cells if len(lines) > limit]
+    long = [(lines[0].strip()[:60], len(lines)) for lines in cells if len(lines) > 24]
     assert not long, f"keep one example that teaches and move the rest to tests/: {long}"
 
 

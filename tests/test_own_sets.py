@@ -80,7 +80,7 @@ def test_a_file_and_a_folder_with_one_content_are_one_set(home):
 
 def test_folders_of_classes_are_a_set_in_one_piece(home):
     assert sizes(load_dataset("as_classes_train", paths=home)) == [36, 6, 18]
-    none = "as_classes/ is no data set: it holds neither train/ and test/ nor folders of images"
+    none = "as_classes/ is no data set: it holds neither train/ and test/ nor one folder of images per class"
     assert none in said(lambda: load_dataset("as_classes", paths=home), FileNotFoundError)
 
 

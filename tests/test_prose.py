@@ -11,12 +11,6 @@ from lth_nb.catalog import DATASETS
 NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if not {".ipynb_checkpoints", "_proc"} & set(p.parts))
 TEXTS = [ROOT/"README.md", ROOT/"CONTRIBUTING.md"]
 LONGEST = 40  # words of a sentence; the aim is 25
-WAITING = {  # whose sentences are still to be edited; a notebook leaves this list when it is
-    "01_data", "04_pruning", "04a_slots", "04b_recipes", "04c_batches", "05_training", "05b_ticket_checks",
-    "05c_ticket_files", "06_tickets", "07_transfer", "08_results", "10_claims", "11_provenance", "12f_rewinding",
-    "15_compact", "17_gpus"
-}
-
 HABITS = {
     "British spelling": r"\b(?:\w*colour\w*|grey\w*|licence[sd]?|neighbour\w*|behaviour\w*|centre[sd]?|catalogue\w*"
                         r"|(?:initial|normal|standard|summar|organ|recogn|minim|serial|visual|random|optim)is(?:e[sd]?|"
@@ -69,11 +63,8 @@ def sentences(text):
 
 
 def one_by_one(paths):
-    "A test for every file; one that is still to be edited may fail."
-    waiting = pytest.mark.xfail(reason="its sentences are still to be edited", strict=False)
-    return pytest.mark.parametrize("path", [
-        pytest.param(p, id=str(p.relative_to(ROOT)), marks=[waiting] if p.stem in WAITING else []) for p in paths
-    ])
+    "A test for every file."
+    return pytest.mark.parametrize("path", [pytest.param(p, id=str(p.relative_to(ROOT))) for p in paths])
 
 
 FILES = one_by_one([*TEXTS, *NOTEBOOKS])

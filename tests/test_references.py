@@ -219,7 +219,7 @@ REFUSED = {  # reference -> what is said
     "timm:resnet10t?depth=3": "write 'timm:NAME'",
     "timm:resnet10t?prune=stages*": "prune = 'stages\\*': 'stages\\*' names no weight",
     "timm:resnet10t?head=classifier": "it has no layer 'classifier' to be its head; its last linear layers are fc",
-    "your_nets.py:build": "your_nets.py: no such file. It is looked for in",
+    "your_nets.py:build": "your_nets.py: no such file in",
     "my_nets.py:make": "my_nets.py: has no function 'make'; it has Net, build, features",
     "broken.py:build": "broken.py: fails when it is run \\(ZeroDivisionError",
     "my_nets.py:wrong_features": "gives \\(2, 4\\) for two images of 1 x 8 x 8, not float \\(2, 5\\)",

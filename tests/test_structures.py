@@ -175,7 +175,7 @@ def test_what_cannot_be_searched_is_said_before_training(digits, monkeypatch):
         def forward(self, x): return self.last(self.out(self.norm(self.conv(x).flatten(1))))
 
     found = lambda recipe: find_tickets(Odd(), digits, recipe, head="none")  # noqa: E731
-    with pytest.raises(ValueError, match="no output channel of this network can go alone. Use granularity 'weight'"):
+    with pytest.raises(ValueError, match="no output channel of this network can be removed. Use granularity 'weight'"):
         found(SEARCHES["channel"])
     with pytest.raises(ValueError, match="no layer has a multiple of four inputs"): found(SEARCHES["half"])
 

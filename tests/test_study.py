@@ -11,12 +11,13 @@ from lth_nb.studyfile import EXAMPLE, gathered, load_study, parse_study, read_ya
 
 # study -> number of cells, and hashes of their names, of ticket files and of jobs, as when results were made from them
 NAMES = {
-    "gpu": (1050, "408bafa4372a", "4bbc83be11a4", "8a252ece25cc"),
+    "cnn5": (25, "b04908644add", "2313fb2adf0d", "2b052e9ef08b"),
+    "gpu": (1098, "9a277acd3ee5", "616c42c27ae2", "12123bca2cb3"),
     "paper-mehta": (56, "a741be940eef", "201986e43161", "1419302da486"),
     "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
     "paper-sabatelli": (224, "122764aaedf0", "712a41031022", "cb44449c4b04"),
     "quick": (25, "736410dedc74", "b716609da416", "44fd63484f9f"),
-    "small": (501, "ab5cb3ab4a3d", "fa51a1bb88b7", "727c06c3db98"),
+    "small": (528, "35ee93de8df6", "992aac4edea0", "21d6459c322d"),
 }
 
 

@@ -107,7 +107,7 @@ DAMAGES = dict(
     shape=("pruned_at", lambda p: p[:5], "its pruned_at of"),
     turned=("rewind", lambda v: v.T, "its parts do not fit each other"),
     short=("2", lambda v: v[1:], "more or fewer trained weights"),
-    double=("2", lambda v: v.double(), "no vector of living weights"),
+    double=("2", lambda v: v.double(), "not a vector of living weights"),
 )
 
 
