@@ -17,7 +17,7 @@ import vl_convert
 from .columns import OPTIONAL
 from .core import Paths
 from .names import written
-from .plots import ARM_STYLE
+from .plots import looks
 
 # %% ../nbs/11b_explorer.ipynb #4c09949f
 _SYMBOLS = {r"$\theta_k$": "θₖ", r"$\theta_i$": "θᵢ", r"$\theta_0$": "θ₀"}
@@ -27,10 +27,10 @@ _MEASURES = {"test_accuracy": "test accuracy (%)", "val_accuracy": "validation a
 
 
 def arm_words(
-    arm: str,  # a name in ARM_STYLE
+    arm: str,  # a name in ARMS
 ) -> str:
     "Return an arm's label without formulas."
-    label = ARM_STYLE[arm].label
+    label = looks("arm", [arm])[arm].label
     for formula, symbol in _SYMBOLS.items(): label = label.replace(formula, symbol)
     return label
 
@@ -89,7 +89,7 @@ def _menus(points: pd.DataFrame, names: dict[str, str]) -> list[alt.Parameter]:
         return sorted(counts, key=lambda v: (-counts[v], v))
     sources, targets, models = [s for s in by_size("source") if s] or [""], by_size("target"), by_size("model")
     recipes = sorted(points["recipe"].unique(), key=lambda r: (r != "base", r))
-    arms = [a for a in ARM_STYLE if a in set(points["arm"])]
+    arms = [*looks("arm", [*points["arm"]])]
     return [
         _menu("network", "Network", models, [written(m) for m in models]),
         _menu("target", "Target", targets, [written(t) for t in targets]),
@@ -137,9 +137,9 @@ def _themed(chart: alt.LayerChart | alt.FacetChart):
 
 def _marks(arms: list[str], legend: alt.Legend) -> tuple[alt.StrokeDash, alt.Shape]:
     "Return how lines are broken and points are shaped, so that no two arms differ by color alone."
-    looks, words = [ARM_STYLE[a] for a in arms], [*map(arm_words, arms)]
-    dashes = [_DASHES[look.line] if isinstance(look.line, str) else list(look.line[1]) for look in looks]
-    shapes = [_SHAPES[look.marker] for look in looks]
+    styles, words = [*looks("arm", arms).values()], [*map(arm_words, arms)]
+    dashes = [_DASHES[look.line] if isinstance(look.line, str) else list(look.line[1]) for look in styles]
+    shapes = [_SHAPES[look.marker] for look in styles]
     return (alt.StrokeDash("words:N", scale=alt.Scale(domain=words, range=[[4 * d for d in dash] for dash in dashes]),
                            legend=legend),
             alt.Shape("words:N", scale=alt.Scale(domain=words, range=shapes), legend=legend))
@@ -158,12 +158,12 @@ def explorer_chart(
     "Return the chart with its menus; a `ValueError` if there is nothing to draw."
     points, names = _named(explorer_points(frame)), measures(frame)
     if points.empty: raise ValueError("no rows to explore: none has a linear head on a backbone that is trained")
-    arms = [a for a in ARM_STYLE if a in set(points["arm"])]
+    arms = [*looks("arm", [*points["arm"]])]
     picked = alt.selection_point(fields=["words"], bind="legend", name="picked")
     bright = alt.when(picked, alt.datum.bright)
     base = alt.Chart(points).add_params(*_menus(points, names)).transform_filter(_CHOSEN).transform_calculate(
         **_SEEN).transform_calculate(low="datum.y - datum.spread", high="datum.y + datum.spread")
-    inks = ["currentColor" if ARM_STYLE[a].color == "#000000" else ARM_STYLE[a].color for a in arms]
+    inks = ["currentColor" if l.color == "#000000" else l.color for l in looks("arm", arms).values()]
     legend = alt.Legend(orient="bottom", columns=2, columnPadding=24, labelFontSize=12, labelLimit=280, title="")
     color = alt.Color("words:N", scale=alt.Scale(domain=[*map(arm_words, arms)], range=inks), legend=legend)
     faint, thin = [bright.then(alt.value(a)).otherwise(alt.value(b)) for a, b in ((1.0, 0.1), (0.1, 0.0))]

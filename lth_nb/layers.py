@@ -76,6 +76,7 @@ def _with_published(table: pd.DataFrame, published: pd.DataFrame, study: Study) 
     for search, part in published.groupby(SEARCH):
         if search in asked and (search not in now or now[search]["seeds"].iloc[0] < part["seeds"].iloc[0]):
             now[search] = part
+    if not now: return table  # a study that searches for no tickets any more
     return pd.concat(now.values()).sort_values([*SEARCH, "level", "place"], ignore_index=True)
 
 
