@@ -98,7 +98,7 @@ RELATED = [  # conditions of two sides, and the cells that they give
 ]
 
 
-@pytest.mark.parametrize("a, b, more, expected", RELATED, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize("a, b, more, expected", RELATED, ids=["natural on art", "related", "more classes"])
 def test_relations_choose_sources(frame, a, b, more, expected):
     assert cells(pairs(frame, side(*a), side(*b), **more)) == expected
 
