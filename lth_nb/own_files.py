@@ -9,8 +9,10 @@ __all__ = ['shown_path', 'run_file', 'files_of', 'find_file', 'function_of']
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +22,20 @@ from .core import Paths, digest
 from .originals import _torchvision
 
 # %% ../nbs/02c_own_files.ipynb #c266a544
-def _belongs(place: Path, folder: Path) -> bool:
+@lru_cache(8)
+def _borders(folder: Path, entries: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    "Return how paths within a folder begin, and how those begin that other entries of the import path own."
+    resolved = {p: Path(p).resolve() for p in entries if p}
+    names = [str(folder), *(p for p, r in resolved.items() if r == folder)]  # a link to the folder is one of its names
+    inner = [str(n) for p, r in resolved.items() if r != folder and r.is_relative_to(folder) for n in (p, r)]
+    def ended(paths): return tuple(p.rstrip(os.sep) + os.sep for p in paths)
+    return ended(names), ended([*inner, *sys.modules["lth_nb"].__path__])
+
+
+def _belongs(place: str | Path, folder: Path) -> bool:
     "Return whether a module's path belongs to this folder and not to a library within it."
-    within = {Path(p).resolve() for p in sys.path if p}
-    inner = (p for p in within if p != folder and p.is_relative_to(folder) and place.is_relative_to(p))
-    library = sys.modules["lth_nb"].__path__[0]
-    return place.is_relative_to(folder) and not any(inner) and not place.is_relative_to(library)
+    within, others = _borders(folder, tuple(sys.path))
+    return (path := f"{place}{os.sep}").startswith(within) and not path.startswith(others)
 
 # %% ../nbs/02c_own_files.ipynb #2125a51f
 class _FromText(SourceFileLoader):
@@ -56,7 +66,7 @@ _IMPORTED: dict[Path, tuple[Path, ...]] = {}  # a file that was run -> the modul
 def _of_folder(folder: Path) -> dict[str, ModuleType]:
     "Return the loaded modules of a folder by their names."
     files = {n: getattr(m, "__file__", None) for n, m in [*sys.modules.items()] if n != "__main__"}
-    return {n: sys.modules[n] for n, f in files.items() if f and _belongs(Path(f).resolve(), folder)}
+    return {n: sys.modules[n] for n, f in files.items() if f and _belongs(f, folder)}
 
 
 def _run_apart(text: bytes, module: ModuleType, file: Path):
