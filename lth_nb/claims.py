@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .papers import CLAIMS, DENSE, NEAREST, REGIONS, RELATIONS, SPARSE, Claim, Contrast, paper_table, side
+from .papers import CLAIMS, DENSE, EQUAL, NEAREST, REGIONS, RELATIONS, SPARSE, Claim, Contrast, paper_table, side
 from .statistics import choose_level
 
 _all_ = ["CLAIMS", "DENSE", "NEAREST", "REGIONS", "RELATIONS", "SPARSE", "Claim", "Contrast", "paper_table", "side"]
@@ -24,8 +24,16 @@ def _listed(rows: pd.DataFrame, columns: list[str], pairs) -> np.ndarray:
     return pd.MultiIndex.from_frame(rows[columns]).isin([tuple(pair) for pair in pairs])
 
 
+def _with_narrower(rows: pd.DataFrame, pairs) -> pd.DataFrame:
+    "Return the rows of networks that have narrower versions, and of these, all under the name of the wide network."
+    wide = {narrow: wide for wide, narrow in pairs} | {wide: wide for wide, _ in pairs}
+    rows = rows[rows["model"].isin(wide)]
+    return rows.assign(model=rows["model"].map(wide).astype(rows["model"].dtype))
+
+
 def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
     "Return the rows that meet a side's conditions; it may have several recipes."
+    if side["model"] == "narrower": rows = _with_narrower(rows, roles.get("narrower", ()))
     fits = [
         rows[column].isin([*side[column]] if column == "recipe" else [side[column]]).to_numpy()
         for column in ("arm", "recipe", "freeze", "head")
@@ -52,7 +60,7 @@ PAIR = ["target", "fraction", "model", "seed"]
 CELL = ["target", "fraction", "model", "source", "source_b"]
 READ = [
     *PAIR, "arm", "source", "source_fraction", "ticket_recipe", "recipe", "freeze", "head", "level", "density",
-    "val_accuracy", "test_accuracy"
+    "val_accuracy", "test_accuracy", "params", "flops"
 ]
 
 
@@ -141,9 +149,35 @@ def sides(self: RowReader, contrast: Contrast) -> dict[str, pd.DataFrame]:
     rules = {s: "chosen" if sides[s]["arm"] in DENSE else rule for s, rule in rules.items()}
     return {s: self._at(side, contrast.on, rules[s]) for s, side in sides.items()}
 
+# %% ../nbs/10_claims.ipynb #46f29051
+def _at_cost(points: pd.DataFrame, curve: pd.DataFrame, cost: str) -> pd.DataFrame:
+    "Return the networks of side a within the range of side b's curve, with what the curve has at their costs."
+    curve = curve.groupby(cost)[["test_accuracy", "density"]].mean().sort_index()
+    if curve.empty: return points.head(0).assign(a=np.nan, b=np.nan, density_a=np.nan, density_b=np.nan)
+    points = points[points[cost].between(curve.index[0], curve.index[-1])]
+    at = {c: np.interp(np.log(points[cost].astype(float)), np.log(curve.index), curve[c]) for c in curve}
+    return points.assign(
+        a=points["test_accuracy"], density_a=points["density"], b=at["test_accuracy"], density_b=at["density"]
+    )
+
+
+def _at_equal_cost(read: RowReader, contrast: Contrast) -> pd.DataFrame:
+    "Return accuracies and densities of both sides at equal cost, one row per cell and seed."
+    series, cost = [*PAIR, "source"], EQUAL[contrast.level]
+    a, b = (read.rows(side, contrast.on) for side in (contrast.a, contrast.b))
+    same = contrast.a["source"] == contrast.b["source"] != ""
+    curves, found = list(b.groupby(series)), [_at_cost(a.head(0), b.head(0), cost).assign(source_b="")]
+    for (*pair, source), points in a.groupby(series):
+        for (*other, source_b), curve in curves:
+            if other == pair and (source == source_b or not same):
+                found.append(_at_cost(points, curve, cost).assign(source_b=source_b))
+    made = pd.concat(found, ignore_index=True)
+    return made.groupby([*CELL, "seed"])[["a", "b", "density_a", "density_b"]].mean()
+
 # %% ../nbs/10_claims.ipynb #e1364a64
 def _pairs(read: RowReader, contrast: Contrast) -> pd.DataFrame:
     "Return accuracies and densities of both sides, one row per cell and seed."
+    if contrast.level in EQUAL: return _at_equal_cost(read, contrast)
     a, b = (
         rows[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(
             columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s}
@@ -188,7 +222,7 @@ def _differences_of(contrast: Contrast, read: RowReader, by_test: RowReader) -> 
         pairs, start = (_pairs(read, replace(contrast, level=level)) for level in ("sparsest", "chosen"))
         pairs[["a", "b"]] -= start[["a", "b"]]
     else: pairs = _pairs(read, contrast)
-    best = _pairs(by_test, replace(contrast, level="chosen"))
+    best = pairs[["a", "b"]] * np.nan if contrast.level in EQUAL else _pairs(by_test, replace(contrast, level="chosen"))
     if contrast.level == "drop" or isinstance(contrast.level, float): best *= np.nan  # says nothing about these
     return pairs.assign(
         difference=pairs["a"] - pairs["b"], best_of_test=(best["a"] - best["b"]).reindex(pairs.index)

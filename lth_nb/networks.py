@@ -43,12 +43,14 @@ class Architecture:
 # %% ../nbs/02_networks.ipynb #8fc49961
 _HE, _LTH = "He et al. 2016", "Frankle & Carbin 2019"
 _IMAGENET = partial(residual, width=64, stem=(7, 2), pool=True)
+_RESNET8 = partial(residual, blocks=(1, 1, 1), stem=(3, 2))
 _VGG19: tuple[int | str, ...] = (64, 64, "M", 128, 128, "M", *[256]*4, "M", *[512]*4, "M", *[512]*4)
 MODELS = {
     "lenet_300_100": Architecture(lenet, 0, _LTH),
     "cnn_small": Architecture(partial(plain, plan=(8, "M", 16, "M", 32)), 2, "for quick runs at 8 to 28 pixels"),
     "cnn5": Architecture(partial(plain, plan=(8, "M", 32, "M", 64, "M", 64)), 3, "for CPU runs at 32 pixels"),
-    "resnet8": Architecture(partial(residual, blocks=(1, 1, 1), width=16, stem=(3, 2)), 3, "for CPU runs at 32 pixels"),
+    "resnet8": Architecture(partial(_RESNET8, width=16), 3, "for CPU runs at 32 pixels"),
+    **{f"resnet8_w{w}": Architecture(partial(_RESNET8, width=w), 3, "narrower ResNet-8") for w in (12, 8, 6, 4)},
     "resnet20": Architecture(partial(residual, blocks=(3, 3, 3), width=16, stem=(3, 1)), 2, f"{_HE}, section 4.2"),
     "resnet18": Architecture(partial(_IMAGENET, blocks=(2, 2, 2, 2)), 5, f"{_HE}, Table 1"),
     "resnet18_cifar": Architecture(partial(residual, blocks=(2, 2, 2, 2), width=64, stem=(3, 1)), 3, "Mehta 2019"),

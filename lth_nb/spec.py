@@ -21,7 +21,7 @@ from .models import HEADS, MODELS
 from .parameters import as_list
 from .recipes import Count, Real, Recipe, count_steps, no_truth
 from .references import resolve_model
-from .results import ROLES
+from .results import PAIRED, ROLES
 from .tickets import TicketRecipe
 from .transfer import ARMS
 
@@ -146,6 +146,7 @@ def _unknown_sets(study: Study, paths: Paths) -> list[str]:
     named = dict(image_sizes=study.image_sizes, resplit=study.resplit, grouped=study.grouped, redraw=study.redraw,
         left_out=study.left_out, cautions=study.cautions)
     for role, entries in study.roles.items():
+        if role == "narrower": continue  # these are networks
         named[f"roles.{role}"] = {
             n for e in entries for n in (e if isinstance(e, (list, tuple)) else [e]) if isinstance(n, str)
         }
@@ -170,18 +171,15 @@ def _repeated(study: Study) -> list[str]:
     return wrong
 
 # %% ../nbs/12b_spec.ipynb #85393997
-_PAIRS = ("related", "more_classes")  # roles that hold pairs
-
-
 def _odd_roles(study: Study) -> list[str]:
     "Return which entries of a study's roles are not what the role holds."
     wrong = [f"roles.{r}: unknown role; use one of {', '.join(ROLES)}" for r in study.roles if r not in ROLES]
     for role in ROLES.keys() & study.roles.keys():
         for entry in study.roles[role]:
             pair = isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(n, str) for n in entry)
-            if pair if role in _PAIRS else isinstance(entry, str): continue
+            if pair if role in PAIRED else isinstance(entry, str): continue
             wrong.append(f"roles.{role} = {entry!r}: give {ROLES[role]}"
-                         + (", such as [[cifar10, digits]]" if role in _PAIRS else ", each a name"))
+                         + (", such as [[cifar10, digits]]" if role in PAIRED else ", each a name"))
     return wrong
 
 
@@ -221,8 +219,10 @@ def _odd_recipes(study: Study) -> list[str]:
             wrong.append(f"ticket_recipes.{name}.rewind = {rewind!r}: later than the end of its training, {length!r}")
     wrong += [f"recipes.{n}.{c}" for n, r in study.recipes.items() for c in _without_effect(r)]
     wrong += _odd_roles(study)
-    unknown = [m for m in study.images_per_second if m not in MODELS]
-    return wrong + [f"images_per_second.{m}: unknown model; use one of {', '.join(MODELS)}" for m in unknown]
+    named = [(f"images_per_second.{m}", m) for m in study.images_per_second]
+    named += [(f"roles.narrower = {pair!r}", m) for pair in study.roles.get("narrower", []) for m in pair]
+    return wrong + [f"{key}: unknown model {m!r}; use one of {', '.join(MODELS)}" for key, m in named
+        if m not in MODELS]
 
 # %% ../nbs/12b_spec.ipynb #53a9e878
 _NEEDED = ("targets", "arms", "fractions", "source_fractions", "recipes", "ticket_recipes", "freeze", "heads")
