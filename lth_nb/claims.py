@@ -30,7 +30,7 @@ def _with_narrower(rows: pd.DataFrame, pairs) -> pd.DataFrame:
     rows = rows[rows["model"].isin(wide)]
     return rows.assign(model=rows["model"].map(wide).astype(rows["model"].dtype))
 
-
+# %% ../nbs/10_claims.ipynb #4b91f2ed
 def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
     "Return the rows that meet a side's conditions; it may have several recipes."
     if side["model"] == "narrower": rows = _with_narrower(rows, roles.get("narrower", ()))
