@@ -164,7 +164,8 @@ def explorer_chart(
     base = alt.Chart(points).add_params(*_menus(points, names)).transform_filter(_CHOSEN).transform_calculate(
         **_SEEN).transform_calculate(low="datum.y - datum.spread", high="datum.y + datum.spread")
     inks = ["currentColor" if l.color == "#000000" else l.color for l in looks("arm", arms).values()]
-    legend = alt.Legend(orient="bottom", columns=2, columnPadding=24, labelFontSize=12, labelLimit=280, title="")
+    legend = alt.Legend(orient="bottom", columns=2, columnPadding=24, labelFontSize=12, labelLimit=280, title="",
+        symbolOpacity=1)
     color = alt.Color("words:N", scale=alt.Scale(domain=[*map(arm_words, arms)], range=inks), legend=legend)
     faint, thin = [bright.then(alt.value(a)).otherwise(alt.value(b)) for a, b in ((1.0, 0.1), (0.1, 0.0))]
     x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False), title="", axis=alt.Axis(format="~s"))
@@ -220,7 +221,9 @@ def layer_chart(
     shares = (100 * layers[["density", "lowest", "highest"]]).round(2).set_axis(["kept", "low", "high"], axis=1)
     bars = pd.concat([layers[["model", "level", "layer", "place", "weights", "seeds"]], shares], axis=1)
     bars = bars.assign(mask=named, network=layers["model"].map(written))
-    masks, models = [*dict.fromkeys(named)], sorted(layers["model"].unique())
+    searches = layers.groupby("source")[["source_fraction", "ticket_recipe"]].nunique().prod(axis=1)
+    order = bars.assign(searches=layers["source"].map(searches)).sort_values("searches", ascending=False, kind="stable")
+    masks, models = [*dict.fromkeys(order["mask"])], sorted(layers["model"].unique())
     top = int(layers["level"].max())
     slider = alt.param(name="at", value=top // 2, bind=alt.binding_range(min=0, max=top, step=1, name="Level "))
     menus = [_menu("of_network", "Network", models, [written(m) for m in models]), _menu("mask", "Mask from", masks),

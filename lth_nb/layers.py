@@ -8,6 +8,7 @@ __all__ = ['SEARCH', 'LAYER_COLUMNS', 'layer_table', 'write_layers']
 # %% ../nbs/11c_layers.ipynb #1a7e5002
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from safetensors import safe_open
 
 from .core import Paths, write_atomically
 from .grid import ticket_cells, ticket_file
+from .models import MODELS, build_model, prunable
 from .spec import Study
 from .ticket_files import ticket_header
 
@@ -23,6 +25,17 @@ from .ticket_files import ticket_header
 def _place(name: str) -> tuple:
     "Return a sorting key of a layer's name: numbers count as numbers, and the head comes last."
     return name.startswith("head"), [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]
+
+
+def _in_order(
+    names: Iterable[str],  # of weights
+    header: dict,          # of the ticket file
+) -> list[str]:
+    "Return the names of weights in the order of the network."
+    if header["model"] not in MODELS: return sorted(names, key=_place)
+    network = build_model(*(header[k] for k in ("model", "num_classes", "image_size", "channels", "init")))
+    order = {name: i for i, name in enumerate(prunable(network, head=True))}
+    return sorted(names, key=lambda n: (order.get(n, len(order)), _place(n)))
 
 
 def _kept(
@@ -33,7 +46,7 @@ def _kept(
     with safe_open(file, framework="numpy") as tensors:
         names = filter(re.compile("pruned_at/").match, tensors.keys())
         died = {n.removeprefix("pruned_at/"): np.bincount(tensors.get_tensor(n).ravel(), minlength=256) for n in names}
-    return {n: (int(died[n].sum()), died[n].sum() - died[n].cumsum()[:levels]) for n in sorted(died, key=_place)}
+    return {n: (int(died[n].sum()), died[n].sum() - died[n].cumsum()[:levels]) for n in died}
 
 # %% ../nbs/11c_layers.ipynb #1a7e5007
 SEARCH = ["source", "source_fraction", "ticket_recipe", "model"]  # what identifies a search, seeds aside
@@ -58,9 +71,10 @@ def layer_table(
     "Return the density of every layer at every level, over the seeds of each search."
     rows = []
     for search, files in _files(study, paths or Paths()).items():
-        levels = len(ticket_header(files[0])["levels"])
+        header = ticket_header(files[0])
+        levels = len(header["levels"])
         seeds = [_kept(f, levels) for f in files]
-        kept = {n: np.array([s[n][1] for s in seeds]) / seeds[0][n][0] for n in seeds[0]}
+        kept = {n: np.array([s[n][1] for s in seeds]) / seeds[0][n][0] for n in _in_order(seeds[0], header)}
         whole = sum(w for w, _ in seeds[0].values())
         left = sum(np.mean([s[n][1] for s in seeds], axis=0) for n in seeds[0]) / whole
         rows += [(*search, level, left[level], layer, place, seeds[0][layer][0], shares[:, level].mean(),
