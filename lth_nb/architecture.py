@@ -21,7 +21,7 @@ _NO_SETTING = ("training", "name", "init")  # attributes that change no architec
 def _plain(
     value,        # any attribute of a module
 ) -> str | None:  # `None`: it is no setting
-    "Describe a setting: a number, a text, a function, or a sequence of them."
+    "Describe a setting (a number, string, function, or sequence of these) as text."
     if value is None or isinstance(value, (bool, int, float, complex, str)): return repr(value)
     if isinstance(value, (tuple, list)):
         parts = [_plain(v) for v in value]

@@ -144,7 +144,7 @@ def shown(
 # %% ../nbs/16_benchmark.ipynb #8b64529a
 @dataclass(frozen=True)
 class Goal:
-    "A number in a line of the table, and what it should be."
+    "A bound that one number in the benchmark table should meet."
     device: str
     work: str
     letters: str      # of the contestants that may reach it; the best one counts

@@ -146,7 +146,7 @@ def _hourly_lines(turns: pd.DataFrame) -> list[dict]:
 
 
 def _fixed_lines(turns: pd.DataFrame) -> list[dict]:
-    "Measure the seconds of a network without a step."
+    "Return the seconds that a network takes beyond its training steps."
     lines = summarise_turns(turns)
     return [
         {

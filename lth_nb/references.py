@@ -172,7 +172,7 @@ def _register(ref: Reference, build: Callable, origin: str, made_from) -> str:
 
 
 def _by_text(ref: Reference, folders: tuple[Path, ...]) -> str:
-    "Make a row from what a text says."
+    "Register the network that a text reference names, and return that name."
     if ref.kind == "timm":
         timm = _library("timm")
         if not timm.is_model(ref.name): raise ValueError(_unknown(ref, timm.list_models()))
