@@ -31,7 +31,7 @@ def study_info(study: Study) -> dict:
     "Return what the judging notebooks need to know about a study in addition to its rows."
     drawn_by = {key: list(getattr(study, key)) for key in DRAWN_BY}
     used = dict(image_sizes=study.image_sizes, **drawn_by, left_out=study.left_out, cautions=study.cautions,
-        metrics=list(study.metrics), repeats=study.repeats)
+        metrics=list(study.metrics), repeats=study.repeats, pages=list(study.pages))
     return dict(study=study.study, scale=study.scale, roles=study.roles, models=list(study.models),
         seeds=list(study.seeds), image_size=study.image_size, channels=study.channels,
         **{k: v for k, v in used.items() if v},

@@ -27,7 +27,7 @@ class Progress:
         self.transfers = [(cell_file(study, c, paths), networks_in(study, c)) for c in transfer_cells(study)]
         self.total = sum(n for _, n, _ in self.searches) + sum(n for _, n in self.transfers)
         self.papers = paths.runs/study.study/"papers"
-        self.of_papers = len([*(paths.nbs/"papers").glob("*.ipynb")])
+        self.of_papers = len(study.papers_in(paths))
         self.pages, self.of_pages = 0, 0
 
     def networks(self) -> int:  # finished ones; a search counts when all levels of a seed are found

@@ -78,7 +78,8 @@ class Study(BaseModel):
     left_out: dict[str, str] = {}       # target -> why verdicts over targets leave it out
     cautions: dict[str, str] = {}       # data set -> what to mind when reading results on it; shown above them
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU where there is one
-    repeats: str = ""                   # a study that this one repeats with another network; `metrics`: further columns
+    repeats: str = ""                   # a study that this one repeats with another network
+    pages: Names = ()                   # notebooks in nbs/papers that show this study; empty: all of them
     metrics: Annotated[tuple[Literal["balanced_accuracy", "macro_auc"], ...], BeforeValidator(as_list)] = ()
     images_per_second: dict[str, Rate] = {}  # stated for a model; plans measure the others
     file: str = ""                      # where it was read from
@@ -113,6 +114,13 @@ def counted_as(self: Study, name: str) -> dict:  # settings of `count_images`
 
 @patch
 def size_of(self: Study, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of its images
+
+
+@patch
+def papers_in(self: Study, paths: Paths) -> list[str]:  # names without ending, sorted
+    "Return which notebooks of nbs/papers show this study."
+    names = sorted(p.stem for p in (paths.nbs/"papers").glob("*.ipynb"))
+    return [name for name in names if not self.pages or name in self.pages]
 
 # %% ../nbs/12b_spec.ipynb #690d4b90
 def _unresolved(study: Study) -> dict[str, str]:  # model -> what is wrong
@@ -277,6 +285,9 @@ def complaints(
     wrong = [f"{key} = {v!r}: unknown {word}; use one of {', '.join(names)}" for key, v, word, names in unknown]
     wrong += [f"{key} = {v!r}: {unbuilt[v]}" for key, v, _, _ in named if v in unbuilt]
     wrong += [*_repeated(study), *_unknown_sets(study, paths), *_other_halves(study)]
+    there = study.model_copy(update=dict(pages=())).papers_in(paths)
+    odd = [p for p in study.pages if there and p not in there]
+    wrong += [f"pages = {p!r}: no such page; use some of {', '.join(there)}" for p in odd]
     wrong += [f"{key} is empty: give at least one" for key in ("seeds", "models") if not getattr(study, key)]
     wrong += _odd_recipes(study)
     return wrong + [c for i, b in enumerate(study.transfers) for c in _odd_block(study, b, f"transfers[{i}]")]

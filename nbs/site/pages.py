@@ -40,10 +40,17 @@ def find_pages(toc, study=None):
         found = [p for p in listed if p.stem != "index"]
         if name == "results":
             if studies: pages.append(Page("results/index", nbs/"site"/"results.ipynb", name))
-            pages += [Page(f"results/{s}/{address(p)}", p, name, s, paper_run(p, s)) for s in studies for p in found]
+            shown = {s: pages_of(s) for s in studies}
+            pages += [Page(f"results/{s}/{address(p)}", p, name, s, paper_run(p, s)) for s in studies for p in found
+                if not shown[s] or p.stem in shown[s]]
         elif name == "runs": pages += [Page(f"runs/{address(p)}", p, name, ran=a_run_of(p, studies)) for p in found]
         else: pages += [Page(f"{name}/{address(p)}", p, name) for p in found]
     return pages
+
+
+def pages_of(study):
+    "The names of the only notebooks that show a study; empty: all show it."
+    return json.loads((root/"data"/"results"/f"{study}.json").read_text(encoding="utf-8")).get("pages", [])
 
 
 def a_run_of(notebook, studies):
