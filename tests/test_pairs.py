@@ -19,7 +19,7 @@ INFO = dict(
         larger=["cells"], smaller=["paintings"], more_classes=[["objects", "photos"]]
     ),
 )
-ALIKE = dict(study="made-up", fraction=1.0, model="net", recipe="base", freeze="none", head="linear")
+ALIKE = dict(study="made-up", fraction=1.0, model="net", recipe="base", freeze="none", head="linear", params=1, flops=1)
 
 
 def made_up(effects=EFFECTS, seeds=range(5), rounds=6, noise=0.002, own=0.0, **conditions):
@@ -63,6 +63,57 @@ PICKS = {  # how a rule reads the rows of one arm, source, target and seed
     "sparsest": lambda rows: at(rows, 6),
     "chosen": lambda rows: max(rows, key=lambda r: (r["val_accuracy"], -r["density"]))["test_accuracy"],
 }
+
+
+def costly(rows):
+    "Accuracies 0.6, 0.7, 0.8 for dense networks of 1, 4 and 16 operations, and tickets of 2, 8 and 32; by seed."
+    wide = [("net_w1", 1, 0.6), ("net_w2", 4, 0.7), ("net", 16, 0.8)]
+    dense = dict(ALIKE, arm="scratch", source="", source_fraction=np.nan, ticket_recipe="", level=0, density=1.0)
+    sparse = dict(ALIKE, arm="ticket", source="cells", source_fraction=1.0, ticket_recipe="base", test_accuracy=0.9)
+    made = [dense | dict(model=model, flops=flops, test_accuracy=accuracy) for model, flops, accuracy in wide]
+    made += [sparse | dict(level=l, density=0.5**l, flops=flops) for l, flops in ((3, 2), (2, 8), (1, 32))]
+    table = pd.DataFrame([row | dict(target="cells", seed=seed) for row in made for seed in rows])
+    table["test_accuracy"] += table["seed"] / 100
+    return table.assign(params=10 * table["flops"], val_accuracy=table["test_accuracy"])
+
+
+@pytest.mark.parametrize("level", ["equal_flops", "equal_params"])
+def test_narrower_networks_are_read_off_their_curve_at_the_cost_of_a_ticket(level):
+    "Tickets of 2 and 8 operations are halfway between two widths in the logarithm; that of 32 costs more than any."
+    frame = costly(range(3))
+    contrast = Contrast("", side("ticket", "own"), side("scratch", model="narrower"), level=level)
+    found = contrast_pairs(frame, contrast, INFO | dict(roles=dict(narrower=[["net", "net_w1"], ["net", "net_w2"]])))
+    assert found["model"].tolist() == ["net"] * 3 and found["seed"].tolist() == [0, 1, 2]
+    assert found["b"].to_numpy() == pytest.approx(np.mean([0.65, 0.75]) + np.arange(3) / 100)
+    assert found["difference"].to_numpy() == pytest.approx([0.9 - 0.7] * 3)
+    assert found["density_a"].to_numpy() == pytest.approx([(0.5**3 + 0.5**2) / 2] * 3)
+    assert found["best_of_test"].isna().all()
+    assert contrast_pairs(frame, contrast, INFO).empty  # no role says which networks are narrower
+
+
+def test_narrower_networks_are_no_networks_of_other_comparisons():
+    frame = costly(range(3))
+    roles = dict(narrower=[["net", "net_w1"], ["net", "net_w2"]])
+    contrast = Contrast("", side("ticket", "own"), side("scratch"), level=(0, 1))
+    found = contrast_pairs(frame, contrast, INFO | dict(roles=roles))
+    assert found["b"].to_numpy() == pytest.approx(0.8 + np.arange(3) / 100)
+
+
+def test_equal_cost_is_exact_where_both_sides_cost_the_same():
+    frame = costly(range(2))
+    fresh = frame[frame["arm"] == "ticket"].assign(arm="reinit")
+    fresh["test_accuracy"] -= 0.05
+    contrast = Contrast("", side("ticket", "own"), side("reinit", "own"), level="equal_flops")
+    found = contrast_pairs(pd.concat([frame, fresh]), contrast, INFO)
+    assert found["difference"].to_numpy() == pytest.approx([0.05] * 2)
+
+
+def test_a_side_of_narrower_networks_needs_equal_cost():
+    wide, narrow = side("ticket", "own"), side("scratch", model="narrower")
+    assert "are compared at equal cost" in said(lambda: Contrast("c", wide, narrow, level="chosen"))
+    assert "use '' for the pair's own network" in said(lambda: side("scratch", model="wider"))
+
+
 PICKS["drop"] = lambda rows: PICKS["sparsest"](rows) - PICKS["chosen"](rows)
 
 

@@ -76,6 +76,12 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
         "natural: [[mnist_5k, digits]]",
         "roles.natural = ['mnist_5k', 'digits']: give sources",
     ),
+    (
+        "related: [[mnist_5k, digits]]",
+        "narrower: [[lenet_300_100, lenet]]",
+        "roles.narrower = ['lenet_300_100', 'lenet']: unknown model 'lenet'",
+    ),
+    ("channels: 1", "channels: 1\npages: [tables]", "pages = 'tables': no such page; use some of budget"),
     ("related: [[mnist_5k, digits]]", "natural: [5]", "roles.natural = 5: give sources of natural images, each a name"),
     ("channels: 1", "channels: yes", "channels = True: give a number"),
     ("image_size: 8", "image_size: .inf", "image_size = inf: Input should be a finite number"),
