@@ -73,6 +73,7 @@ def _trainings(study: Study) -> list[tuple]:
     "Return (kind, model, recipe, data set, fraction) of every network of a study."
     found = []
     for c in ticket_cells(study):
+        if study.ticket_recipes[c.ticket_recipe].untrained: continue  # pruning at initialization trains no network
         training = study.ticket_recipes[c.ticket_recipe].training
         found += [("find_tickets", c.model, training, c.source, c.source_fraction)] * networks_in(study, c)
     networks = [n for c in transfer_cells(study) for n in networks_of(study, c)]

@@ -145,6 +145,14 @@ def _connect(study: Study, p: SimpleNamespace, paths: Paths) -> pd.DataFrame:
     if file.is_file(): _merge_lines(published, _read_lines(file).to_dict("records"))
     return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=[*LINE])
 
+# %% ../nbs/12f_rewinding.ipynb #1a7e9e01
+def _refuse_late(rewinds: tuple[str, ...], length: str) -> None:
+    "Raise a `ValueError` if a rewind point is later than the end of training."
+    for rewind in rewinds:
+        if rewind[-2:] == length[-2:] and count_steps(rewind, 1) > count_steps(length, 1):
+            raise ValueError(f"rewinds = {rewind!r}: later than the end of the search's training, {length!r}. "
+                "Give an earlier point.")
+
 # %% ../nbs/12f_rewinding.ipynb #af965be5
 def run_connectivity(
     study: Study | str,             # a study or its name: recipes, image size, model
@@ -172,4 +180,5 @@ def run_connectivity(
     study = narrow_study(study, paths, names, sources=[p.source], targets=list(dict.fromkeys([p.source, *p.targets])),
         arms=["ticket"], levels=[l for l in p.levels if l], ticket_recipes=[p.ticket_recipe], recipes=[p.recipe],
         models=[p.model] if p.model else [], seeds=p.seeds)
+    _refuse_late(p.rewinds, study.ticket_recipes[p.ticket_recipe].training.length)
     return _connect(study, p, paths)

@@ -56,3 +56,14 @@ def test_a_plan_without_the_data_assumes_a_number_of_images(tmp_path):
     scratch = parsed(transfers=grid, recipes={"base": {"length": "2ep", "batch_size": 32}})
     per_network = 2 * steps_per_epoch(ASSUMED_IMAGES // 10, 32) * 32
     assert plan(scratch, Paths(tmp_path), images_per_second=1e4).images.tolist() == [2 * per_network]
+
+
+def test_searches_that_train_nothing_are_not_counted(study):
+    "The example's base recipe with masks at initialization."
+    early = parsed(
+        ("rate: 0.6, rewind: 10it", "rate: 0.6, score: snip, rewind: 0it"),
+        ("like: base, one", "like: base, score: magnitude, rewind: 10it, one"),
+    )
+    assert early.ticket_recipes["base"].untrained
+    found, before = (plan(s, images_per_second=10_000).set_index("kind").networks for s in (early, study))
+    assert found["find_tickets"] < before["find_tickets"]
