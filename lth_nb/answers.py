@@ -27,7 +27,7 @@ class Findings:
     info: dict                       # its description: scale, roles, recipes
     model: str                       # name of the network
     tables: dict[str, pd.DataFrame]  # 'comparisons', 'targets', 'contrasts' and 'verdicts'
-    repeated: tuple["Findings", ...] = ()  # by studies that repeat this one with another network
+    repeated: tuple["Findings", ...] = ()  # findings of studies that repeat this one with another network
 
     def rows(self, table: str, id: str, contrast: str | None = None) -> pd.DataFrame:
         "Return the rows of one claim, or of one of its contrasts."
@@ -51,7 +51,7 @@ def read_findings(
     model: str | None = None,    # name of a network; `None`: the study's first
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> Findings:
-    "Read what a study found; a `FileNotFoundError` says how to publish it, a `ValueError` names its networks."
+    "Read a study's findings; a `FileNotFoundError` says how to publish it, a `ValueError` names its networks."
     paths = paths or Paths()
     tables, info = read_judged(study, paths), read_study_info(paths.results/f"{study}.csv")
     models = list(dict.fromkeys(tables["verdicts"]["model"])) or info.get("models", [""])
@@ -65,7 +65,7 @@ def read_findings(
 def points(
     value: float,  # in points of test accuracy; NaN: not measured
 ) -> str:
-    "Return a difference with its sign and one decimal; what rounds to zero has no sign."
+    "Return a difference with its sign and one decimal; a value that rounds to zero has no sign."
     said = f"{value:+.1f}"
     return "not measured" if math.isnan(value) else "0.0" if float(said) == 0 else said
 
@@ -74,7 +74,7 @@ def interval(
     low: float,  # in points
     high: float,
 ) -> str:
-    "Return an interval in brackets; empty if it is not known."
+    "Return an interval in brackets; an empty string if it is unknown."
     return "" if math.isnan(low) else f"[{points(low)}, {points(high)}]"
 
 
@@ -128,7 +128,7 @@ _WEIGHTS = {
 
 
 def _order_words(claim: Claim, row) -> str:
-    "Return the order of arms that was predicted and what Page's test says about it."
+    "Return the predicted order of arms and the result of Page's test."
     p = "" if math.isnan(row["p"]) else f", p {'< 0.001' if row['p'] < 0.001 else '= ' + format(row['p'], '.2g')}"
     order = " > ".join(_WEIGHTS.get(arm, written(arm)) for arm in claim.over_targets.order)
     return (f"under one mask, the predicted order of accuracies is {order} "
@@ -139,7 +139,7 @@ def answer(
     found: Findings,
     id: str,            # of a claim
 ) -> str:               # one or two sentences of Markdown
-    "Return what a study says about a claim."
+    "Return a study's answer to a claim: the verdict, then the evidence."
     claim, row = CLAIMS[id], found.verdict(id)
     word = "not tested" if row is None else row["verdict"]
     said = f"**{word[:1].upper()}{word[1:]}**"
@@ -153,7 +153,7 @@ def answer(
 
 # %% ../nbs/10b_answers.ipynb #ffd4a88e
 def _ours(found: Findings, id: str) -> str:
-    "Return the measured effects to be read beside the paper's numbers."
+    "Return the measured effects, to be compared with the paper's numbers."
     told = []
     for r in found.deciding(id).itertuples():
         each = _on_each_target(found, id, r.contrast)
@@ -163,7 +163,7 @@ def _ours(found: Findings, id: str) -> str:
 
 # %% ../nbs/10b_answers.ipynb #a56d5ff5
 def _effects_words(claim: Claim) -> str:
-    "Return the paper's effects, and their mean where there are several; empty where it prints none."
+    "Return the paper's effects, with their mean if there are several; empty if the paper reports none."
     if not claim.effects:
         return ""
     each = ", ".join(f"{name} {points(value)}" for name, value in claim.effects.items())
@@ -208,7 +208,7 @@ def _hanging_words(row) -> str:
 
 
 def _new_target_words(row) -> str:
-    "Return where the effect on a new target should fall."
+    "Return the range in which the effect on a new target should fall."
     if math.isnan(row["new_low"]) or row["targets"] < FEWEST:
         return ""
     between = f"between {points(row['new_low'])} and {points(row['new_high'])} points"
@@ -217,7 +217,7 @@ def _new_target_words(row) -> str:
 
 # %% ../nbs/10b_answers.ipynb #7e945540
 def _left_out_words(found: Findings, id: str) -> str:
-    "Return the targets that were measured and do not count, with the reason."
+    "Return the targets that were measured but do not count, with the reason."
     rows = found.rows("targets", id)
     rows = rows[rows["left_out"] != ""].drop_duplicates("target")
     reasons = [(written(r.target), r.left_out.rstrip(".").replace("_", " ")) for r in rows.itertuples()]
@@ -225,7 +225,7 @@ def _left_out_words(found: Findings, id: str) -> str:
 
 # %% ../nbs/10b_answers.ipynb #9bde1c5f
 def _range(values: pd.Series) -> str:
-    "Return the least and the largest value, or the only one."
+    "Return the smallest and the largest value, or the single value if they are equal."
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low} to {high}"
 
@@ -234,7 +234,7 @@ def other_networks(
     found: Findings,
     id: str,          # of a claim
 ) -> str:             # sentences; empty if no study repeats this one, or none of them tests the claim
-    "Return what other networks say about a claim."
+    "Return the answers that studies with other networks give to a claim."
     ours, told = found.verdict(id), []
     for other in found.repeated:
         row = other.verdict(id)
@@ -250,7 +250,7 @@ def how_sure(
     found: Findings,
     id: str,          # of a claim
 ) -> str:             # sentences; empty if nothing was measured
-    "Return what would change a verdict and how far it reaches."
+    "Return what would change a verdict and how widely it applies."
     row = found.verdict(id)
     if row is None:
         return ""
@@ -283,7 +283,7 @@ def contrast_table(
 def target_table(
     found: Findings,
     ids: list[str],   # of claims
-) -> pd.DataFrame:    # text, one row per contrast that decides and target
+) -> pd.DataFrame:    # text, one row per deciding contrast and target
     "Return the effect of every deciding contrast on every target."
     made = []
     for id in ids:
@@ -298,8 +298,8 @@ def target_table(
 def details(
     found: Findings,
     ids: list[str],   # of claims
-) -> str:             # HTML, folded
-    "Return every comparison and every target of some claims, folded away."
+) -> str:             # HTML, collapsed
+    "Return every comparison and every target of some claims in a collapsed section."
     def table(frame):
         return frame.to_html(index=False, border=0) if len(frame) else "<p>The study has none of these comparisons.</p>"
     return ("<details><summary>Every comparison, and every target</summary>"

@@ -25,12 +25,12 @@ class Contents(NamedTuple):
     "The result of a reader."
     splits: dict[str, tuple]       # 'train', 'test' and maybe 'val', or 'all' -> images and labels of `Dataset`
     class_names: tuple[str, ...]
-    groups: dict[str, torch.Tensor] | None = None  # split -> int64 (N,), one numbering for all splits
-    notes: tuple[str, ...] = ()    # one sentence each: what was not read, and what looks odd
+    groups: dict[str, torch.Tensor] | None = None  # split -> int64 (N,), numbered across all splits
+    notes: tuple[str, ...] = ()    # one sentence each: what was not read, and anything unusual
 
 # %% ../nbs/01c_arrays.ipynb #33cefab5
 def _free_memory() -> int:
-    "Return the bytes of memory that are free, for this container where it has a limit."
+    "Return the free memory in bytes, within the limit of this container if it has one."
     free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
     try: return min(free, int((group/"memory.max").read_text()) - int((group/"memory.current").read_text()))
     except (OSError, ValueError): return free  # no such limit: the file is missing or says "max"
@@ -44,13 +44,13 @@ def _check_room(source, needed: int, free: int, where: str) -> None:
 
 
 def _check_memory(source, images: int, side: int, channels: int) -> None:
-    "Raise ValueError if the images do not fit in memory; reading, splitting and hashing need it twice."
+    "Raise ValueError if the images do not fit in memory; reading, splitting and hashing need twice their size."
     how = f"of memory ({images:,} at {side} pixels, twice while they are read)"
     _check_room(source, 2 * images * side**2 * channels, _free_memory(), how)
 
 # %% ../nbs/01c_arrays.ipynb #cbb772f4
 def _check_split(source, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-    "Raise ValueError unless images are uint8 (N, H, W[, C]) and labels integers, one an image; look at no pixel."
+    "Raise ValueError unless images are uint8 (N, H, W[, C]) and labels one integer per image; read no pixels."
     x, y = f"{split}_images", f"{split}_labels"
     if images.dtype != np.uint8:
         raise _wrong(source, x, f"has dtype {images.dtype}", "store pixel values 0 to 255 as uint8")
@@ -75,7 +75,7 @@ def _check_text(source, key: str, texts: np.ndarray) -> None:
 
 # %% ../nbs/01c_arrays.ipynb #c387a69a
 def _names_of(source, learned: str, last: int, images: int, class_names) -> tuple[str, ...]:
-    "Return the class names, after checking that there are two classes or more and no more than training images."
+    "Return the class names, after checking that there are at least two and no more than training images."
     if class_names is None:
         if last < 1: raise _wrong(source, learned, "holds 1 class, 0", "a classifier needs at least 2")
         if last < images: return tuple(map(str, range(last + 1)))
@@ -98,7 +98,7 @@ def _names_of(source, learned: str, last: int, images: int, class_names) -> tupl
 
 
 def _some(items, most: int = 5) -> str:
-    "Return the first of many items in words, and how many more there are."
+    "Return the first of many items as text, followed by the number of further ones."
     items = list(items)
     return ", ".join(items[:most]) + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
@@ -152,13 +152,13 @@ def _check_groups(source, groups: dict, labels: dict[str, np.ndarray]) -> dict[s
     return dict(zip(labels, (c.clone() for c in codes.split([len(y) for y in labels.values()]))))
 
 # %% ../nbs/01c_arrays.ipynb #c684ed5c
-_DARKER = 8  # how many times the brightest pixel of a split may exceed that of another one
-_MANY = 5    # images of a split from which on it is judged as a whole
+_DARKER = 8  # how many times the brightest pixel of one split may exceed that of another
+_MANY = 5    # from this many images, a split is judged as a whole
 _DIM = 32    # of 255: a set whose brightest pixel is darker was probably not scaled to 0 to 255
 
 
 def _odd_pixels(source, images: dict[str, np.ndarray]) -> list[str]:
-    "Return notes on pixels that are all dark or the same; raise ValueError where nothing can be learned from them."
+    "Return notes on pixels that are all dark or all equal; raise ValueError if nothing can be learned from them."
     tops = {s: int(x.max()) for s, x in images.items() if len(x) >= _MANY}
     if blank := [s for s in tops if images[s].min() == tops[s]]:
         raise _wrong(source, f"{blank[0]}_images", f"have one value in all pixels, {tops[blank[0]]}", "save them anew")
@@ -197,7 +197,7 @@ def _checked(
     groups: dict | None = None,  # split -> names or numbers (N,)
     notes: tuple[str, ...] = (),
 ) -> Contents:
-    "Return the splits as tensors, once they are found sound."
+    "Check the splits and return them as tensors."
     names = _check(source, arrays, class_names)
     labels = {s: y.reshape(-1).astype(np.int64) for s, (_, y) in arrays.items()}
     deep = {s: np.ascontiguousarray(x[..., None] if x.ndim == 3 else x) for s, (x, _) in arrays.items()}
@@ -208,7 +208,7 @@ def _checked(
 
 # %% ../nbs/01c_arrays.ipynb #41c3ca89
 class _Archive:
-    "The arrays of an .npz file, each read only if its header is sound."
+    "The arrays of an .npz file, each read only if its header is valid."
     def __init__(self, path: Path):
         self.path = path
         try: self.zip = zipfile.ZipFile(path)
@@ -241,7 +241,7 @@ class _Archive:
 # %% ../nbs/01c_arrays.ipynb #037857f5
 @patch
 def read(self: _Archive, key: str, read_it: bool = True) -> np.ndarray:
-    "Return an array, or one of its shape and dtype that takes no memory."
+    "Return an array, or a stand-in of its shape and dtype that takes no memory."
     try:
         member, shape, dtype, needed = self._open(key)
         with member:
@@ -249,11 +249,11 @@ def read(self: _Archive, key: str, read_it: bool = True) -> np.ndarray:
             if needed <= _free_memory():
                 member.seek(0)
                 return np.lib.format.read_array(member, allow_pickle=False)
-    except Exception as e:  # zipfile and numpy raise what they like on a damaged file
+    except Exception as e:  # zipfile and numpy may raise any error on a damaged file
         cure = "store plain arrays; class names as an array of strings"
         raise _wrong(self.path, key, f"cannot be read ({type(e).__name__}: {str(e)[:120]})", cure) from e
     _check_room(f"{self.path}: {key}", needed, _free_memory(), "of memory")
-    return self.read(key)  # memory has become free meanwhile
+    return self.read(key)  # memory has become free in the meantime
 
 
 @patch
@@ -264,7 +264,7 @@ def size_of(self: _Archive, key: str) -> int:
 # %% ../nbs/01c_arrays.ipynb #7d18fb1b
 def _arrays_of(
     path: Path,                # an .npz file
-    read_images: bool = True,  # or take only their shape, without memory
+    read_images: bool = True,  # or only shapes, which take no memory
 ) -> tuple[dict[str, tuple], np.ndarray | None, dict | None]:  # (images, labels) by split, class names, groups
     "Read the arrays of a file in MedMNIST's layout."
     with _Archive(path) as file:

@@ -21,7 +21,7 @@ class Batches:
     "Normalized batches of uint8 images on the device."
     def __init__(self,
         images: Tensor,         # (N, H, W, C) uint8, on the device
-        data: Dataset,          # whose training mean and standard deviation normalize
+        data: Dataset,          # gives the training mean and standard deviation
         recipe: Recipe,         # crop, flip, upsample
         augment: bool = False,  # whether crop and flip apply
         dtype: torch.dtype = torch.float32,  # of the batches
@@ -62,7 +62,7 @@ def _moved(self: Batches, index: Tensor, moves: Sequence[Tensor]) -> Tensor:
 
 @patch
 def _cropped(self: Batches, x: Tensor, moves: Sequence[Tensor], side: int) -> Tensor:
-    "Cut a square out of each image: at a random place when augmenting, else at the center."
+    "Cut a square out of each image: at a random position when augmenting, else at the center."
     room = [n - side for n in x.shape[2:]]
     if not self.augment:
         up, left = room[0] // 2, room[1] // 2
@@ -81,7 +81,7 @@ def evaluate(
     recipe: Recipe = Recipe(),  # precision and upsampling
     batch_size: int = 500,      # images at a time; does not change the result beyond rounding
 ) -> tuple[float, float]:       # mean cross-entropy in nats, accuracy in [0, 1]
-    "Return loss and accuracy on one split, with one synchronization."
+    "Return loss and accuracy on one split, waiting for the device only once."
     images, labels = data.split(split)
     batches = Batches(images, data, recipe, dtype=_dtype(model))
     loss, right = _measured(model, batches, labels, recipe, batch_size).tolist()
@@ -89,7 +89,7 @@ def evaluate(
 
 # %% ../nbs/04c_batches.ipynb #9911394f
 def _measured(model, batches, labels, recipe, batch_size=500) -> Tensor:
-    "Return mean cross-entropy and number of correct answers, (2,) float64, still on the device."
+    "Return mean cross-entropy and number of correct predictions, (2,) float64, still on the device."
     was_training, loss, right = model.training, *torch.zeros(2, device=labels.device, dtype=torch.float64)
     model.eval()
     for index in torch.arange(len(labels), device=labels.device).split(batch_size):

@@ -25,12 +25,12 @@ class DatasetEntry:
     licence: str     # as it is commonly described; check before publishing images
     citation: str
     load: Callable | str | None = None  # embedded, original: a reader; torchvision: its class
-    train_images: int = 0  # published, less a tenth where validation images are drawn from them; 0: not noted
-    source: str = ""       # where the files are to be had, where the citation alone does not say it
+    train_images: int = 0  # as published, less a tenth if validation images are drawn; 0: unknown
+    source: str = ""       # where to get the files, if the citation alone does not say it
 
     @property
     def part_of(self) -> str:
-        "Return the set that has the same images under other labels, or an empty string. The two never form a pair."
+        "Return the data set with the same images under other labels (never paired with this one), or an empty string."
         return "art_type" if self.name in ("painting_subject", "cartoon_subject", "sketch_subject") else ""
 
     @property
@@ -97,14 +97,14 @@ _ROWS += [
 
 # %% ../nbs/01f_catalog.ipynb #eef8279b
 def _on_request(name: str, title: str, images: int) -> tuple:
-    "Return the row of a pathology set."
+    "Return the row of a pathology data set."
     source = f"ask the Cytomine team (cytomine.org) for {title} and lay it out as {name}/split/class/image,"
     citation = f"Mormont, Geurts and Marée, CVPR workshops, 2018 ({title})"
     return name, "npz", "pathology", "on request", citation, None, images, source
 
 
 def _of_paintings(name: str, title: str, images: int) -> tuple:
-    "Return the row of a set of paintings."
+    "Return the row of a data set of paintings."
     source = (f"ask its authors for the lists of {title}, take the images from WikiArt, and lay them out as "
               f"{name}/split/class/image,")
     citation = f"Sabatelli, Kestemont and Geurts, 2020 ({title}), out of WikiArt and OmniArt"
@@ -136,9 +136,9 @@ def _check_name(name) -> None:
 
 def find_dataset(
     name: str,            # of a data set
-    folders: list[Path],  # where to look; the first that has one wins
+    folders: list[Path],  # searched in this order; the first match wins
 ) -> Path | None:
-    "Return NAME.npz, or NAME/ with splits, classes or original files in it; ValueError if a folder has both."
+    "Return NAME.npz, or NAME/ with splits, classes or original files; raise a ValueError if a folder has both."
     _check_name(name)
     for folder in folders:
         found = [p for p in (folder/f"{name}.npz", folder/name) if _is_dataset(p)]
@@ -163,8 +163,8 @@ def _is_dataset(path: Path) -> bool:
 def half_of(
     name: str,                   # of a data set
     paths: Paths | None = None,  # where to look; `None`: this project
-) -> tuple[str, int | None]:     # the whole set, and the half: 0 or 1; `None`: the whole
-    "Return the whole set and the half that NAME.a or NAME.b names."
+) -> tuple[str, int | None]:     # the whole data set, and the half: 0 or 1; `None`: all
+    "Return the whole data set and the half that NAME.a or NAME.b names."
     _check_name(name)
     whole, _, part = name.rpartition(".")
     if part not in ("a", "b") or not whole or find_dataset(name, (paths or Paths()).raw_folders): return name, None
@@ -172,7 +172,7 @@ def half_of(
 
 
 def _source_files(name: str, paths: Paths) -> list[Path]:
-    "Return the files and folders of a data set that is not in a package; none if it is missing."
+    "Return the files and folders of a data set that is not in a package; an empty list if it is missing."
     entry, path = DATASETS.get(name), find_dataset(name, paths.raw_folders)
     if path: return [path]
     if not entry or entry.kind != "torchvision": return []
@@ -184,7 +184,7 @@ def is_here(
     name: str,                   # a key of `DATASETS`, or the name of a file or folder
     paths: Paths | None = None,  # where to look; `None`: this project
 ) -> bool:
-    "Return whether the files of a data set are on this machine (not whether they are sound)."
+    "Return whether the files of a data set are on this machine (not whether they are valid)."
     whole = half_of(name, paths)[0]
     embedded = whole in DATASETS and DATASETS[whole].kind == "embedded"
     return embedded or bool(_source_files(whole, paths or Paths()))
@@ -201,6 +201,6 @@ def own_datasets(
 
 
 def known_names(paths: Paths | None = None) -> str:
-    "Return the names a data set may have, in words, the user's own first."
+    "Return the names that a data set may have as text, with the user's own first."
     own = ", ".join(own_datasets(paths))
     return (f"sets of your own: {own}; " if own else "") + f"sets known by name: {', '.join(DATASETS)}"

@@ -23,20 +23,20 @@ from .prunables import prunable
 # %% ../nbs/04d_channels.ipynb #92ce77c4
 @dataclass
 class ChannelGroup:
-    "Output channels that stay or go together, with the inputs that read them."
+    "Output channels that are kept or removed together, with the inputs that read them."
     rows: dict[str, list[int]] = field(default_factory=dict)     # name of a weight -> its outputs, first dimension
     columns: dict[str, list[int]] = field(default_factory=dict)  # name of a weight -> its inputs, second dimension
 
 # %% ../nbs/04d_channels.ipynb #fd86a755
 def _codes(channels: int) -> Tensor:
-    "Return (2 * digits, channels) bool: where the binary digits of a channel's number are one, then where zero."
+    "Return (2 * digits, channels) bool: where each binary digit of a channel's number is one, then where it is zero."
     digits = max(1, (channels - 1).bit_length())
     ones = (torch.arange(channels) >> torch.arange(digits)[:, None]) & 1 == 1
     return torch.cat([ones, ~ones])
 
 
 def _decoded(marked: Tensor) -> Tensor:
-    "Return per input, from (2 * digits, inputs) bool, the channel it reads; -1: none, -2: several."
+    "Return the channel that each input reads, given (2 * digits, inputs) bool marks; -1: none, -2: several."
     ones, zeros = marked.chunk(2)
     number = (ones.long() << torch.arange(len(ones))[:, None]).sum(0)
     number[~(ones ^ zeros).all(0)] = -2
@@ -67,13 +67,13 @@ class _Marks:
         return made
 
     def units(self, name: str) -> int:
-        "Return the dimension in which a layer's inputs and outputs are counted."
+        "Return the dimension that indexes a layer's inputs and outputs."
         return 1 if isinstance(self.layers[name], nn.Conv2d) else -1
 
 # %% ../nbs/04d_channels.ipynb #d52827d8
 @patch
 def _later(self: _Marks, name, x, *args, **kwargs):
-    "Record the marks among the inputs, and return zeros, with marks if this layer is the writer."
+    "Record which inputs are marked, and return zeros, with NaN marks if this layer is the writer."
     units, shape = self.units(name), self.shapes[name][self.calls.get(name, 0)]
     self.calls[name] = self.calls.get(name, 0) + 1
     marks = x.isnan().movedim(units, 1).flatten(2).any(2) if x.dim() > 2 else x.isnan()
@@ -108,7 +108,7 @@ class _Joined:
         for one in channels[1:]: self.above[self.root(one)] = self.root(channels[0])
 
     def members(self) -> dict[tuple, list[tuple]]:
-        "Return the channels of every group without a lock, in the order of the network."
+        "Return the channels of every unlocked group, in the order of the network."
         closed, found = {self.root(c) for c in self.locked}, {}
         for channel in self.above:
             if self.root(channel) not in closed: found.setdefault(self.root(channel), []).append(channel)
@@ -116,12 +116,12 @@ class _Joined:
 
 # %% ../nbs/04d_channels.ipynb #a1da1027
 def _depthwise(layer: nn.Module) -> bool:
-    "Return whether a layer makes each channel from a single one."
+    "Return whether a layer computes each channel from a single input channel."
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
 
 
 def _fixed(layers: Mapping[str, nn.Module]) -> set[str]:
-    "Return the layers that keep their outputs and inputs: grouped convolutions and shared weights."
+    "Return the layers whose channels must all stay: grouped convolutions and layers with shared weights."
     owners = {}
     for name, layer in layers.items(): owners.setdefault(id(layer.weight), []).append(name)
     shared = {n for names in owners.values() if len(names) > 1 for n in names}
@@ -129,7 +129,7 @@ def _fixed(layers: Mapping[str, nn.Module]) -> set[str]:
 
 
 def _joined(marks: _Marks, weights: set[str]) -> tuple[_Joined, list[tuple]]:
-    "Return the groups of channels, and (reader, input, writer, channel) wherever a layer reads a channel."
+    "Return the groups of channels, and a tuple (reader, input, writer, channel) for each input that reads a channel."
     joined, edges, fixed = _Joined(), [], _fixed(marks.layers)
     for writer, layer in marks.layers.items():
         read, reaches = _readers(marks, writer)
@@ -171,14 +171,14 @@ def find_channels(
 
 # %% ../nbs/04d_channels.ipynb #cc5843e5
 def _made_of(layer: nn.Module, name: str, i: int) -> list[tuple]:
-    "Return the channels that a depthwise convolution makes of its input `i`; none for other layers."
+    "Return the channels that a depthwise convolution computes from its input `i`; none for other layers."
     if not isinstance(layer, nn.Conv2d) or not _depthwise(layer): return []
     times = layer.out_channels // layer.in_channels
     return [(name, i * times + t) for t in range(times)]
 
 
 def _group(members: list[tuple]) -> ChannelGroup:
-    "Return a group with its rows."
+    "Return a group of these channels, with its rows but without columns."
     group = ChannelGroup()
     for layer, channel in members: group.rows.setdefault(f"{layer}.weight", []).append(channel)
     return group

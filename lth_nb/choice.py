@@ -68,7 +68,7 @@ def measure_levels(
 
 
 def _images(header: dict, count: int, raw: bool) -> Tensor:
-    "Return random images as an exported network takes them."
+    "Return random images in the format that an exported network takes."
     size, channels, g = header["image_size"], header["channels"], torch.Generator().manual_seed(0)
     if raw: return torch.randint(256, (count, size, size, channels), generator=g, dtype=torch.uint8)
     return torch.randn(count, channels, size, size, generator=g)
@@ -112,7 +112,7 @@ def choice_in_words(
     level: int,              # from `choose_level`
     batch: int = 1,          # images at a time
 ) -> str:
-    "Say which level was chosen, how accurate it is, and what it costs."
+    "Describe the chosen level: how accurate it is, and what it costs."
     row = measured.set_index("level").loc[level]
     images = f"{batch} image{'s' * (batch > 1)}"
     return (f"level {level}: validation accuracy {row.val_accuracy:.4f}, {_amount('ms', row.ms)} for {images} "
@@ -130,7 +130,7 @@ def export_best(
     multiple: int = 8,
     rounds: int = 20,              # of `measure_latency`
 ) -> str:                          # the level that was chosen, and a table of the best other levels
-    "Write the most accurate level within limits, and say which one it is."
+    "Write the most accurate level within limits, and return a description of the choice."
     limits, suffix = Limits(max_ms, max_mb, max_params, batch), Path(file).suffix
     if suffix not in (".onnx", ".pt2"): raise ValueError(f"{file}: the name must end in .onnx or .pt2")
     with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +146,7 @@ def _runners_up(
     table: pd.DataFrame,  # from `ranked`
     count: int = 4,       # rows
 ) -> str:
-    "Show the levels behind the best one."
+    "Return the levels that rank after the best one, as text."
     if len(table) < 2: return "the file has no other level"
     shown = table.iloc[1:1 + count][["level", "density", "val_accuracy", "ms", "mb", "params", "exceeds"]]
     formats = dict(density="{:.3f}".format, val_accuracy="{:.4f}".format, ms="{:.4g}".format, mb="{:.4g}".format,

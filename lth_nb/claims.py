@@ -20,12 +20,12 @@ _all_ = ["CLAIMS", "DENSE", "NEAREST", "REGIONS", "RELATIONS", "SPARSE", "Claim"
 
 # %% ../nbs/10_claims.ipynb #af00d2d1
 def _listed(rows: pd.DataFrame, columns: list[str], pairs) -> np.ndarray:
-    "Return which rows hold one of the pairs in two columns."
+    "Return which rows contain one of the pairs in two columns."
     return pd.MultiIndex.from_frame(rows[columns]).isin([tuple(pair) for pair in pairs])
 
 
 def _with_narrower(rows: pd.DataFrame, pairs) -> pd.DataFrame:
-    "Return the rows of networks that have narrower versions, and of these, all under the name of the wide network."
+    "Return the rows of wide networks and of their narrower versions, all under the wide network's name."
     wide = {narrow: wide for wide, narrow in pairs} | {wide: wide for wide, _ in pairs}
     rows = rows[rows["model"].isin(wide)]
     return rows.assign(model=rows["model"].map(wide).astype(rows["model"].dtype))
@@ -65,7 +65,7 @@ READ = [
 
 
 def _at_level(rows: pd.DataFrame, rule: str | float | tuple) -> pd.DataFrame:
-    "Keep one row per series, at the chosen level or nearest a density; other rules need both sides and keep all."
+    "Keep one row per series, at the chosen level or nearest to a density; other rules need both sides and keep all."
     series = [*PAIR, "source"]
     if rule == "chosen": return choose_level(rows, series)
     if not isinstance(rule, float): return rows
@@ -114,7 +114,7 @@ class RowReader:
             {},
             frame[(frame["source"] != frame["target"]) & (frame["source"] != "")],
         )
-        # the most that this study takes of a source
+        # the largest share of each source that this study uses
         most = frame["source"].map(others.groupby("source")["source_fraction"].max())
         self.frame = frame[READ].assign(all_of_it=most, val_accuracy=frame[choose_by])
         self.recipes = {"base": [recipe], "tuned": _rates_of(recipe, info.get("recipes", {}))}
@@ -151,7 +151,7 @@ def sides(self: RowReader, contrast: Contrast) -> dict[str, pd.DataFrame]:
 
 # %% ../nbs/10_claims.ipynb #46f29051
 def _at_cost(points: pd.DataFrame, curve: pd.DataFrame, cost: str) -> pd.DataFrame:
-    "Return the networks of side a within the range of side b's curve, with what the curve has at their costs."
+    "Return side a's networks within the range of side b's curve, with the curve's values at their costs."
     curve = curve.groupby(cost)[["test_accuracy", "density"]].mean().sort_index()
     if curve.empty: return points.head(0).assign(a=np.nan, b=np.nan, density_a=np.nan, density_b=np.nan)
     points = points[points[cost].between(curve.index[0], curve.index[-1])]
@@ -223,7 +223,7 @@ def _differences_of(contrast: Contrast, read: RowReader, by_test: RowReader) -> 
         pairs[["a", "b"]] -= start[["a", "b"]]
     else: pairs = _pairs(read, contrast)
     best = pairs[["a", "b"]] * np.nan if contrast.level in EQUAL else _pairs(by_test, replace(contrast, level="chosen"))
-    if contrast.level == "drop" or isinstance(contrast.level, float): best *= np.nan  # says nothing about these
+    if contrast.level == "drop" or isinstance(contrast.level, float): best *= np.nan  # not defined for these rules
     return pairs.assign(
         difference=pairs["a"] - pairs["b"], best_of_test=(best["a"] - best["b"]).reindex(pairs.index)
     ).reset_index()
@@ -257,7 +257,7 @@ def claim_rows(
 
 # %% ../nbs/10_claims.ipynb #4bb9ad15
 _HEADS = {"mlp": "two-layer"}
-_TITLES = {  # column -> how its value is said in a panel's title
+_TITLES = {  # column -> how a panel's title shows its value
     "fraction": lambda row: f"{row['fraction']:.0%} of its data",
     "head": lambda row: f"{_HEADS.get(row['head'], row['head'])} head",
     "source": lambda row: "own" if row["source"] == row["target"] else f"from {row['source']}",

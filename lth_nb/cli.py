@@ -36,7 +36,7 @@ def _first(study, paths: Paths, count: int) -> list[str]:
 
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
-    "Return a sound study and its missing runs, and print its progress; `here`: its device must be sound, too."
+    "Check a study, print its progress, and return it with its missing runs; `here`: check its device, too."
     from lth_nb.study import check_data, check_lengths, check_networks, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
@@ -52,13 +52,13 @@ def _look(study: str, paths: Paths, here: bool):
 
 # %% ../nbs/13_cli.ipynb #cefd73b9
 def _show_missing(todo, table_there: bool) -> None:
-    "Say what a run would do."
+    "Print what a run would do."
     if len(todo): _show(todo, False)
     if len(todo) or not table_there: typer.echo("then: the results table, the papers, the site")
 
 
 def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
-    "Say what a user should know before anything trains: anything unusual about the images, and the later steps."
+    "Print what a user should know before training starts: anything unusual about the images, and the later steps."
     if not len(todo): return
     from lth_nb.study import data_notes
     for note in data_notes(study, paths): typer.echo(f"note: {note}", err=True)
@@ -67,13 +67,13 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
             "`--until results` leaves papers and site out")
 
 # %% ../nbs/13_cli.ipynb #c814ba21
-_RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # a step -> its rule where jobs are groups
+_RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # step -> its rule if jobs are groups
           ("transfer", "study"): "all_transfers", ("find_tickets", "study"): "all_tickets"}
 
 
 def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, profile: str, first: int):
-    """Return the study as this call runs it, and Snakemake's words for where: with `job: study` forked processes share
-    one processor and all cells one mark, so a cluster and GPUs take it pair by pair, `--first` cell by cell."""
+    """Return the study as this call runs it, and Snakemake's arguments for where it runs. `job: study` uses one CPU and
+    one marker file for all cells, so a cluster and GPUs run it pair by pair, and `--first` runs it cell by cell."""
     if profile and (gpus or per_gpu):
         raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster the profile does it")
     words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
@@ -117,10 +117,10 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         if dry_run: return _show_missing(todo, table_there)
         _tell_before(loaded, paths, todo, until == "site" and not first)
         with _only_run(paths) as lock:
-            if len(todo) or not table_there:  # Snakemake would not look for missing runs behind a table that is there
+            if len(todo) or not table_there:  # with these, Snakemake would not look for missing runs
                 for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
             for said in reopen(loaded, paths): typer.echo(said, err=True)
-            if any((paths.root/".snakemake"/"locks").glob("*")):  # of a run that was killed
+            if any((paths.root/".snakemake"/"locks").glob("*")):  # left by a run that was killed
                 subprocess.run(_snakemake(loaded, paths, "--jobs", "1", "--unlock"), capture_output=True)
             log = paths.runs/loaded.study/"snakemake.log"
             code = _follow(_snakemake(loaded, paths, *words), log, lock, Progress(loaded, paths))
@@ -130,7 +130,7 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
 
 # %% ../nbs/13_cli.ipynb #9c7f0bdf
 def _where(loaded, paths: Paths, until: str) -> str:
-    "Say what a finished run has written, and where."
+    "List what a finished run has written, and where."
     made = [
         ("table", paths.results / f"{loaded.study}.csv"),
         *([("papers", paths.runs / loaded.study / "papers"), ("figures", paths.figures)] if until != "results" else []),
@@ -162,7 +162,7 @@ def plan(study: StudyName,
 
 # %% ../nbs/13_cli.ipynb #64611b6f
 def _in_all(loaded, table, is_given: bool) -> str:
-    "Return the sums of a plan, and where its throughput is from."
+    "Return the totals of a plan and the origin of its throughput."
     hours, networks = table.hours.sum(), int(table.networks.sum())
     pieces = max(1, hours * 7.5)
     stated = loaded.images_per_second
@@ -174,7 +174,7 @@ def _in_all(loaded, table, is_given: bool) -> str:
 
 
 def _not_here(missing: dict) -> str:
-    "Return which data sets are missing, and how many images a plan counts for each."
+    "Return which data sets are missing, and how many images a plan assumes for each."
     from lth_nb.data import count_images
     from lth_nb.study import ASSUMED_IMAGES
     words = []
@@ -237,7 +237,7 @@ def status(study: StudyName, as_json: AsJson = False,
 
 
 def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
-    "List files that are out of date and, if asked for, delete just these."
+    "List files that are out of date and, on request, delete exactly these files."
     if as_json: typer.echo(json.dumps(files, indent=1))
     else: typer.echo("\n".join(files) if files else "no file is out of date", err=not files)
     if not delete or not files: return
@@ -248,7 +248,7 @@ def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
 
 # %% ../nbs/13_cli.ipynb #370d72f5
 def _tell_findings(study: str, rows, info: dict, found) -> None:
-    "Say what a study found: its scale, the verdict on every claim, and cautions."
+    "Print what a study found: its scale, the verdict on every claim, and cautions."
     from lth_nb.answers import claims_in_lines, study_banner
     from lth_nb.results import diverged
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
@@ -277,8 +277,8 @@ def claims(study: StudyName, as_json: AsJson = False):
 
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
-    """Return a sentence if the study file differs from the one behind the table; empty otherwise, or if the file is
-    missing."""
+    """Return a sentence if the study file differs from the one behind the table; an empty string otherwise, or if the
+    file is missing."""
     from lth_nb.study import load_study, study_info
     try: now = json.loads(json.dumps(study_info(load_study(study))))
     except (FileNotFoundError, ValueError): return ""

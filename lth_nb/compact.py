@@ -30,7 +30,7 @@ _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 @dataclass
 class _Units:
     "The units at one place of a network."
-    value: Tensor   # (units,) float64: output in eval mode where it is one for all images and pixels, else NaN
+    value: Tensor   # (units,) float64: output in eval mode if it is the same for all images and pixels, else NaN
     needed: Tensor  # (units,) bool: whether the class scores depend on them
     width: "_Width"
     layer: "_Layer | None" = None  # the only layer that makes them
@@ -58,7 +58,7 @@ class _Layer:
     reads: _Units
     makes: _Units
     alive: Tensor   # (units made, units read) bool: whether any weight between the two is alive
-    folds: Tensor   # (units read,) bool: constants that a bias can stand for
+    folds: Tensor   # (units read,) bool: constants that a bias can absorb
     norm: _Norm | None = None      # the BatchNorm after it
 
 
@@ -186,7 +186,7 @@ def _kept(width: _Width, multiple: int) -> Tensor:
 
 # %% ../nbs/15_compact.ipynb #688bfcaf
 def _fold(layer: _Layer, weight: Tensor) -> tuple[Tensor, Tensor]:
-    "Move constant inputs into the one that is kept, or into a shift of each output."
+    "Merge constant inputs into the one that is kept, or convert them to a shift of each output."
     value, needed, weight = layer.reads.value.nan_to_num(0), layer.reads.needed, weight.clone()
     shift = torch.zeros_like(weight[:, 0, 0])
     if not _padded(layer.module): shift = (weight * value[:, None]).sum((1, 2))
@@ -195,7 +195,7 @@ def _fold(layer: _Layer, weight: Tensor) -> tuple[Tensor, Tensor]:
         moved, one = (weight * (value * constant)[:, None]).sum(1), torch.where(constant, value.abs(), 0).argmax()
         weight[:, constant] = 0
         if constant.any(): weight[:, one] = moved / value[one]
-    weight[:, ~needed | layer.folds] = 0  # where such a unit stays, it fills up, or another layer reads it
+    weight[:, ~needed | layer.folds] = 0  # such a unit stays only as a filler, or because another layer reads it
     return weight, shift
 
 # %% ../nbs/15_compact.ipynb #21d11e08
@@ -268,9 +268,9 @@ def _report(steps: list, weights: dict[str, int]) -> pd.DataFrame:
 
 # %% ../nbs/15_compact.ipynb #3d0621de
 def compact(
-    network: Network,              # made by `build_model`, any device and dtype; left as it is
+    network: Network,              # from `build_model`, any device and dtype; not changed
     ticket: Ticket | Mask | None,  # whose mask is applied, or parameter name -> bool tensor; `None`: nothing is pruned
-    constants: bool = True,        # also remove units that are constant in eval mode; False: also right in training
+    constants: bool = True,        # also remove units that are constant in eval mode; False: exact in training, too
     multiple: int = 1,             # layers keep a multiple of this many units: 8 channels are as fast as one
 ) -> Network:                      # in eval mode, with `report` (one row per layer) and `mask` (of the weights left)
     "Return the masked network without its useless units: the same class scores in eval mode, up to rounding."
@@ -293,7 +293,7 @@ def compact(
 
 # %% ../nbs/15_compact.ipynb #b16c517f
 def trained_network(
-    tickets: Tickets,  # with theta_i kept, as `find_tickets` does unless told otherwise
+    tickets: Tickets,  # with theta_i kept, the default of `find_tickets`
     level: int,        # 0 is dense
 ) -> Network:          # float32 in eval mode; pruned weights are zero
     "Return the network that was trained at a level, with its head."
@@ -309,7 +309,7 @@ def footprint(
     network: Network,  # dense, masked or compact
     image_size: int,   # pixels
     channels: int = 3,
-) -> dict:             # params; alive (of them, not zero); flops of one image (two per multiply-accumulate)
+) -> dict:             # params; alive (nonzero params); flops of one image (two per multiply-accumulate)
     "Measure size and operations of a network; zeros count, since they are multiplied like any other number."
     weights = list(network.parameters())
     example = torch.zeros(1, channels, image_size, image_size).to(weights[0])
@@ -318,7 +318,7 @@ def footprint(
     return dict(params=params, alive=alive, flops=counter.get_total_flops())
 
 # %% ../nbs/15_compact.ipynb #d6013c22
-_ELSEWHERE = {  # names that were in this module before it was divided
+_ELSEWHERE = {  # names that were in this module before it was split
     "lth_nb.export": ("RawImages", "export_onnx", "export_program", "export_ticket", "export_torch", "load_onnx"),
     "lth_nb.latency": ("SparseRows", "measure_latency", "measure_ticket", "sparse_rows", "speedup", "speedup_in_words",
         "write_latency")}

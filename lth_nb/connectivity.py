@@ -24,7 +24,7 @@ def interpolate(
     b: dict[str, Tensor],  # of another one of the same shape
     share: float,          # of the way from a to b, in [0, 1]
 ) -> dict[str, Tensor]:    # counters, which are whole numbers, are those of a
-    "Return the network at a point of the straight line between two."
+    "Return the state at one point of the straight line between two networks."
     if a.keys() != b.keys():
         differ = ", ".join(sorted(a.keys() ^ b.keys())[:4])
         raise ValueError(f"two networks with different parameters: {differ} are in one only")
@@ -37,11 +37,11 @@ BATCHNORM = ("estimated", "interpolated")
 @torch.no_grad()
 def estimate_batchnorm(
     model: nn.Module,    # changed in place
-    data: Dataset,       # whose training images are used
-    recipe: Recipe,      # upsampling; no augmentation
-    images: int = 1000,  # how many, a stratified draw
+    data: Dataset,       # its training images are used
+    recipe: Recipe,      # its upsampling is used, its augmentation is not
+    images: int = 1000,  # size of the stratified sample
 ) -> None:
-    "Set BatchNorm's running statistics to those of training images under the present weights."
+    "Re-estimate BatchNorm's running statistics from training images with the current weights."
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms: return
     momenta, was_training = [m.momentum for m in norms], model.training
@@ -56,7 +56,7 @@ def estimate_batchnorm(
 
 
 def _some(labels: Tensor, images: int) -> Tensor:
-    "Draw indices of this many images, stratified, the same every time, in random order."
+    "Return the indices of a stratified sample of this many images, the same every time, in random order."
     kept = subset(labels, min(1.0, images / len(labels)))
     return kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(0))]
 
@@ -64,7 +64,7 @@ def _some(labels: Tensor, images: int) -> Tensor:
 @dataclass(frozen=True)
 class ErrorPath:
     "Errors on the line between two trained networks."
-    errors: tuple[float, ...]  # fraction of images classified wrongly, from one end to the other, evenly spaced
+    errors: tuple[float, ...]  # fraction of misclassified images at evenly spaced points from one end to the other
 
     @property
     def ends(self) -> float: return (self.errors[0] + self.errors[-1]) / 2  # mean error of the two networks
@@ -80,15 +80,15 @@ STABLE = 0.02  # barrier below which training counts as stable
 
 # %% ../nbs/14_connectivity.ipynb #f09ff3bc
 def error_path(
-    model: nn.Module,      # a network of the right shape, on the data's device; left as it was
+    model: nn.Module,      # a network of the right shape, on the data's device; not changed
     a: dict[str, Tensor],  # state of one trained network
     b: dict[str, Tensor],  # state of the other
     data: Dataset,         # on the model's device
-    recipe: Recipe,        # precision, upsampling
+    recipe: Recipe,        # its precision and upsampling are used
     points: int = 30,      # on the line, both ends included (Frankle et al. 2020: 30)
-    batchnorm: str = "estimated",  # at each point: 'estimated' anew, or 'interpolated'
-    split: str = "test",   # whose error
-    images: int = 10**9,   # of that split at most, a stratified draw
+    batchnorm: str = "estimated",  # statistics at each point: 'estimated' again, or 'interpolated'
+    split: str = "test",   # the split on which the error is measured
+    images: int = 10**9,   # at most this many of that split, a stratified sample
 ) -> ErrorPath:
     "Return the errors of networks on the straight line between two networks."
     if batchnorm not in BATCHNORM: raise ValueError(f"batchnorm={batchnorm!r}: use {' or '.join(BATCHNORM)}")
@@ -108,7 +108,7 @@ def weights_at(
     model: nn.Module,  # freshly initialized, on the data's device; trained in place
     data: Dataset,
     recipe: Recipe,    # of the whole training
-    seed: int,         # decides the order of the images
+    seed: int,         # determines the order of the images
     step: int,         # k, in optimizer steps
 ) -> dict[str, Tensor]:
     "Return theta_k: parameters and buffers after k steps of training."
@@ -117,16 +117,16 @@ def weights_at(
 
 # %% ../nbs/14_connectivity.ipynb #560817d3
 def trained_copies(
-    model: nn.Module,          # a network of the right shape, on the data's device; left as it was
+    model: nn.Module,          # a network of the right shape, on the data's device; not changed
     state: dict[str, Tensor],  # theta_k
     data: Dataset,
     recipe: Recipe,            # of the whole training
-    seed: int,                 # of the run; every copy draws an order of its own from it
+    seed: int,                 # of the run; the order of each copy is derived from it
     step: int,                 # k, in optimizer steps
     orders: int = 3,           # how many copies (Frankle et al. 2020: 3)
     mask: Mask | None = None,  # `None`: dense
 ) -> list[dict[str, Tensor]]:  # the copies' states at the end of training
-    "Train copies of a network from step k to the end, each with the images in another order."
+    "Train copies of a network from step k to the end, each with a different order of the images."
     if orders < 2: raise ValueError(f"orders={orders}: a barrier needs two copies or more")
     found = []
     for order in range(orders):

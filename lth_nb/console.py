@@ -30,7 +30,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def _in_words(error: Exception) -> str:
-    "Return what a user is told of an error."
+    "Return the message that a user sees for an error."
     if not isinstance(error, OSError): return str(error.args[0] if error.args else error)
     if error.errno not in _FORBIDDEN or not error.filename: return str(error)
     return (f"{error.filename}: {(error.strerror or 'not allowed').lower()}; make it writable, "
@@ -47,6 +47,6 @@ def _plain_errors():
 
 
 def _show(table, as_json: bool, **formats):
-    "Print a table as text for people, an empty cell where a number is missing, or as JSON for scripts."
+    "Print a table as text for people, with missing numbers left empty, or as JSON for scripts."
     if as_json: typer.echo(table.to_json(orient="records", indent=1))
     else: typer.echo(table.to_string(index=False, formatters=formats, na_rep=""))

@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 
 # %% ../nbs/00_core.ipynb #7ae827d4
-MARK = ".lth_nb"  # a file that makes a folder a study folder: see `lth init`
+MARK = ".lth_nb"  # the file that marks a folder as a study folder: see `lth init`
 
 
 def _library_of(folder: Path) -> tuple[Path, str] | None:
-    "Return the file that makes a folder a project, and the library it is the project of ('': it does not say)."
+    "Return the file that makes a folder a project and the library named in it ('': none); `None` if no project."
     for name, pattern in (("settings.ini", r"^\s*lib_name\s*[=:]\s*(\S+)"), ("pyproject.toml", r"^\s*\[tool\.nbdev\]")):
         file = folder/name
         if not file.is_file(): continue
@@ -45,7 +45,7 @@ def _library_of(folder: Path) -> tuple[Path, str] | None:
 def _find_root(
     here: Path,  # the working directory
 ) -> Path:
-    "Return the nearest study folder or parent with a settings.ini, else `here`; `ValueError` in another's project."
+    "Return the nearest study folder or lth_nb project, else `here`; raise a `ValueError` in another project."
     for folder in (here, *here.parents):
         if (folder/MARK).is_file(): return folder
         if not (found := _library_of(folder)): continue
@@ -72,14 +72,14 @@ class Paths:
         self.studies = self.nbs/"studies"
 
     def _own_or_shipped(self, name: str) -> Path:
-        "Return the project's own file, else the installed package's, else that of the checkout the package is in."
+        "Return the project's own file, else the installed package's, else the one in the package's checkout."
         package = Path(__file__).parent if "__file__" in globals() else self.root
         places = (self.root/name, package/"_shipped"/name, package.parent/name)
         return next((p for p in places if p.exists()), self.root/name)
 
     @property
-    def raw_folders(self) -> list[Path]:  # where data sets are looked for, first match wins
-        "Return the folders of data sets: those of `LTH_DATA` (one or several, separated like PATH), then data/raw."
+    def raw_folders(self) -> list[Path]:  # searched in this order; the first match wins
+        "Return the folders that hold data sets: those in `LTH_DATA` (separated as in PATH), then data/raw."
         extra = [Path(p).expanduser() for p in os.environ.get("LTH_DATA", "").split(os.pathsep) if p]
         return [*extra, self.raw]
 
@@ -87,7 +87,7 @@ class Paths:
 
 # %% ../nbs/00_core.ipynb #cbba54ee
 def _feed(h, x):
-    "Add `x` to the hash `h`, each value with its type and length in front."
+    "Add `x` to the hash `h`, with the type and length of each value before it."
     if is_dataclass(x) and not isinstance(x, type): x = asdict(x)
     if hasattr(x, "detach"): x = x.detach().cpu().contiguous().numpy()
     if isinstance(x, np.ndarray):
@@ -120,16 +120,16 @@ def digest(
 
 # %% ../nbs/00_core.ipynb #4c6f6809
 def whole_seed(
-    seed,    # an integer of any kind
+    seed,    # an integer of any type
 ) -> int:
-    "Return a seed as an integer; a `ValueError` if it is none: 0.5 would count as 0, and yield the same network."
+    "Return a seed as an integer; raise a `ValueError` for others, such as 0.5, which would count as 0."
     try: return operator.index(seed)
     except TypeError: raise ValueError(f"seed is {seed!r}: give a whole number") from None
 
 
 def seed_for(
     seed: int,  # the study's seed
-    *names,     # what the stream is for, such as 'order', 'digits'
+    *names,     # what the stream is for, such as 'order' or 'digits'
 ) -> int:       # in [0, 2**63)
     "Return a separate seed for every named purpose, the same on every machine."
     return int(digest([whole_seed(seed), *map(str, names)], 16), 16) >> 1
@@ -138,7 +138,7 @@ def seed_for(
 def generator_for(
     seed: int,      # the study's seed
     *names,         # what the stream is for
-    device="cpu",   # where the generator lives
+    device="cpu",   # device of the generator
 ):                  # torch.Generator
     "Return a random generator seeded with `seed_for(seed, *names)`."
     import torch
@@ -146,12 +146,12 @@ def generator_for(
 
 # %% ../nbs/00_core.ipynb #00711dbb
 def check_kind(
-    name: str,   # of the argument
+    name: str,   # the argument's name
     value,       # what was given
     kind: type,  # what it must be
     cure: str,   # what to do, in a few words
 ) -> None:
-    "Raise a `TypeError` that names an argument of the wrong type and says what to give."
+    "Raise a `TypeError` that names an argument of the wrong type and says what to pass instead."
     if not isinstance(value, kind):
         raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}: {cure}")
 
@@ -159,13 +159,13 @@ def check_kind(
 def project(
     paths: Paths | None,  # `None`: the current project's
 ) -> Paths:
-    "Return the folders of a project; a `TypeError` if something else was given."
+    "Return the given paths or those of the current project; raise a `TypeError` for any other type."
     if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
     return paths or Paths()
 
 # %% ../nbs/00_core.ipynb #41dce09b
 def device(
-    name: str = "auto",  # 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1'
+    name: str = "auto",  # 'auto' (a GPU if available), 'cpu', 'cuda', 'cuda:1'
 ):                       # torch.device
     "Return the device to train on, set up for repeatable results: one CPU thread (or `LTH_THREADS`), fp32 on a GPU."
     import torch
@@ -181,14 +181,14 @@ def device(
         torch.set_num_threads(int(threads))
         _keep_memory()
     else:
-        torch.backends.cudnn.deterministic = True  # the same bits every time
-        torch.backends.cudnn.allow_tf32 = False    # fp32 that is fp32
+        torch.backends.cudnn.deterministic = True  # bit-identical results
+        torch.backends.cudnn.allow_tf32 = False    # no rounding of fp32 inputs
     return found
 
 
 @cache
 def _keep_memory():
-    "Let glibc keep the memory that tensors give back, so that training steps need not request it again."
+    "Make glibc keep the memory that tensors free, so that training steps need not request it again."
     import ctypes
     if sys.platform != "linux": return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
@@ -198,7 +198,7 @@ def _keep_memory():
 # %% ../nbs/00_core.ipynb #de484474
 @contextmanager
 def write_atomically(
-    path: str | Path,  # the file to write; its folder is made
+    path: str | Path,  # the file to write; its folder is created
     mode: str = "w",   # 'w' for text (UTF-8) or 'wb' for bytes
 ):
     "Open a file under a temporary name next to `path`; rename it to `path` on success, remove it on any error."
@@ -220,7 +220,7 @@ def write_atomically(
         raise
 
 # %% ../nbs/00_core.ipynb #6a8becfa
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says when no more can be written
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error codes of a system that can write no more
 
 
 def _scratch(path: Path) -> tuple[int, str]:
@@ -232,7 +232,7 @@ def _scratch(path: Path) -> tuple[int, str]:
 
 @contextmanager
 def _writing(path: Path):
-    "Say of any error of the system which file could not be written."
+    "Turn any `OSError` into one that says which file could not be written."
     try: yield
     except OSError as e: raise _unwritable(path, e) from e
 
@@ -254,9 +254,9 @@ def _umask() -> int:
 
 
 def check_writable(
-    path: str | Path,  # a file that is to be written later; its folder is made
+    path: str | Path,  # a file to be written later; its folder is created
 ) -> None:
-    "Raise an `OSError` that names the file if it cannot be written. Call it before hours of work."
+    "Raise an `OSError` that names the file if it cannot be written; call this before hours of work."
     with _writing(path := Path(path)):
         handle, scratch = _scratch(path)
         os.close(handle)

@@ -80,11 +80,11 @@ def _legend(fig, axes) -> None:
 # %% ../nbs/11_curves.ipynb #43fb8161
 @use_style()
 def plot_accuracy_by_sparsity(
-    frame: pd.DataFrame,           # rows of one target that agree in all that is not drawn
+    frame: pd.DataFrame,           # rows of one target that agree in every column not drawn
     by: str = "arm",               # what the lines are: 'arm' or 'source'
     value: str = "test_accuracy",  # a fraction; drawn in percent
-    ax=None,                       # matplotlib Axes; `None`: a figure of its own, with a legend
-    names: list[str] | None = None,  # lines of all figures that share their looks; `None`: this one's
+    ax=None,                       # matplotlib Axes; `None`: a new figure with a legend
+    names: list[str] | None = None,  # lines of all figures that share colors; `None`: those of this figure
 ):                                 # matplotlib Axes
     """Plot mean accuracy over seeds by weights remaining, with bands of one standard deviation; dense networks are
     horizontal lines."""
@@ -111,11 +111,11 @@ def plot_accuracy_by_sparsity(
 # %% ../nbs/11_curves.ipynb #1298194f
 @use_style()
 def plot_panels(
-    frame: pd.DataFrame,           # rows; within a panel they agree in all that is not drawn
-    panel: str = "target",         # column with one panel per value; a text is the panel's title
+    frame: pd.DataFrame,           # rows; within a panel they agree in every column not drawn
+    panel: str = "target",         # column with one panel per value; a string is the panel's title
     by: str = "arm",               # what the lines are: 'arm' or 'source'
     value: str = "test_accuracy",  # a fraction; drawn in percent
-    columns: int = 3,              # panels side by side, at most
+    columns: int = 3,              # maximum number of panels per row
 ):                                 # matplotlib Figure
     "Draw `plot_accuracy_by_sparsity` for several targets (or fractions, recipes, models), with one legend below."
     panels = list(frame.groupby(panel, sort=True))

@@ -62,7 +62,7 @@ class Dataset:
     std: tuple[float, ...]
     content_hash: str           # SHA-256 over images, labels and class names of all splits, 64 hex digits
     groups: dict[str, torch.Tensor] | None = None  # split -> int64 (N,), such as the patient of each image
-    notes: tuple[str, ...] = ()  # one sentence each: files that were not read, and what looks odd
+    notes: tuple[str, ...] = ()  # one sentence each: files that were not read, and anything unusual
 
     @property
     def num_classes(self) -> int: return len(self.class_names)
@@ -103,7 +103,7 @@ def to(self: Dataset, device) -> Dataset:
 
 @patch
 def __repr__(self: Dataset) -> str:
-    "Show one line for the set and one per split."
+    "Return one line for the data set and one per split."
     size = f"{self.image_size} x {self.image_size} x {self.channels}"
     lines = [f"{self.name}: {self.num_classes} classes, {size}, {self.content_hash[:12]}"]
     for s in SPLITS:
@@ -159,7 +159,7 @@ _GROUPINGS = ("near-duplicates", "none")
 
 
 def _grouped(found: Contents, name: str, groups: str | None, paths: Paths, download: bool) -> Contents:
-    "Return a set's content with the groups that `load_dataset` is asked for."
+    "Return a data set's contents with the groups that were requested from `load_dataset`."
     if groups is None: return found
     if groups == "none": return found._replace(groups=None)
     stamp = [_FORMAT, _origin(name, paths), _version("torch")]
@@ -170,7 +170,7 @@ def _grouped(found: Contents, name: str, groups: str | None, paths: Paths, downl
         near = near_duplicate_groups(torch.cat([x for x, _ in seen.values()]))
         try:
             with write_atomically(kept) as f: json.dump(near.tolist(), f)
-        except OSError: pass  # a folder that cannot be written: they are found again next time
+        except OSError: pass  # the folder cannot be written: the groups are computed again next time
     if found.groups: near = merged_groups(near, torch.cat([*found.groups.values()]))
     sizes = [len(y) for _, y in found.splits.values()]
     return found._replace(groups=dict(zip(found.splits, near.split(sizes))))
@@ -181,14 +181,14 @@ def load_dataset(
     image_size: int | None = None,   # pixels; `None`: the size of the files
     channels: int | None = None,     # 1 (gray) or 3 (color); `None`: as in the files
     fraction: float = 1.0,           # share of the training images to keep, (0, 1]; validation and test stay whole
-    device="cpu",                    # where the tensors live
-    split_seed: int = 0,             # decides which images a drawn split or a fraction takes
+    device="cpu",                    # device of the tensors
+    split_seed: int = 0,             # determines which images a drawn split or a fraction takes
     paths: Paths | None = None,      # where to look; `None`: this project
-    download: bool = False,          # let torchvision fetch its sets into data/raw
-    resplit: bool = False,           # pool all images and split them anew by `split_seed`, 60 / 10 / 30 percent
+    download: bool = False,          # let torchvision download its data sets into data/raw
+    resplit: bool = False,           # pool all images and split them again by `split_seed`, 60 / 10 / 30 percent
     groups: str | None = None,       # 'near-duplicates': find them; 'none': ignore them; `None`: as the files name them
 ) -> Dataset:
-    "Load a data set by name: checked, split, fitted and on the device. Drawn splits keep groups together."
+    "Load a data set by name, check it, split it without dividing groups, fit it and move it to the device."
     _check_fit(image_size, channels)
     _check_draw(fraction, split_seed)
     if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
@@ -212,7 +212,7 @@ def _drawn(
     groups: dict[str, torch.Tensor] | None,     # split -> int64 (N,)
     half: int | None, fraction: float, seed: int, resplit: bool,  # as for `load_dataset`
 ) -> dict[str, tuple]:                          # 'train', 'val' and 'test' -> images, labels and maybe groups
-    "Return the three splits that a run sees."
+    "Return the three splits that a run uses."
     if resplit:
         splits = {"all": tuple(torch.cat([s[i] for s in splits.values()]) for i in (0, 1))}
         groups = groups and {"all": torch.cat([*groups.values()])}
@@ -240,7 +240,7 @@ def content_hash(
     resplit: bool = False,
     groups: str | None = None,       # as for `load_dataset`
 ) -> str | None:                     # 64 hex digits; `None`: the data set is missing
-    "Return the `content_hash` that `load_dataset` gives, remembered until any of the set's files changes."
+    "Return the `content_hash` that `load_dataset` gives, cached until any file of the data set changes."
     paths = paths or Paths()
     whole, _ = half_of(name, paths)
     if (origin := _origin(whole, paths)) is None: return None
@@ -251,10 +251,10 @@ def content_hash(
     if re.fullmatch("[0-9a-f]{64}", known): return known
     data = load_dataset(name, image_size, channels, fraction, split_seed=split_seed, resplit=resplit, groups=groups,
                         paths=paths)
-    if _origin(whole, paths) != origin: return data.content_hash  # a file has changed meanwhile
+    if _origin(whole, paths) != origin: return data.content_hash  # a file has changed in the meantime
     try:
         with write_atomically(kept) as f: f.write(data.content_hash)
-    except OSError: pass  # a folder that cannot be written: it is worked out again next time
+    except OSError: pass  # the folder cannot be written: the hash is computed again next time
     return data.content_hash
 
 # %% ../nbs/01_data.ipynb #f7bb246d
@@ -294,7 +294,7 @@ def count_images(
     resplit: bool = False,       # as for `load_dataset`
     groups: str | None = None,   # as for `load_dataset`
 ) -> int | None:                 # `None`: missing, and the catalog has no number
-    "Count the training images of `load_dataset` from labels or file names; if the set is missing, as published."
+    "Count the training images of `load_dataset` from labels or file names; use the published number if missing."
     paths = paths or Paths()
     whole, half = half_of(name, paths)
     path, entry = find_dataset(whole, paths.raw_folders), DATASETS.get(whole)

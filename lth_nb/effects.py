@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 # %% ../nbs/09a_effects.ipynb #5f422017
-# of a target's mean, in squared points: identical differences still carry the rounding of a test accuracy
+# variance of a target's mean, in squared points: identical differences still carry rounding of the test accuracy
 VARIANCE_FLOOR = 1e-4
 
 
@@ -26,13 +26,13 @@ class TargetEffect:
     se: float        # standard error of the mean, points; NaN for one seed
     low: float       # t interval, points; NaN for one seed
     high: float
-    p_greater: float # one-sided p of "the mean is not above the bound"; small speaks for the claim
+    p_greater: float # one-sided p of "the mean is not above the bound"; a small value supports the claim
     p_less: float    # one-sided p of "the mean is not below the bound"
 
 # %% ../nbs/09a_effects.ipynb #1bc505a5
 def target_effect(
     differences,              # one per seed, points of test accuracy
-    bound: float = 0.0,       # what the mean is tested against, points
+    bound: float = 0.0,       # value that the mean is tested against, points
     confidence: float = 0.95, # of the interval, in (0, 1)
 ) -> TargetEffect:
     "Return the mean difference on one target with its t interval and one-sided p-values."
@@ -54,7 +54,7 @@ def target_effect(
 @dataclass(frozen=True)
 class MeanEffect:
     "The difference in general, over several targets."
-    targets: int      # how many
+    targets: int      # number of targets
     mean: float       # random-effects mean, points
     se: float         # Hartung-Knapp standard error, points
     low: float        # t interval of the mean with targets - 1 degrees of freedom, points
@@ -68,8 +68,8 @@ class MeanEffect:
 
 # %% ../nbs/09a_effects.ipynb #fb29c816
 def mean_effect(
-    effects: list[TargetEffect],  # one per target, each of two seeds or more
-    bound: float = 0.0,           # what the mean is tested against, points
+    effects: list[TargetEffect],  # one per target, each with two seeds or more
+    bound: float = 0.0,           # value that the mean is tested against, points
     confidence: float = 0.95,     # of both intervals, in (0, 1)
 ) -> MeanEffect:
     "Return the random-effects mean over targets (Paule-Mandel tau, Hartung-Knapp interval)."
@@ -83,7 +83,7 @@ def mean_effect(
     k, mean, se, tau2 = (
         len(effects), float(found.mean_effect_re), float(found.sd_eff_w_re_hksj), max(0.0, float(found.tau2))
     )
-    se = max(se, VARIANCE_FLOOR**0.5)  # equal effects have no spread
+    se = max(se, VARIANCE_FLOOR**0.5)  # equal effects would have zero spread
     times = float(scipy.stats.t.ppf((1 + confidence) / 2, k - 1))
     reach, new = times * se, times * math.sqrt(se**2 + tau2)
     t = (mean - bound) / se
@@ -103,7 +103,7 @@ class Prediction:
 
     @property
     def inside(self) -> bool:
-        "Tell whether the interval contains the measured effect."
+        "Return whether the interval contains the measured effect."
         return self.low <= self.measured <= self.high
 
 
@@ -126,7 +126,7 @@ def predict_each(
 def ordered_effects(
     table,          # (targets, arms) differences in points, arms from the highest predicted to the lowest
 ) -> tuple[float, float]:  # p of the predicted order and p of its opposite
-    "Test by Page's trend whether arms come in the predicted order over targets."
+    "Test with Page's trend test whether arms follow the predicted order over targets."
     table = np.asarray(table, float)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3:
         raise ValueError(f"Page's test needs at least 2 targets and 3 arms, found a table of shape {table.shape}")

@@ -21,7 +21,7 @@ def transfer_matrix(
     reference: pd.DataFrame | None = None,  # one row per target and seed, such as scratch, to subtract; `None`: none
     value: str = "test_accuracy",  # a fraction
 ) -> pd.DataFrame:  # sources x targets, in percent, or in points over the reference; NaN where there is none
-    "Return means over seeds, sources by targets; the row 'own' holds each target's own ticket."
+    "Return the means over seeds, sources by targets; the row 'own' contains each target's own ticket."
     frame = frame.assign(source=frame.source.mask(frame.source == frame.target, "own"))
     if frame.duplicated(["source", "target", "seed"]).any():
         raise ValueError(
@@ -55,7 +55,7 @@ def plot_transfer_matrix(
     reference: pd.DataFrame | None = None,   # as for `transfer_matrix`
     value: str = "test_accuracy",            # a fraction
     label: str = "",                         # of the color bar; '': made from `value`
-    ax=None,                                 # matplotlib Axes; `None`: a figure of its own
+    ax=None,                                 # matplotlib Axes; `None`: a new figure
 ):                                           # matplotlib Axes
     "Draw a number in each cell; a missing one stays blank."
     table = transfer_matrix(frame, reference, value)
@@ -80,7 +80,7 @@ def seed_differences(
     pairs: pd.DataFrame,   # seed, difference (a fraction) and the columns of `by`
     by: list[str],         # columns that name a group
 ) -> pd.DataFrame:         # one row per group: n seeds; mean, low, high and the list of seeds' differences in points
-    "Return mean and bootstrap interval over seeds of every group."
+    "Return the mean and the bootstrap interval over seeds of every group."
     if missing := [c for c in ("seed", "difference", *by) if c not in pairs]:
         raise KeyError(f"the pairs have no column {', '.join(missing)}")
     rows = []
@@ -126,10 +126,10 @@ def _contrast_words(name: str) -> str:
 
 @use_style()
 def plot_pairs(
-    pairs: pd.DataFrame,   # one row a contrast, cell and seed; `difference` is a fraction
-    by: str = "target",    # column with one row of the figure a value
-    margin: float | None = None,  # of a claim of "no worse", a fraction: a line at minus the margin; `None`: no line
-    ax=None,               # matplotlib Axes; `None`: a figure of its own
+    pairs: pd.DataFrame,   # one row per contrast, cell and seed; `difference` is a fraction
+    by: str = "target",    # column; the figure has one row per value
+    margin: float | None = None,  # of a "no worse" claim, a fraction, drawn at minus the margin; `None`: no line
+    ax=None,               # matplotlib Axes; `None`: a new figure
 ):                         # matplotlib Axes
     "Draw mean and interval over seeds as a diamond with a bar, and every seed as a dot below."
     if pairs.empty: raise ValueError("there are no pairs to draw; the study has only one side of them")

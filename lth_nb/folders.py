@@ -30,7 +30,7 @@ _NOT_IMAGES = {"mask", "masks", "annotations", "annotation", "ground_truth", "gr
 
 
 def _listed(folder: Path) -> list[Path]:
-    "Return what a folder holds, in order, without what systems leave behind."
+    "Return the contents of a folder in order, without hidden files and files of the operating system."
     try: found = sorted(folder.iterdir())
     except OSError as e:
         cure = "change its permissions, or leave it out of LTH_DATA"
@@ -39,7 +39,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple = ()) -> Iterator[Path]:
-    "Yield every folder and file below a folder, in order, links followed."
+    "Yield every folder and file below a folder, in order, following links."
     status = folder.stat()
     me = status.st_dev, status.st_ino
     if me in above: raise _wrong(folder, "the link", "leads back to a folder that holds it", "remove the link")
@@ -49,7 +49,7 @@ def _walk(folder: Path, above: tuple = ()) -> Iterator[Path]:
 
 # %% ../nbs/01d_folders.ipynb #ab0c4d50
 def _splits_of(path: Path) -> dict[str, Path]:
-    "Return the folder of each split; 'all' for a folder without splits, and nothing if it is not a data set."
+    "Return the folder of each split; 'all' for a folder without splits, and an empty dict for no data set."
     found = {s: next((path/d for d in (s, *("valid", "validation") * (s == "val")) if (path/d).is_dir()), None)
              for s in SPLITS}
     if not found["test"]: found["val"], found["test"] = None, found["val"]
@@ -58,13 +58,13 @@ def _splits_of(path: Path) -> dict[str, Path]:
 
 
 def _misread(path: Path) -> str:
-    "Say which folders cannot be classes by their names, where some have such names."
+    "Say which folders cannot be classes because of their names; return '' if there are none."
     odd = [d.name for d in _listed(path) if d.is_dir() and d.name.lower() in _LIKE_SPLITS | _NOT_IMAGES]
     return f"; no class without splits can be called {_some(odd)}: rename it" if odd else ""
 
 
 def _holds_classes(path: Path) -> bool:
-    "Return whether two folders in this one, or more, hold images, directly or below."
+    "Return whether at least two folders in this one contain images, directly or below."
     if not path.is_dir(): return False
     inside = [d for d in _listed(path) if d.is_dir() and d.name.lower() not in _NOT_IMAGES]
     if any(d.name.lower() in _LIKE_SPLITS or any((d/s).is_dir() for s in SPLITS) for d in inside): return False
@@ -72,14 +72,14 @@ def _holds_classes(path: Path) -> bool:
 
 
 def _holds_images(folder: Path, depth: int = 4, most: int = 2000) -> bool:
-    "Return whether there is an image among the first entries of a folder or of those below it."
+    "Return whether an image is among the first entries of a folder or of those below it."
     entries = _listed(folder)[:most]
     if any(p.suffix.lower() in IMAGE_SUFFIXES for p in entries): return True
     if any(p.is_file() and is_image(p) for p in entries[:20]): return True
     return depth > 1 and any(_holds_images(p, depth - 1, 50) for p in entries if p.is_dir())
 
 # %% ../nbs/01d_folders.ipynb #a87c13f2
-MAX_LOST = 0.05  # of a split's files: if more cannot be read, we refuse the set
+MAX_LOST = 0.05  # share of a split's files: if more cannot be read, we refuse the data set
 _SIDE_FILES = (
     ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini", ".cfg",
     ".md", ".rst", ".html", ".htm", ".pdf", ".log", ".py", ".sh", ".ipynb", ".mat", ".doc", ".docx",
@@ -111,12 +111,12 @@ def _refuse_dead_links(folder: Path) -> None:
 
 
 def _composed(name: str) -> str:
-    "Return a name with each letter and its accents as one character: systems differ in how they write these."
+    "Return a name with each accented letter as one character, because systems differ in how they write these."
     return unicodedata.normalize("NFC", name)
 
 
 def _check_class_names(folder: Path, names: list[str]) -> None:
-    "Raise ValueError if the name of a class's folder is not text, or looks like another one."
+    "Raise ValueError if the name of a class folder is not UTF-8 or looks like another name."
     for name in names:
         try: name.encode()
         except UnicodeEncodeError as e:
@@ -126,7 +126,7 @@ def _check_class_names(folder: Path, names: list[str]) -> None:
 
 # %% ../nbs/01d_folders.ipynb #05ebf80b
 def _files_in(path: Path) -> Listing:
-    "List the images of every split, and what else there is."
+    "List the images of every split, and note other files."
     splits = _splits_of(path)
     if not splits:
         cure = "lay images out as train/CLASS/IMAGE and test/CLASS/IMAGE, or as CLASS/IMAGE alone"
@@ -152,7 +152,7 @@ def _note_others(found: Listing, splits: dict[str, Path]) -> None:
 
 # %% ../nbs/01d_folders.ipynb #a6c08724
 def _list_split(found: Listing, split: str, root: Path) -> list[str]:
-    "List the images of one split, and return the first folder below the class of each of them."
+    "List the images of one split, and return the name of the first folder below the class for each image."
     files, masks, others = [], [], []
     for entry in _listed(root):
         if entry == found.root/"groups.csv": continue
@@ -181,13 +181,13 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
 
 # %% ../nbs/01d_folders.ipynb #d8ab2f93
 def _groups_of(found: Listing, nested: dict[str, list[str]]) -> dict[str, list[str]] | None:
-    "Return the group of each file: by groups.csv, else by the folders below the classes; `None`: there are none."
+    "Return the group of each file from groups.csv, else from the folders below the classes; `None` if no groups."
     table = found.root/"groups.csv"
     if like := [p for p in _listed(found.root) if p.name.lower() == "groups.csv" != p.name]:
         raise _wrong(like[0], "the file", "is not read under this name", "call it groups.csv")
     if os.path.lexists(table): return _read_groups(table, found.files)
     folders = {(label, name) for s in nested for label, name in zip(found.labels[s].tolist(), nested[s]) if name}
-    if len(folders) == len({label for label, _ in folders}): return None  # no class has two: they are no groups
+    if len(folders) == len({label for label, _ in folders}): return None  # no class has two: they are not groups
     inside = [sorted({n for label, n in folders if label == own}) for own in range(len(found.names))]
     if all(names == inside[0] for names in inside):
         found.notes.append(f"{found.root}: every class holds folders of the same names ({_some(inside[0], 3)}), which "
@@ -205,7 +205,7 @@ def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[st
         raise _wrong(table, "columns", f"are {_some(map(str, rows[0] if rows else ()))}", "name them path and group")
     if bad := [i for i, r in enumerate(rows, 2) if not ((r["path"] or "").strip() and (r["group"] or "").strip())]:
         raise _wrong(table, f"line {bad[0]}", "has no path or no group", "fill it in")
-    rows = [{k: (r[k] or "").strip() for k in ("path", "group")} for r in rows]  # blanks that a spreadsheet left
+    rows = [{k: (r[k] or "").strip() for k in ("path", "group")} for r in rows]  # strip blanks from a spreadsheet
     known = {}
     for i, r in enumerate(rows, 2):
         place = os.path.normpath(r["path"].replace("\\", "/"))
@@ -218,7 +218,7 @@ def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[st
 
 # %% ../nbs/01d_folders.ipynb #60b12ad6
 def _refuse_losses(listing: Listing, split: str, unread: list[str]) -> None:
-    "Add notes on unreadable files of a split; raise a ValueError if they are too many."
+    "Add notes on unreadable files of a split; raise a ValueError if there are too many."
     lost = unread + listing.lost[split]
     files = len(listing.files[split]) + len(listing.lost[split])
     if not lost: return
@@ -230,7 +230,7 @@ def _refuse_losses(listing: Listing, split: str, unread: list[str]) -> None:
 
 # %% ../nbs/01d_folders.ipynb #65ac65e7
 def _read_images(listing: Listing, split: str, image_size: int | None) -> tuple[np.ndarray, np.ndarray, list]:
-    "Read one split: images uint8 (N, H, W, 3), the number of the file of each, and what each file was or the fault."
+    "Read one split; return images uint8 (N, H, W, 3), the file number of each, and each file's result or error."
     def read(file):
         try: return read_image(file, image_size)
         except UnreadableImage as e: return e
@@ -246,15 +246,15 @@ def _read_images(listing: Listing, split: str, image_size: int | None) -> tuple[
                 fault = f"differ in size ({files[pages[0][0]]} and {files[number]})"
                 raise _wrong(listing.root, "images", fault, "give image_size, so that they are resized")
             pages += [(number, page) for page in got.pages]
-            if len(got.pages) > 1:  # those that are read are in memory, and are there once more when they are joined
+            if len(got.pages) > 1:  # pages already read are in memory, and joining them needs a copy
                 _check_memory(listing.root, len(files) - number + len(pages) // 2, pages[0][1].shape[0], 3)
     _refuse_losses(listing, split, [str(t) for t in told if isinstance(t, UnreadableImage)])
     return np.stack([page for _, page in pages]), np.array([number for number, _ in pages]), told
 
 # %% ../nbs/01d_folders.ipynb #cc605a1a
 def _read_folder(
-    path: Path,                     # holds train/, test/ and perhaps val/; or train/ and val/; or the classes
-    image_size: int | None = None,  # pixels; `None`: all squares have one size already
+    path: Path,                     # contains train/, test/ and perhaps val/; or train/ and val/; or the classes
+    image_size: int | None = None,  # pixels; `None`: all squares have the same size already
 ) -> Contents:
     "Read a data set from folders of images; the classes are in alphabetical order."
     listing = _files_in(path)
@@ -276,7 +276,7 @@ def _read_folder(
 
 
 def _check_depth(path: Path, told: list) -> None:
-    "Raise ValueError if a set's 16-bit files use so few of their bits that the upper eight say little."
+    "Raise ValueError if the 16-bit files use so few bits that the upper eight hold little information."
     deep = [(t.peak, f) for f, t in told if t.peak]
     if not deep or max(deep)[0] >= 2**12: return
     fault = f"have more than 8 bits and use values up to {max(deep)[0]} only, such as {deep[0][1]}"

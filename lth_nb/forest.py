@@ -34,7 +34,7 @@ def _draw_mean(axes, mean) -> None:
 
 # %% ../nbs/11a_forest.ipynb #e62a6a4e
 def _lines(axes, kind: str, margin: float) -> None:
-    "Draw zero, and dotted lines at the bounds of a claim of no difference."
+    "Draw the zero line, and dotted lines at the bounds of a claim of no difference."
     axes.axvline(0, color=BLACK, linewidth=0.8)
     for bound in REGIONS[kind](margin):
         if bound and math.isfinite(bound):
@@ -42,7 +42,7 @@ def _lines(axes, kind: str, margin: float) -> None:
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    "Return how the targets are called, with a note at those that do not count."
+    "Return the written names of the targets, with a note on those that do not count."
     return [written(row.target) + (" (left out)" if row.left_out else "") for row in rows.itertuples()]
 
 # %% ../nbs/11a_forest.ipynb #1db95b77
@@ -52,10 +52,10 @@ def plot_forest(
     mean,                    # the row of STUDY.contrasts.csv for it, as `itertuples` gives it
     title: str = "",         # the message of the figure
     margin: float = 0.01,    # of a claim of no difference, as a fraction of test accuracy
-    paper: float | None = None,  # the paper's mean difference, points; `None`: it prints none
-    axes=None,               # matplotlib Axes; `None`: a figure of its own
+    paper: float | None = None,  # the paper's mean difference, points; `None`: it reports none
+    axes=None,               # matplotlib Axes; `None`: those of a new figure
 ):                           # matplotlib Axes
-    "Draw the forest plot of one contrast; a `ValueError` says that no target was measured."
+    "Draw the forest plot of one contrast; raise a `ValueError` if no target was measured."
     rows = targets.dropna(subset=["low"]).sort_values("difference", ascending=False)
     if rows.empty:
         raise ValueError("a forest plot needs a target with two seeds or more; this contrast has none")
@@ -78,7 +78,7 @@ def plot_forest(
 
 # %% ../nbs/11a_forest.ipynb #ac133c97
 def _measured(found: Findings, id: str) -> list:
-    "Return the deciding contrasts that have a target with an interval, with their targets."
+    "Return each deciding contrast for which a target has an interval, together with these targets."
     panels = []
     for mean in found.deciding(id).itertuples():
         rows = found.rows("targets", id, mean.contrast).dropna(subset=["low"])
@@ -88,7 +88,7 @@ def _measured(found: Findings, id: str) -> list:
 
 
 def _panel_title(mean) -> str:
-    "Return what a panel says: the comparison, and its mean if enough targets were measured."
+    "Return the title of a panel: the comparison, and its mean if enough targets were measured."
     if mean.targets < FEWEST:
         return f"{compared_words(mean.contrast)}\n{mean.targets} of {FEWEST} targets: not tested"
     return f"{compared_words(mean.contrast)}\n{points(mean.difference)} points: {mean.state}"
@@ -151,20 +151,20 @@ LONGER = {  # how long the dense network is trained -> contrast of S1
 def gains_by_length(
     found: Findings,
 ) -> pd.DataFrame:    # one row per target that has all three, columns of LONGER; points
-    "Return what a target's own ticket gains over dense networks of three lengths of training."
+    "Return how much each target's own ticket gains over dense networks trained for three lengths."
     rows = found.rows("targets", "S1")
     rows = rows[rows["contrast"].isin(LONGER.values())]
     wide = rows.pivot_table(index="target", columns="contrast", values="difference")
     return wide.reindex(columns=list(LONGER.values())).dropna().set_axis(list(LONGER), axis=1)
 
 # %% ../nbs/11a_forest.ipynb #e4e2bc10
-_LENGTHS = {  # -> marker, color, width of its edge
+_LENGTHS = {  # length -> marker, color, width of its edge
     "as long": ("o", BLUE, 0), "twice as long": ("|", BLACK, 2), "five times as long": ("D", ORANGE, 0),
 }
 
 
 def _budget_title(wide: pd.DataFrame) -> str:
-    "Return what the figure shows, from the targets that count."
+    "Return the figure's title, which counts the targets on which five times the training catches up."
     caught_up = (wide["five times as long"] <= 0).sum()
     return f"A dense network trained five times as long\nmatches the ticket on {caught_up} of {len(wide)} targets"
 
@@ -172,7 +172,7 @@ def _budget_title(wide: pd.DataFrame) -> str:
 @use_style()
 def plot_budget(
     found: Findings,
-    width: float = 6.4,  # inches; a narrow figure stays legible on a telephone
+    width: float = 6.4,  # inches; a narrow figure stays legible on a phone
 ):                       # matplotlib Figure; `None` if no target has all three lengths
     "Draw the gain of own tickets over ever longer dense training, one row per target that counts."
     wide, rows = gains_by_length(found), found.rows("targets", "S1")
@@ -204,8 +204,8 @@ def show_claims(
     ids: list[str],  # of claims
     made_by: str,    # the notebook, such as 'nbs/papers/controls.ipynb'
 ) -> None:
-    "Show claims with their answers in a notebook; the figures go to figures/STUDY-ID-forest.png."
-    from IPython.display import Markdown, display  # a machine that only trains may lack it
+    "Show claims with their answers in a notebook; save the figures as figures/STUDY-ID-forest.png."
+    from IPython.display import Markdown, display  # a machine that only trains may not have it
     for id in ids:
         display(Markdown(claim_section(found, id)))
         figure = plot_claim(found, id)

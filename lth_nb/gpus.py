@@ -52,7 +52,7 @@ def _try_slot(file: Path) -> int | None:
 def take_gpu(
     gpus: int,           # devices to choose from, from 1
     per_gpu: int = 1,    # runs that may share one, from 1
-    wait: float = 0.5,   # seconds between two rounds of looking
+    wait: float = 0.5,   # seconds between two attempts
 ) -> tuple[str, int]:    # (device, descriptor): the slot is held until the descriptor is closed everywhere
     "Wait for a free slot on the least used of the first `gpus` devices, and hold it."
     if per_gpu < 1: raise ValueError(f"--per-gpu {per_gpu}: at least one run per device")
@@ -73,7 +73,7 @@ def main():
     asked = parser.parse_args()
     try: device, handle = take_gpu(asked.gpus, asked.per_gpu)
     except ValueError as e: parser.error(str(e))
-    os.set_inheritable(handle, True)  # the command takes this process's place, and the lock with it
+    os.set_inheritable(handle, True)  # the command replaces this process and inherits the lock
     os.environ["CUDA_VISIBLE_DEVICES"] = device
     os.execvp(asked.command[0], asked.command)
 

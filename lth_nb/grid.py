@@ -72,7 +72,7 @@ def networks_of(
 
 # %% ../nbs/12d_grid.ipynb #adbd607e
 def _parts(study: Study, block: Block) -> list[list[Block]]:
-    "Return a grid cut by target, each into a part for scratch and one per source, with all seeds."
+    "Return the parts of a grid by target: one for scratch and one per source, each with all seeds."
     seeds, others = block.seeds or study.seeds, tuple(a for a in block.arms if a != "scratch")
     found = []
     for target in block.targets:
@@ -89,7 +89,7 @@ def _parts(study: Study, block: Block) -> list[list[Block]]:
 def transfer_cells(
     study: Study,
 ) -> list[Block]:  # each with one target, at most one source, and some of the seeds; in the order of the file
-    "Return every transfer of a study; a network that is asked for twice is an error."
+    "Return every transfer of a study; raise a `ValueError` if a network is requested twice."
     cells, origin = [], {}
     for i, block in enumerate(study.transfers):
         seeds, step = block.seeds or study.seeds, study.seeds_per_run
@@ -101,7 +101,7 @@ def transfer_cells(
 
 # %% ../nbs/12d_grid.ipynb #87fd69ee
 def _refuse_twice(study: Study, cell: Block, at: int, origin: dict[Planned, list]):
-    "Record which networks `transfers[at]` asks for, and for which seeds; a network that occurs twice is an error."
+    "Record the networks and seeds that `transfers[at]` requests; raise a `ValueError` if a network occurs twice."
     seeds = {*cell.seeds}
     for n in networks_of(study, cell.model_copy(update=dict(seeds=(0,)))):
         for before, theirs in origin.setdefault(n, []):
@@ -130,7 +130,7 @@ def tickets_of(
     "Return the searches a transfer cell needs."
     one_each: dict[str, Any] = dict(seeds=cell.seeds[:1], levels=(1,))
     one_each |= dict(recipes=cell.recipes[:1], freeze=cell.freeze[:1], heads=cell.heads[:1])
-    networks = networks_of(study, cell.model_copy(update=one_each))  # nothing that is left out decides which tickets
+    networks = networks_of(study, cell.model_copy(update=one_each))  # what is left out does not affect the tickets
     needed = dict.fromkeys(t for n in networks for t in tickets_for(n) if t)
     return [TicketCell(*t, cell.seeds) for t in needed]
 
@@ -153,7 +153,7 @@ def networks_in(
 
 # %% ../nbs/12d_grid.ipynb #aa1b5d52
 def _taken_in_part(cell: TicketCell | Block) -> set[str]:
-    "Return the data sets of which a cell takes a fraction."
+    "Return the data sets of which a cell uses only a fraction."
     if isinstance(cell, TicketCell):
         return {cell.source} if cell.source_fraction < 1 else set()
     of_targets = cell.targets if min(cell.fractions) < 1 else ()
@@ -161,7 +161,7 @@ def _taken_in_part(cell: TicketCell | Block) -> set[str]:
 
 # %% ../nbs/12d_grid.ipynb #7a1c0001
 def _identity(study: Study, cell: TicketCell | Block) -> dict:
-    "Return everything that decides the results of a cell."
+    "Return everything that determines the results of a cell."
     parts: tuple[tuple[str, ...], ...]  # recipes, ticket recipes, models, data sets
     if isinstance(cell, TicketCell):
         values, parts = asdict(cell), ((), (cell.ticket_recipe,), (cell.model,), (cell.source,))
@@ -180,7 +180,7 @@ def _identity(study: Study, cell: TicketCell | Block) -> dict:
 
 
 def _file_name(*words: str) -> str:
-    "Return words joined to a name that every file system takes."
+    "Return words joined into a name that every file system accepts."
     short = [w[:60] if ":" in w else w for w in words]  # a reference to a network may be long; a hash follows anyway
     return re.sub(r"[^\w.-]", "_", "--".join(short))
 
@@ -190,7 +190,7 @@ def cell_name(study: Study, cell: TicketCell | Block) -> str:
     "Return a readable name that ends in a hash of the cell."
     if isinstance(cell, TicketCell): words = cell.source, cell.ticket_recipe
     else: words = *(cell.sources or ["scratch"]), *cell.targets
-    wanted = dict(metrics=study.metrics) if study.metrics else {}  # columns of the table, which tickets do not have
+    wanted = dict(metrics=study.metrics) if study.metrics else {}  # metrics add columns to the table, not to tickets
     return _file_name(*words, digest(_identity(study, cell) | wanted, 10))
 
 # %% ../nbs/12d_grid.ipynb #c19d36e3
@@ -198,13 +198,13 @@ def cell_file(
     study: Study,
     cell: TicketCell | Block,
     paths: Paths,
-) -> Path:  # CSV of its rows; the executed notebook lies beside it
+) -> Path:  # CSV of its rows; the executed notebook is in the same folder
     "Return where the rows of a cell are written when it is complete."
     kind = "find_tickets" if isinstance(cell, TicketCell) else "transfer"
     return paths.runs/study.study/kind/f"{cell_name(study, cell)}.csv"
 
 
 def ticket_file(study: Study, cell: TicketCell, seed: int, paths: Paths) -> Path:
-    "Return the ticket file of one seed; studies that ask for the same tickets share it."
+    "Return the ticket file of one seed; studies that need the same tickets share it."
     identity = digest([_identity(study, replace(cell, seeds=())), study.keep_final], 10)
     return paths.tickets/_file_name(cell.source, cell.model, cell.ticket_recipe, identity)/f"seed{seed}.safetensors"

@@ -18,9 +18,9 @@ PATIENCE = 20.0  # seconds between asking processes to stop and killing them
 
 
 def guard(
-    *command: str,  # and its words; none: those of this process
+    *command: str,  # with its arguments; if empty: the arguments of this process
 ) -> None:          # does not return: ends with the exit code of the command
-    "Run a command until it ends, or until standard input does: then stop it with all that it started."
+    "Run a command until it ends; if standard input closes first, stop it and everything it started."
     child = subprocess.Popen(command or sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
 
     def stop_with_parent():
@@ -31,6 +31,6 @@ def guard(
             time.sleep(PATIENCE)
     threading.Thread(target=stop_with_parent, daemon=True).start()
     code = child.wait()
-    try: os.killpg(child.pid, signal.SIGKILL)  # what it started and left behind would hold our output open for ever
+    try: os.killpg(child.pid, signal.SIGKILL)  # processes left behind would keep our output open forever
     except ProcessLookupError: pass
     sys.exit(code)

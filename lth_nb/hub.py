@@ -22,7 +22,7 @@ def model_card(
     tickets: Tickets,
     repo_id: str,       # such as 'someone/digits-tickets'
     file: str,          # name of the ticket file in the repository
-    license: str = "",  # an identifier of the hub, such as 'mit' or 'cc-by-4.0'; '': not stated
+    license: str = "",  # a license identifier of the hub, such as 'mit' or 'cc-by-4.0'; '': not stated
 ) -> str:               # the text of README.md
     "Return a model card for tickets."
     h = tickets.header
@@ -40,7 +40,7 @@ def model_card(
 
 
 def _settings(h: dict) -> list[list[str]]:
-    "Return what a reader needs to know of a search, by name."
+    "Return the settings of a search as rows of name and value."
     made, recipe = h["provenance"], {k: v for k, v in h["recipe"].items() if k != "training"}
     found = dict(source=h["source"], model=h["model"], seed=h["seed"], classes=h["num_classes"],
         images=f"{h['image_size']} px, {h['channels']} channels, {h['train_images']:,} for training")
@@ -57,12 +57,12 @@ def _levels(h: dict) -> list[list[str]]:
 
 
 def _escaped(value: object) -> str:
-    "Show a value inside a Markdown table."
+    "Return a value as text that is safe inside a Markdown table."
     return "".join(f"\\{c}" if c in "\\|`*_[]<>#" else c for c in " ".join(str(value).split()))
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
-    "Write a Markdown table."
+    "Return a Markdown table."
     return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *rows])
 
 # %% ../nbs/06b_hub.ipynb #e59a804d
@@ -74,7 +74,7 @@ def _needs_hub() -> None:
 # %% ../nbs/06b_hub.ipynb #5aba06fb
 @contextmanager
 def _hub_errors(place: str):
-    "Say errors of the hub in one sentence."
+    "Turn an error of the hub into a built-in exception with a short message."
     import huggingface_hub.errors as hub
     try: yield
     except hub.HFValidationError as e:
@@ -95,7 +95,7 @@ def _hub_errors(place: str):
         if code not in (401, 403): raise ConnectionError(f"{place}: the hub refuses ({code}): {_first_line(e)}") from e
         raise PermissionError(f"{place}: the hub does not allow it ({code}); log in with `hf auth login`, or give a "
             "token that may write") from e
-    except hub.HTTPError as e:  # of the client, before any answer
+    except hub.HTTPError as e:  # raised by the client before the hub answers
         raise ConnectionError(f"{place}: the hub cannot be reached ({_first_line(e)}); check the network and "
             "HF_ENDPOINT") from e
 
@@ -108,12 +108,12 @@ def _first_line(e: BaseException) -> str:
 def push_to_hub(
     tickets: Tickets | str | Path,  # tickets, or the path of a ticket file
     repo_id: str,                   # 'owner/name'
-    file: str = "",                 # name in the repository; '': of the path, or 'tickets.safetensors'
-    license: str = "",              # an identifier of the hub, such as 'mit' or 'cc-by-4.0'; '': not stated
-    private: bool = False,          # of a repository that is made
-    token: str | None = None,       # `None`: of the login
+    file: str = "",                 # name in the repository; '': that of the path, or 'tickets.safetensors'
+    license: str = "",              # a license identifier of the hub, such as 'mit' or 'cc-by-4.0'; '': not stated
+    private: bool = False,          # whether a newly created repository is private
+    token: str | None = None,       # `None`: the token of the login
     endpoint: str | None = None,    # address of the hub; `None`: HF_ENDPOINT, or the public one
-    any_model: bool = False,        # also a file of a network that is not in MODELS
+    any_model: bool = False,        # whether to accept a file of a network that is not in MODELS
 ) -> str:                           # address of the commit
     "Upload tickets with a model card."
     _needs_hub()
@@ -136,10 +136,10 @@ def from_hub(
     repo_id: str,                        # 'owner/name'
     file: str = "tickets.safetensors",   # name in the repository
     revision: str | None = None,         # branch, tag or commit; `None`: main
-    token: str | None = None,            # `None`: of the login
+    token: str | None = None,            # `None`: the token of the login
     endpoint: str | None = None,         # address of the hub; `None`: HF_ENDPOINT, or the public one
     cache_dir: str | Path | None = None, # `None`: the cache of huggingface_hub
-    any_model: bool = False,             # also tickets of a network that is not in MODELS
+    any_model: bool = False,             # whether to accept tickets of a network that is not in MODELS
 ) -> Tickets:
     "Download tickets and check them."
     _needs_hub()
@@ -155,7 +155,7 @@ def from_hub(
 @patch
 def push_to_hub(
     self: Tickets,
-    repo_id: str,                # this and the rest as for the function
+    repo_id: str,                # all parameters as for the function
     file: str = "tickets.safetensors",
     license: str = "",
     private: bool = False,
@@ -169,7 +169,7 @@ def push_to_hub(
 @patch(cls_method=True)
 def from_hub(
     cls: Tickets,
-    repo_id: str,                        # this and the rest as for the function
+    repo_id: str,                        # all parameters as for the function
     file: str = "tickets.safetensors",
     revision: str | None = None,
     token: str | None = None,

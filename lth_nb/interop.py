@@ -18,7 +18,7 @@ def to_torch_pruning(
     model: nn.Module,  # changed in place
     mask: Mask,        # parameter name -> bool tensor
 ) -> nn.Module:        # the same model; `prune.remove` makes a pruned weight an ordinary parameter again
-    "Prune a network with `torch.nn.utils.prune`. The weights under the mask are kept as `weight_orig`."
+    "Prune a network with `torch.nn.utils.prune`, which keeps the unmasked weights as `weight_orig`."
     if done := sorted(_pruned_by_torch(model)):
         raise ValueError(f"{done[0]} is already pruned by torch.nn.utils.prune; read its mask with from_torch_pruning, "
             "or make it permanent with prune.remove")
@@ -38,13 +38,13 @@ def to_torch_pruning(
 
 # %% ../nbs/06a_interop.ipynb #dfd3addd
 def _refresh(attention: nn.Module, inputs: tuple) -> None:
-    "Multiply weight and mask in the projection of an attention, which is read but never called."
+    "Apply the mask to an attention's output projection, which the attention reads but never calls."
     for hook in attention.get_submodule("out_proj")._forward_pre_hooks.values():
         if isinstance(hook, prune.BasePruningMethod): hook(attention.out_proj, inputs)
 
 
 def _pruned_by_torch(model: nn.Module) -> set[str]:
-    "Return the names of the parameters to which a pruning hook of torch belongs."
+    "Return the names of the parameters that have a pruning hook of torch."
     return {f"{name}.{hook._tensor_name}".lstrip(".") for name, module in model.named_modules()
             for hook in module._forward_pre_hooks.values() if isinstance(hook, prune.BasePruningMethod)}
 
@@ -67,7 +67,7 @@ def from_torch_pruning(
 
 # %% ../nbs/06a_interop.ipynb #f7a6b2fb
 def _mask_of(name: str, state: Mapping[str, Tensor]) -> Tensor:
-    "Read one mask after a check."
+    "Check the mask of one parameter and return it."
     for part in (f"{name}_orig", f"{name}_mask"):
         if part not in state:
             raise ValueError(f"{name} is pruned in part: there is a pruning hook, but no {part}; prune the model anew")

@@ -28,10 +28,10 @@ from .tickets import Tickets
 
 # %% ../nbs/15b_latency.ipynb #742a92b9
 class SparseRows(nn.Module):
-    "A linear layer or a convolution whose weights are kept as a CSR matrix; for inference on a processor."
+    "A linear layer or a convolution whose weights are kept as a CSR matrix; for inference on a CPU."
     weight: Tensor                 # CSR
     bias: nn.Parameter | None
-    window: dict[str, Any] | None  # of `F.unfold`; `None`: a linear layer
+    window: dict[str, Any] | None  # arguments of `F.unfold`; `None`: a linear layer
 
     def __init__(self,
         layer: nn.Linear | nn.Conv2d,  # the latter without groups and with zero padding
@@ -48,7 +48,7 @@ class SparseRows(nn.Module):
     def forward(self,
         x: Tensor,   # (B, features) or (B, C, H, W)
     ) -> Tensor:     # (B, units) or (B, channels, H', W')
-        "Return the numbers of the dense layer, summed in another order."
+        "Return the outputs of the dense layer, summed in a different order."
         if not self.window: return self._product(x.t()).t()
         size = [self._side(x.shape[i + 2], *(self.window[k][i] for k in self.window)) for i in (0, 1)]
         patches = F.unfold(x, **self.window).transpose(0, 1).flatten(1)
@@ -70,7 +70,7 @@ def _product(self: SparseRows, columns: Tensor) -> Tensor:
 # %% ../nbs/15b_latency.ipynb #db1461c1
 def sparse_rows(
     network: Network,   # masked: its pruned weights are zero; left as it is
-) -> Network:           # in eval mode, on the processor
+) -> Network:           # in eval mode, on the CPU
     "Return a copy whose convolutions and linear layers skip zeros."
     network = deepcopy(network).cpu().eval()
     for parent in [*network.modules()]:
@@ -80,12 +80,12 @@ def sparse_rows(
 
 # %% ../nbs/15b_latency.ipynb #b033ebb8
 def measure_latency(
-    ways: Mapping[Any, Callable[[Tensor], object]],  # name -> what computes the class scores of a batch
-    batch: Tensor,              # what each is given
-    rounds: int = 20,           # there and back
-    least: float = 0.002,       # seconds a single timing takes at least, by repetition
+    ways: Mapping[Any, Callable[[Tensor], object]],  # name -> function that computes the class scores of a batch
+    batch: Tensor,              # the input of each function
+    rounds: int = 20,           # each in forward and reverse order
+    least: float = 0.002,       # minimum seconds of a timing, reached by repetition
 ) -> pd.DataFrame:              # milliseconds per batch: one row per round, one column per way
-    "Time some ways of computing the same, in turn and back, on one thread."
+    "Time several ways to compute the same result, in turn and in reverse, on one thread."
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -102,8 +102,8 @@ def measure_latency(
 
 
 def _seconds(run: Callable[[Tensor], object], batch: Tensor, times: int) -> float:
-    "Time one way, in seconds per batch of the thread's own processor time."
-    run(batch)  # so that each finds its own numbers in the cache
+    "Return the CPU time of one way in this thread, in seconds per batch."
+    run(batch)  # so that each starts with its own data in the cache
     start = time.thread_time()
     for _ in range(times): run(batch)
     return (time.thread_time() - start) / times
@@ -114,7 +114,7 @@ def speedup(
     way: Hashable,        # a column
     than: Hashable,       # the column it is compared with
 ) -> dict:                # ms: median of `way`; speedup: median ratio, above 1: faster; low, high: its quartiles
-    "Say how many times faster one way is than another."
+    "Return how many times faster one way is than another."
     ratio = timed[than] / timed[way]
     return dict(ms=timed[way].median(), speedup=ratio.median(), low=ratio.quantile(0.25), high=ratio.quantile(0.75))
 
@@ -124,7 +124,7 @@ def measure_ticket(
     levels: list[int] | None = None,    # `None`: all
     batch_sizes: tuple[int, ...] = (1, 32),
     rounds: int = 20,                   # of `measure_latency`
-    multiple: int = 8,                  # of how many units a layer of the compact network keeps, as in `export_ticket`
+    multiple: int = 8,                  # layers of the compact network keep a multiple of this, as in `export_ticket`
 ) -> pd.DataFrame:                      # one row per level, batch size, runtime and way
     "Measure the networks trained at some levels: masked, compact, and with CSR kernels; in torch and onnxruntime."
     rows = []
@@ -157,7 +157,7 @@ def _measure_level(tickets: Tickets, level: int, batch_sizes, rounds: int, multi
 
 # %% ../nbs/15b_latency.ipynb #a188948d
 def _bytes_of(network: nn.Module) -> int:
-    "Count the bytes of all parameters and buffers, of a CSR matrix with its indices."
+    "Count the bytes of all parameters and buffers, including the indices of CSR matrices."
     total = 0
     for v in network.state_dict().values():
         parts = (v.values(), v.col_indices(), v.crow_indices()) if v.layout == torch.sparse_csr else (v,)
@@ -166,10 +166,10 @@ def _bytes_of(network: nn.Module) -> int:
 
 # %% ../nbs/15b_latency.ipynb #07e046cb
 def write_latency(
-    table: pd.DataFrame,  # from `measure_ticket`, several joined if you like
+    table: pd.DataFrame,  # from `measure_ticket`; several may be joined
     path: str | Path,     # the CSV file
 ) -> Path:                # the file
-    "Keep measurements with what they depend on: processor, versions, commit and date."
+    "Write measurements with what they depend on: processor, versions, commit and date."
     made = provenance()
     told = table.assign(processor=processor(), torch=made["torch"], onnxruntime=version("onnxruntime"),
         commit=made["commit"], date=made["time"][:10])
@@ -179,9 +179,9 @@ def write_latency(
 # %% ../nbs/15b_latency.ipynb #11028dfa
 def speedup_in_words(
     table: pd.DataFrame,   # from `measure_ticket`, of one model
-    margin: float = 0.02,  # a gain is one whose lower quartile is above 1 + margin
+    margin: float = 0.02,  # a gain counts if its lower quartile is above 1 + margin
 ) -> list[str]:
-    "Say from which density down each way was faster than the masked network in its runtime; or that it was not."
+    "Describe from which density down, if any, each way was faster than the masked network in its runtime."
     told = []
     for (runtime, way, batch), rows in table[table.way != "masked"].groupby(["runtime", "way", "batch"], sort=False):
         levels = rows.groupby("density")[["speedup", "low", "high"]].median().sort_index()
@@ -191,7 +191,7 @@ def speedup_in_words(
 
 
 def _gain_in_words(levels: pd.DataFrame, margin: float) -> str:
-    "Say from which density down one way was faster; `levels` has its speedup, low and high by density, rising."
+    "Describe from which density down one way was faster; `levels` has speedup, low and high by rising density."
     def at(i): return f"{levels.speedup.iloc[i]:.2f} times at {levels.index[i]:.2%}"
     wins = int((levels.low > 1 + margin).cummin().sum())
     if wins:

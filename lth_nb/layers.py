@@ -23,7 +23,7 @@ from .ticket_files import ticket_header
 
 # %% ../nbs/11c_layers.ipynb #1a7e5005
 def _place(name: str) -> tuple:
-    "Return a sorting key of a layer's name: numbers count as numbers, and the head comes last."
+    "Return a sort key for a layer's name: digits sort as numbers, and the head comes last."
     return name.startswith("head"), [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]
 
 
@@ -40,7 +40,7 @@ def _in_order(
 
 def _kept(
     file: Path,   # a ticket file
-    levels: int,  # how many levels it has, the dense one included
+    levels: int,  # number of levels, including the dense one
 ) -> dict[str, tuple[int, np.ndarray]]:  # layer -> weights, and weights kept at every level
     "Count the weights that each layer keeps at each level."
     with safe_open(file, framework="numpy") as tensors:
@@ -49,12 +49,12 @@ def _kept(
     return {n: (int(died[n].sum()), died[n].sum() - died[n].cumsum()[:levels]) for n in died}
 
 # %% ../nbs/11c_layers.ipynb #1a7e5007
-SEARCH = ["source", "source_fraction", "ticket_recipe", "model"]  # what identifies a search, seeds aside
+SEARCH = ["source", "source_fraction", "ticket_recipe", "model"]  # what identifies a search, apart from seeds
 LAYER_COLUMNS = [*SEARCH, "level", "left", "layer", "place", "weights", "density", "lowest", "highest", "seeds"]
 
 
 def _files(study: Study, paths: Paths) -> dict[tuple, list[Path]]:
-    "Return the ticket files of every search that are here; a `FileNotFoundError` if there are none."
+    "Return the existing ticket files of every search; raise a `FileNotFoundError` if all are missing."
     found, named = defaultdict(list), []
     for cell in ticket_cells(study):
         named += (files := [ticket_file(study, cell, seed, paths) for seed in cell.seeds])
@@ -68,7 +68,7 @@ def layer_table(
     study: Study,
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> pd.DataFrame:               # LAYER_COLUMNS; densities are fractions in [0, 1]
-    "Return the density of every layer at every level, over the seeds of each search."
+    "Return the density of every layer at every level, summarized over the seeds of each search."
     rows = []
     for search, files in _files(study, paths or Paths()).items():
         header = ticket_header(files[0])
@@ -84,21 +84,21 @@ def layer_table(
 
 # %% ../nbs/11c_layers.ipynb #1a7e5013
 def _with_published(table: pd.DataFrame, published: pd.DataFrame, study: Study) -> pd.DataFrame:
-    "Return a table with the published rows of those searches of which it has fewer seeds."
+    "Return a table in which published rows replace those of searches with fewer seeds."
     asked = {tuple(getattr(cell, c) for c in SEARCH) for cell in ticket_cells(study)}
     now = dict(iter(table.groupby(SEARCH)))
     for search, part in published.groupby(SEARCH):
         if search in asked and (search not in now or now[search]["seeds"].iloc[0] < part["seeds"].iloc[0]):
             now[search] = part
-    if not now: return table  # a study that searches for no tickets any more
+    if not now: return table  # the study no longer searches for tickets
     return pd.concat(now.values()).sort_values([*SEARCH, "level", "place"], ignore_index=True)
 
 
 def write_layers(
     study: Study,
     paths: Paths | None = None,  # project folders; `None`: the current project's
-) -> Path | None:                # data/results/STUDY.layers.csv; `None` if no ticket file is here
-    "Publish the layer densities of a study; a table that says the same stays as it is."
+) -> Path | None:                # data/results/STUDY.layers.csv; `None` if all ticket files are missing
+    "Publish the layer densities of a study; leave a table with the same content unchanged."
     paths = paths or Paths()
     try: table = layer_table(study, paths)
     except FileNotFoundError: return None

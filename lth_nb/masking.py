@@ -44,7 +44,7 @@ def layer_densities(
 def dead_layers(
     mask: Mask,     # parameter name -> bool tensor
 ) -> list[str]:     # names of the tensors with no weight left
-    "Return the layers that a mask has wiped out (layer collapse; Tanaka et al. 2020)."
+    "Return the layers in which a mask leaves no weight (layer collapse; Tanaka et al. 2020)."
     return [name for name, m in mask.items() if not m.any()]
 
 # %% ../nbs/03_masking.ipynb #d55645b5
@@ -78,21 +78,21 @@ def apply_mask(
 
 # %% ../nbs/03_masking.ipynb #90ef8f65
 def _shuffled(flat: Tensor, generator: torch.Generator) -> Tensor:
-    "Return the entries of `flat` in a random order, drawn on the CPU so that every device gets the same."
+    "Return the entries of `flat` in a random order, drawn on the CPU so that every device gets the same order."
     return flat[torch.randperm(flat.numel(), generator=generator).to(flat.device)]
 
 
 def shuffle_mask(
     mask: Mask,             # parameter name -> bool tensor
     seed: int,              # the study's seed
-    across: str = "layer",  # 'layer': entries stay in their tensor; 'network': over all tensors
+    across: str = "layer",  # 'layer': entries stay in their tensor; 'network': they move between tensors
 ) -> Mask:                  # the same number of kept weights
-    "Return the mask with its kept places drawn at random."
+    "Return a mask that keeps the same number of weights at random positions."
     if across not in ("layer", "network"):
         raise ValueError(f"shuffle_mask: across={across!r}; use 'layer' or 'network'")
     if across == "layer":
         return {n: _shuffled(m.flatten(), generator_for(seed, "shuffle", n)).view(m.shape) for n, m in mask.items()}
-    names = sorted(mask)  # ticket files give their tensors in an order of their own, another one in every process
+    names = sorted(mask)  # the order of tensors in a ticket file differs between processes
     every = torch.cat([mask[n].flatten() for n in names])
     parts = _shuffled(every, generator_for(seed, "shuffle")).split([mask[n].numel() for n in names])
     return {n: part.view(mask[n].shape) for n, part in zip(names, parts)}
@@ -103,7 +103,7 @@ def random_mask(
     shapes: Mapping[str, tuple],  # parameter name -> shape
     seed: int,                    # the study's seed
 ) -> Mask:                        # exactly round(density * n) kept in each tensor
-    "Return a mask with given layer densities and random places."
+    "Return a mask with given layer densities and random positions."
     mask = {}
     for name, kept in densities.items():
         if not 0 <= kept <= 1: raise ValueError(f"random_mask: {name} has density {kept}; a density lies in [0, 1]")
@@ -117,7 +117,7 @@ def mask_overlap(
     a: Mask,               # parameter name -> bool tensor
     b: Mask,               # the same names and shapes
 ) -> dict[str, float]:     # tensor name -> intersection over union in [0, 1]; 'all' over every tensor
-    "Return how much two masks agree, per tensor and in total; two empty tensors agree fully."
+    "Return the overlap of two masks, per tensor and in total; the overlap of two empty tensors is 1."
     if a.keys() != b.keys():
         raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}")
     both: dict[str, tuple[int, ...]] = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}

@@ -21,7 +21,7 @@ def balanced_accuracy(
     labels: np.ndarray,  # (N,) int64
     scores: np.ndarray,  # (N, classes) float, probabilities
 ) -> float:              # in [0, 1]; classes without an image do not count
-    "Return the mean over classes of the share of right answers."
+    "Return the mean over classes of the fraction of correct predictions."
     from sklearn.metrics import balanced_accuracy_score
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class that was predicted may have no image
@@ -39,7 +39,7 @@ def macro_auc(
     return float(np.mean([roc_auc_score(labels == c, scores[:, c]) for c in there]))
 
 
-METRICS = {"balanced_accuracy": balanced_accuracy, "macro_auc": macro_auc}  # a new metric is one more entry
+METRICS = {"balanced_accuracy": balanced_accuracy, "macro_auc": macro_auc}  # add an entry to add a metric
 
 # %% ../nbs/05d_metrics.ipynb #222d5ba5
 @torch.no_grad()
@@ -49,7 +49,7 @@ def class_scores(
     split: str,          # 'train', 'val' or 'test'
     recipe: Recipe = Recipe(),  # precision and upsampling
 ) -> tuple[np.ndarray, np.ndarray]:  # labels (N,) int64; probabilities (N, classes) float64
-    "Return what a network says of every image of a split."
+    "Return the labels of a split and a network's class probabilities for each image."
     images, labels = data.split(split)
     batches, was_training, found = Batches(images, data, recipe, dtype=_dtype(model)), model.training, []
     model.eval()
@@ -64,7 +64,7 @@ def measure(
     model: nn.Module,        # trained, on the data's device
     data: Dataset,
     recipe: Recipe,
-    names: tuple[str, ...],  # of METRICS
+    names: tuple[str, ...],  # keys of METRICS
 ) -> dict[str, float]:       # such as 'val_macro_auc', 'test_macro_auc'
     "Measure a network on the validation and the test images."
     if unknown := [n for n in names if n not in METRICS]:

@@ -84,7 +84,7 @@ def _run_plain(home, seeds=(0, 1), recipe="base"):
 
 # %% ../nbs/16e_mini_study.ipynb #1d8fe91f
 def _plain_network(study, data: Dataset, recipe: Recipe, tickets, level: int, file: Path):
-    "Build, mask, train, evaluate, write a line."
+    "Build, mask, train and evaluate one network, and append a line to the file."
     net = build_model(
         study.models[0], data.num_classes, image_size=data.image_size, channels=data.channels,
         seed=tickets.header["seed"]
@@ -102,7 +102,7 @@ def _plain_network(study, data: Dataset, recipe: Recipe, tickets, level: int, fi
 
 # %% ../nbs/16e_mini_study.ipynb #91f98ce2
 def _process(function: str, home, seeds=(0, 1)) -> subprocess.Popen:
-    "Start a new Python that runs the study."
+    "Start a new Python process that runs the study."
     code = (
         f"import sys; from lth_nb import mini_study; mini_study.{function}(sys.argv[1], [int(s) for s in sys.argv[2:]])"
     )
@@ -119,9 +119,9 @@ def _finish(*processes: subprocess.Popen):
 
 # %% ../nbs/16e_mini_study.ipynb #742728d4
 def _study_contestants(home) -> tuple[list[Contestant], list[Contestant]]:
-    """Yield the small study from start to end, and its networks without a step in a running process; 'images' are
-    networks here."""
-    def again(*runs):  # rows that are there would not be made again
+    """Return the contestants for the small study from start to end, and those for its networks with zero steps in a
+    running process; 'images' are networks here."""
+    def again(*runs):  # existing rows would not be made again
         for file in Path(home).rglob("transfer/*.csv"): file.unlink()
         for run in runs: run()
     def whole(function, *seeds):

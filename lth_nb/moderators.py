@@ -27,7 +27,7 @@ class Slope:
     se: float      # standard error of the slope (Knapp and Hartung 2003)
     low: float     # t interval of the slope, targets - 2 degrees of freedom
     high: float
-    tau: float     # standard deviation between targets that is left, points
+    tau: float     # residual standard deviation between targets, points
     rest: float    # share of the variance between targets that the property explains, in [0, 1]; NaN if there was none
     p: float       # two-sided p of "the slope is 0"
 
@@ -51,11 +51,11 @@ def _paule_mandel(x, y, variances) -> float:
 
 # %% ../nbs/09c_moderators.ipynb #c1aca767
 def regress_effects(
-    effects: Sequence[TargetEffect],  # one per target, each of two seeds or more
+    effects: Sequence[TargetEffect],  # one per target, each with two seeds or more
     values: Sequence[float],          # the property of each target, in the same order
     confidence: float = 0.95,         # of the interval, in (0, 1)
 ) -> Slope:
-    "Return the slope of an effect over one property of the targets. Raise a `ValueError` if it cannot be estimated."
+    "Return the slope of an effect over one property of the targets; raise a `ValueError` if it cannot be estimated."
     y, variances = np.array([e.mean for e in effects]), np.array([e.se**2 for e in effects])
     at = np.asarray(values, float)
     if len(at) != len(y): raise ValueError(f"{len(at)} values for {len(y)} targets; give one per target")
@@ -73,7 +73,7 @@ def regress_effects(
         max(0.0, 1 - tau2 / whole) if whole else math.nan, float(2 * scipy.stats.t.sf(abs(slope) / se, degrees)))
 
 # %% ../nbs/09c_moderators.ipynb #faf3bb82
-PROPERTIES = {  # column of `target_properties` -> what a unit of it is
+PROPERTIES = {  # column of `target_properties` -> meaning of one unit
     "gain": "one more point that dense networks gain by five times the steps",
     "images": "twice the training images",
     "classes": "twice the classes",
@@ -86,7 +86,7 @@ PROPERTIES = {  # column of `target_properties` -> what a unit of it is
 def target_properties(
     rows: pd.DataFrame,      # rows of one study
     roles: dict,             # of the study: which targets are 'pathology' and 'art'
-    measured: pd.DataFrame,  # with target, images, classes, distance; a row per seed, say
+    measured: pd.DataFrame,  # columns target, images, classes, distance; may have one row per seed
 ) -> pd.DataFrame:           # columns of PROPERTIES, one row per target; NaN: not measured
     "Return the properties of a study's targets."
     dense = rows[(rows["arm"] == "scratch") & rows["recipe"].isin(["base", "base-x5"])]

@@ -6,7 +6,7 @@
 __all__ = ['WRITTEN', 'written', 'compared_words']
 
 # %% ../nbs/08a_names.ipynb #b222a850
-WRITTEN = {  # typed name -> written name; other names only lose their underscores
+WRITTEN = {  # typed name -> written name; in other names, spaces replace underscores
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST",
     "mnist_5k": "MNIST (5,000)", "kmnist": "KMNIST", "svhn": "SVHN", "tiny_imagenet20": "Tiny ImageNet (20)",
     "brain_mri": "brain MRI", "chest_xray": "chest X-ray", "van_gogh": "van Gogh", "pap_smear": "Pap smear",
@@ -31,7 +31,7 @@ _SYMBOLS = {"theta_k": "θₖ", "theta_i": "θᵢ", "theta_0": "θ₀", " - ": "
 def compared_words(
     contrast: str,  # name of a contrast, such as 'theta_k - theta_i'
 ) -> str:
-    "Return the name of a contrast as it is shown."
+    "Return the display name of a contrast."
     for typed, shown in _SYMBOLS.items():
         contrast = contrast.replace(typed, shown)
     return contrast

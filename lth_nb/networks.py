@@ -62,14 +62,14 @@ MODELS = {
 INITIALISATIONS: dict[str, Callable | None] = {
     "kaiming": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),
     "xavier": nn.init.xavier_normal_,
-    "pytorch": None,  # as the constructors of the layers do it
-    "keep": None,     # as the builder gives them: it may load trained weights
+    "pytorch": None,  # as the constructors of the layers set them
+    "keep": None,     # as the builder sets them: it may load trained weights
 }
 
 # %% ../nbs/02_networks.ipynb #206f6244
 @contextmanager
 def _stream(seed: int, *names):
-    "Draw from the stream `seed_for(seed, *names)` within it, with torch on the CPU, numpy and `random`; restore all."
+    "Seed torch on the CPU, numpy and `random` with `seed_for(seed, *names)` in a block, and restore them after it."
     number, python, numpy = seed_for(seed, *names), random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(number)
@@ -90,7 +90,7 @@ def _initialize(module: nn.Module, init: str) -> nn.Module:
     "Draw the weights of convolutions and linear layers again and set their biases to zero."
     if not (draw := INITIALISATIONS[init]): return module
     for layer in module.modules():
-        if not _weighted(layer) or layer._parameters.get("weight") is None: continue  # a computed weight has no values
+        if not _weighted(layer) or layer._parameters.get("weight") is None: continue  # a computed weight
         draw(layer.weight)
         if layer.bias is not None: nn.init.zeros_(layer.bias)
     return module
@@ -98,7 +98,7 @@ def _initialize(module: nn.Module, init: str) -> nn.Module:
 # %% ../nbs/02_networks.ipynb #3258e5e4
 @contextmanager
 def _plain_torch():
-    "Let torch make float32 tensors on the CPU within it, with NaN where memory would be left as it was."
+    "Make torch create float32 tensors on the CPU in a block, and fill uninitialized memory with NaN."
     memory, dtype, mode = torch.utils.deterministic, torch.get_default_dtype(), torch.get_deterministic_debug_mode()
     fill = memory.fill_uninitialized_memory
     torch.set_default_dtype(torch.float32)
@@ -115,8 +115,8 @@ def _plain_torch():
 class Network(nn.Module):
     "A backbone and a head; `build_model` makes it."
     head: nn.Module                # features (B, num_features) -> class scores
-    report: Any                    # of a compact network, a DataFrame: see `compact`
-    mask: dict[str, torch.Tensor]  # of a compact network
+    report: Any                    # only of a compact network, a DataFrame: see `compact`
+    mask: dict[str, torch.Tensor]  # only of a compact network
     _loaded: tuple[str, ...]
 
     def __init__(self,

@@ -26,15 +26,15 @@ from .tickets import NEVER, TicketRecipe, Tickets, _build, _describe, _start, pa
 from .training import TrainResult, evaluate, load_state, steps_per_epoch
 
 # %% ../nbs/06c_open_lth.ipynb #3dd2f954
-Names = Mapping[str, str] | Callable[[str], str] | None  # how parameters are called on the other side
+Names = Mapping[str, str] | Callable[[str], str] | None  # maps a parameter's name to its name on the other side
 
 
 def renamed(
     state: Mapping[str, Tensor],  # name -> tensor
     names: Names,
-    known: set[str] | None = None,  # every name that a key of `names` may be; `None`: those of `state`
+    known: set[str] | None = None,  # every valid key of `names`; `None`: the names in `state`
 ) -> dict[str, Tensor]:  # the same tensors
-    "Give tensors other names."
+    "Rename tensors."
     if isinstance(names, Mapping):
         if unknown := [n for n in names if n not in (known or state)]:
             raise ValueError(f"names: no tensor is called {unknown[0]!r}; use names such as {next(iter(state), '')!r}")
@@ -51,7 +51,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     "Read tensors by name."
     if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; give the folder of a replicate of open_lth")
     try: found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # of any kind, in a file of any kind
+    except Exception as e:  # an arbitrary file can raise any kind of exception
         reason = str(e).strip().splitlines()[:1] or [type(e).__name__]
         raise ValueError(f"{path}: not a file of tensors ({reason[0]}); copy it again, or save it anew") from e
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 # %% ../nbs/06c_open_lth.ipynb #6dbb9503
 def _steps(folder: Path) -> list[Path]:
-    "Return the files of weights in a folder, from the first step to the last."
+    "Return the weight files in a folder, from the first step to the last."
     found = {}
     for path in folder.glob("model_ep*_it*.pth"):
         if match := re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", path.name): found[int(match[1]), int(match[2])] = path
@@ -68,7 +68,7 @@ def _steps(folder: Path) -> list[Path]:
 
 # %% ../nbs/06c_open_lth.ipynb #30f16100
 def _read_mask(folder: Path) -> Mask:
-    "Read the mask of a level, after a check of its entries and its report."
+    "Read the mask of a level, and check its entries and its sparsity report."
     path, report = folder/"mask.pth", folder/"sparsity_report.json"
     stored = _read(path)
     for name, m in stored.items():
@@ -98,7 +98,7 @@ class OpenLTH:
 # %% ../nbs/06c_open_lth.ipynb #7c038518
 def read_open_lth(
     folder: str | Path,   # lottery_HASH/replicate_R
-    names: Names = None,  # from the names of open_lth to those wanted
+    names: Names = None,  # maps the names of open_lth to those wanted
 ) -> OpenLTH:
     "Read masks and weights of one replicate."
     levels = _levels(Path(folder))
@@ -125,13 +125,13 @@ def _levels(folder: Path) -> list[Path]:
 
 # %% ../nbs/06c_open_lth.ipynb #b0debdc8
 def tickets_from_open_lth(
-    found: OpenLTH,        # with theta_0, and trained at every level; under the names of `model`
+    found: OpenLTH,        # has theta_0 and trained weights of every level, under the names of `model`
     model: str,            # a name in MODELS
     data: Dataset,         # the source
-    recipe: TicketRecipe,  # with which it was trained
-    seed: int = 0,         # of the experiment, as the user calls it
+    recipe: TicketRecipe,  # the recipe that it was trained with
+    seed: int = 0,         # seed of the experiment, as stated by the user
 ) -> Tickets:
-    "Make tickets of an experiment of open_lth, with accuracies measured on the source."
+    "Convert an experiment of open_lth into tickets, with accuracies measured on the source."
     if len(found.masks) != recipe.rounds + 1:
         raise ValueError(f"the experiment has {len(found.masks)} levels, and its recipe {recipe.rounds + 1}; "
             f"set rounds to {len(found.masks) - 1}")
@@ -153,7 +153,7 @@ def tickets_from_open_lth(
 
 # %% ../nbs/06c_open_lth.ipynb #adc641e8
 def _check_rate(masks: list[Mask], rate: float) -> None:
-    "Raise a `ValueError` unless every level keeps about as many weights as the rate says."
+    "Raise a `ValueError` unless every level keeps about as many weights as the pruning rate implies."
     open_to = [n for n, m in masks[-1].items() if not m.all()]  # tensors that were pruned
     for level in range(1, len(masks)):
         before, after = ({n: int(m.sum()) for n, m in masks[i].items()} for i in (level - 1, level))
@@ -166,7 +166,7 @@ def _check_rate(masks: list[Mask], rate: float) -> None:
 
 # %% ../nbs/06c_open_lth.ipynb #e91d5eb4
 def _pruned_at(masks: list[Mask], wanted: set[str]) -> dict[str, Tensor]:
-    "Return the level at which each weight died."
+    "Return the level at which each weight was pruned."
     if missing := wanted - {*masks[0]}:
         raise ValueError(f"the masks do not name {min(missing)}; map the names, as {min(masks[0])!r}, with names=")
     for name in masks[0].keys() - wanted:
@@ -183,7 +183,7 @@ def _pruned_at(masks: list[Mask], wanted: set[str]) -> dict[str, Tensor]:
 
 
 def _fitting(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    "Return a state in the order and dtypes of a network, after a check of its names and shapes."
+    "Check a state's names and shapes, and return it in the order and dtypes of a network."
     own = network.state_dict()
     names = [n for n in [*own, *(n for n in state if n not in own)]
              if n not in own or n not in state or own[n].shape != state[n].shape]
@@ -195,18 +195,18 @@ def _fitting(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 # %% ../nbs/06c_open_lth.ipynb #4f82a707
 def _measured(network: nn.Module, data: Dataset, recipe: TicketRecipe) -> TrainResult:
-    "Measure a trained network; its steps are those of the recipe."
+    "Measure a trained network; take the number of steps from the recipe."
     per_epoch = steps_per_epoch(len(data.train_images), recipe.training.batch_size)
     steps = count_steps(recipe.training.length, per_epoch)
-    epochs = -(-steps // per_epoch)  # begun
+    epochs = -(-steps // per_epoch)  # rounded up to whole epochs
     val, test = (evaluate(network, data, split, recipe.training) for split in ("val", "test"))
     return TrainResult(*val, *test, epochs, epochs, steps, 0.0)
 
 # %% ../nbs/06c_open_lth.ipynb #82d20f7c
 def write_open_lth(
     tickets: Tickets,
-    folder: str | Path,   # lottery_HASH/replicate_R; it is made
-    names: Names = None,  # from our names to those of open_lth
+    folder: str | Path,   # lottery_HASH/replicate_R; it is created
+    names: Names = None,  # maps our names to those of open_lth
 ) -> Path:                # the folder
     "Write masks and weights as one replicate of open_lth."
     h, recipe, root, known = tickets.header, tickets.header["recipe"], Path(folder), {*tickets.initial}
@@ -237,7 +237,7 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _write_level(folder: Path, mask: Mask, line: dict, step: int) -> None:
-    "Write the mask of a level, its report, and what was measured on the test images."
+    "Write the mask of a level, its sparsity report, and its loss and accuracy on the test images."
     _save(folder/"mask.pth", {n: m.int() for n, m in mask.items()})
     counts = (sum(m.numel() for m in mask.values()), sum(int(m.sum()) for m in mask.values()))
     with write_atomically(folder/"sparsity_report.json") as f:

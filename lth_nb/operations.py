@@ -18,7 +18,7 @@ from .networks import _stream
 
 # %% ../nbs/02f_operations.ipynb #85293aff
 class _Operations(TorchDispatchMode):
-    "Count operations within it, for each named weight; '' has those that read none of these weights."
+    "Count the operations within this context for each named weight; key '' holds those that read no named weight."
     def __init__(self, weights: Mapping[str, torch.Tensor]):
         super().__init__()
         self.found = {}
@@ -26,7 +26,7 @@ class _Operations(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls):
-        "Answer no without importing torch._dynamo: nothing is compiled here, and the import costs each run a second."
+        "Return False without importing torch._dynamo: nothing is compiled here, and the import adds a second."
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -37,14 +37,14 @@ class _Operations(TorchDispatchMode):
         return out
 
     def _owners(self, tensor: torch.Tensor) -> list[str]:
-        "Return the weight that a tensor is, or of which it is a view, if there is one."
+        "Return the names of the weights that a tensor is or is a view of."
         place = tensor.data_ptr()
         return [name for start, end, name in self.places if start <= place < end]
 
 # %% ../nbs/02f_operations.ipynb #8146f62b
 @contextmanager
 def _evaluating(model: nn.Module):
-    "Let a model evaluate within it, with attention as plain matrix products; leave it as it was."
+    "Put a model in evaluation mode, with attention as plain matrix products, and restore it afterwards."
     training, fast = {m: m.training for m in model.modules()}, torch.backends.mha.get_fastpath_enabled()
     buffers = [(b, b.clone()) for b in model.buffers()]
     plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
@@ -64,13 +64,13 @@ def count_flops(
     channels: int = 3,
     mask: dict | None = None,  # parameter name -> bool tensor; `None`: dense
 ) -> float:                    # floating-point operations, 2 per multiply-accumulate
-    "Count the operations of one forward pass of one image, without the weights that `mask` removes."
+    "Count the operations of one forward pass of one image, excluding those of weights that `mask` removes."
     weights = dict(model.named_parameters())
     if unknown := set(mask or ()) - set(weights):
         raise ValueError(f"mask of unknown layers: {', '.join(sorted(unknown))}; use the names of `prunable(model)`.")
     like = next((w for w in weights.values() if w.is_floating_point()), torch.zeros(()))
     images = torch.zeros(1, channels, image_size, image_size, device=like.device, dtype=like.dtype)
-    matrices = {n: w for n, w in weights.items() if w.dim() > 1}  # a bias costs no operation that is counted
+    matrices = {n: w for n, w in weights.items() if w.dim() > 1}  # biases add no counted operations
     with _evaluating(model), _Operations(matrices) as counter: model(images)
     share = {n: m.float().mean().item() for n, m in (mask or {}).items()}
     return float(sum(n * share.get(name, 1) for name, n in counter.found.items()))

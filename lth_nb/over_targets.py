@@ -78,7 +78,7 @@ def contrast_means(
     claims: dict | None = None,  # id -> Claim; `None`: every claim
     predict: bool = True,        # whether to leave each target out and predict it from the others (`coverage`)
 ) -> pd.DataFrame:               # columns MEAN_COLUMNS; points
-    "Return the mean over targets of every contrast, without those that are left out or have one seed."
+    "Return every contrast's mean over targets, excluding targets that are left out or have one seed."
     claims, found = CLAIMS if claims is None else claims, []
     counted = targets[(targets["left_out"] == "") & targets["se"].notna()]
     models = list(dict.fromkeys(targets["model"]))
@@ -96,7 +96,7 @@ def contrast_means(
 
 # %% ../nbs/10a_over_targets.ipynb #1f3b0f33
 def _general(means: pd.DataFrame) -> str:
-    "Return the word for a claim all of whose comparisons must hold."
+    "Return the verdict on a claim that holds only if all its comparisons hold."
     states = {*means["state"]}
     if "fails here" in states:
         return "fails here"
@@ -104,7 +104,7 @@ def _general(means: pd.DataFrame) -> str:
 
 
 def _universal(means: pd.DataFrame) -> str:
-    "Return the word for a claim about every target."
+    "Return the verdict on a claim about every target."
     if "not tested" in {*means["state"]}:
         return "not tested"
     if (means["against_holm"] != "").any():
@@ -116,7 +116,7 @@ def _universal(means: pd.DataFrame) -> str:
 
 
 def _existence(targets: pd.DataFrame) -> str:
-    "Return the word for a claim that one target suffices for."
+    "Return the verdict on a claim for which one target suffices."
     if targets.empty:
         return "not tested"
     best = targets.groupby("contrast")["p_for"].transform(lambda p: holm(p.to_numpy()))
@@ -124,7 +124,7 @@ def _existence(targets: pd.DataFrame) -> str:
 
 # %% ../nbs/10a_over_targets.ipynb #756c3be2
 def _in_order(claim: Claim, targets: pd.DataFrame) -> dict:
-    "Return what Page's test says about the predicted order of arms."
+    "Return the verdict of Page's test on the predicted order of arms."
     steps = [_step(claim, arm) for arm in claim.over_targets.order[:-1]]
     table = (
         targets[targets["contrast"].isin(steps)]
@@ -160,7 +160,7 @@ _WEAKEST_FIRST = ("fails here", "b ahead", "not tested", "open", "a ahead", "hol
 
 
 def _one_verdict(claim: Claim, means: pd.DataFrame, targets: pd.DataFrame) -> dict:
-    "Return the word for one claim, with the numbers of the comparison that decides it."
+    "Return the verdict on one claim, with the numbers of the comparison that decides it."
     deciding = means[means["decides"]]
     rank = deciding["state"].map(_WEAKEST_FIRST.index)
     shown = deciding.assign(rank=rank).sort_values(["rank", "p"], ascending=[True, False], kind="stable").iloc[0]
@@ -179,7 +179,7 @@ def _one_verdict(claim: Claim, means: pd.DataFrame, targets: pd.DataFrame) -> di
 
 # %% ../nbs/10a_over_targets.ipynb #90483fef
 def _hanging(claim: Claim, targets: pd.DataFrame, word: str) -> str:
-    "Return the targets without which the word would be another (not merely untested), separated by spaces."
+    "Return the targets whose omission changes the verdict (not merely to untested), separated by spaces."
     changed = []
     for left_out in sorted({*targets["target"]}) if word != "not tested" else ():
         rest = targets[targets["target"] != left_out]
@@ -193,7 +193,7 @@ def verdicts_over_targets(
     targets: pd.DataFrame,       # as made by `target_effects`
     claims: dict | None = None,  # id -> Claim; `None`: every claim
 ) -> pd.DataFrame:               # columns VERDICT_COLUMNS
-    "Return one word per claim and model, and the targets it hangs on."
+    "Return one verdict per claim and model, and the targets on which it depends."
     found = []
     for model in dict.fromkeys(targets["model"]):
         counted = targets[(targets["model"] == model) & (targets["left_out"] == "") & targets["se"].notna()]
@@ -229,7 +229,7 @@ def judged_tables(
 
 # %% ../nbs/10a_over_targets.ipynb #ea9da9b3
 def _judged_from(info: dict) -> dict:
-    "Return the other inputs of verdicts: the table, and the description's roles and exclusions."
+    "Return what verdicts depend on: the table, and the description's roles and exclusions, as hashes."
     return dict(table_sha256=info["table_sha256"], description=digest([info.get("roles"), info.get("left_out")], 16))
 
 
@@ -244,7 +244,7 @@ def judge(
     for name, file in files.items():
         text = made[name].to_csv(index=False, lineterminator="\n")
         if file.is_file() and file.read_text(encoding="utf-8") == text:
-            continue  # nothing changes, not even its date
+            continue  # leave the file and its modification time unchanged
         with write_atomically(file) as f:
             f.write(text)
     mark, text = table.with_suffix(".judged.json"), json.dumps(_judged_from(info), indent=1) + "\n"
@@ -256,7 +256,7 @@ def judge(
 def _read_one(file: Path, study: str) -> pd.DataFrame:
     "Read one judged table."
     try: found = pd.read_csv(file, keep_default_na=False, na_values={column: [""] for column in _NUMBERS})
-    except (ValueError, UnicodeDecodeError) as e:  # pandas has several kinds, all of them ValueErrors
+    except (ValueError, UnicodeDecodeError) as e:  # pandas raises several kinds of errors, all of them ValueErrors
         raise ValueError(f"{file}: damaged ({e}). Publish the study again: `lth results publish {study}`.") from e
     if "model" in found or file.name.endswith(".comparisons.csv"): return found
     raise ValueError(f"{file}: no judged table, its columns are {', '.join(found)}. `lth results publish {study}` "

@@ -22,7 +22,7 @@ from .core import Paths
 def paper_table(
     name: str,             # such as 'sabatelli_table2'
     paths: Paths | None = None,  # project folders; `None`: the current project's
-) -> pd.DataFrame:         # as printed in the paper; empty text where the paper says nothing
+) -> pd.DataFrame:         # as printed in the paper; an empty string where the paper gives nothing
     "Return one of the papers' tables."
     folder = (paths or Paths()).papers
     if not (folder/f"{name}.csv").is_file():
@@ -45,11 +45,11 @@ DENSE = ("scratch", "dense_rewound", "dense_finetuned")  # arms without a mask: 
 
 def side(
     arm: str,  # one of the arms of a transfer
-    source: str = "foreign",  # one of RELATIONS; of no meaning for `scratch`
+    source: str = "foreign",  # one of RELATIONS; ignored for `scratch`
     **changes,  # recipe ('tuned': the learning rate that does best on validation data), ticket_recipe, freeze, head,
                 # source_share (share of the data that the ticket was found on), model ('' or 'narrower')
 ) -> dict:
-    "Select the rows of one side of a comparison."
+    "Return the conditions that select the rows of one side of a comparison."
     base = dict(recipe="base", ticket_recipe="base", freeze="none", head="linear", source_share=1.0, model="")
     if unknown := set(changes) - set(base):
         raise ValueError(f"side: unknown condition {sorted(unknown)}; there are {sorted(base)}")
@@ -60,8 +60,8 @@ def side(
 
 # %% ../nbs/09b_papers.ipynb #3bb04950
 SPARSE = (0.0, 0.2)     # densities of the sparse regime
-EQUAL = {"equal_flops": "flops", "equal_params": "params"}  # rule for levels -> the cost at which both sides are equal
-NEAREST = np.log(1.5)   # how far, in log density, two levels may lie apart and still be compared
+EQUAL = {"equal_flops": "flops", "equal_params": "params"}  # level rule -> the cost that is equal on both sides
+NEAREST = np.log(1.5)   # largest distance in log density between two levels that are compared
 REGIONS = dict(
     greater=lambda m: (0.0, np.inf), non_inferior=lambda m: (-m, np.inf), equivalent=lambda m: (-m, m),
     open=lambda m: (0.0, np.inf)
@@ -78,7 +78,7 @@ class Contrast:
     kind: str = "greater"     # a key of REGIONS
     on: str = ""              # only targets with this role in the study's information
     level_b: str | float | None = None     # 'chosen' or a density
-    primary: bool = True      # does the claim's verdict rest on it, or is it shown beside?
+    primary: bool = True      # whether the claim's verdict rests on it; otherwise it is only shown
 
     def __post_init__(self):
         if self.level not in EQUAL and (self.a["model"] or self.b["model"]):
@@ -91,7 +91,7 @@ class Contrast:
 
 # %% ../nbs/09b_papers.ipynb #39424cae
 _Scope = Literal["general", "universal", "existence"]
-SCOPES = get_args(_Scope)  # what one target can say about a claim
+SCOPES = get_args(_Scope)  # what one target can show about a claim
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Derived:
     "A weighted sum of contrasts, each at the same densities."
     name: str
     of: dict[str, float]      # name of a contrast -> its weight
-    at: tuple[float, ...]     # densities, in (0, 1]; the mean over those that all contrasts have
+    at: tuple[float, ...]     # densities to average over, in (0, 1]; only those that all contrasts have
     kind: str = "greater"     # a key of REGIONS
 
 
@@ -108,7 +108,7 @@ class OverTargets:
     "The rules of a claim's verdict over targets."
     contrasts: tuple[Contrast, ...] = ()
     derived: tuple[Derived, ...] = ()
-    decides: tuple[str, ...] = ()  # names of the contrasts that decide; empty: those that do not stand beside
+    decides: tuple[str, ...] = ()  # names of the contrasts that decide; empty: all primary contrasts
     order: tuple[str, ...] = ()    # arms under the same foreign mask, the highest first
 
 # %% ../nbs/09b_papers.ipynb #1a487f00
@@ -118,12 +118,12 @@ class Claim:
     id: str
     paper: str
     where: str                # figure, table or section
-    words: str                # the paper's own, where `quoted`; ' … ' joins two places
-    numbers: str              # the paper's, to cite beside ours
+    words: str                # the paper's own words if `quoted`; ' … ' joins two passages
+    numbers: str              # the paper's numbers, to cite next to ours
     contrasts: tuple[Contrast, ...]
     margin: float = 0.01      # fraction of test accuracy that counts as no difference
     quoted: bool = True
-    note: str = ""            # what our reading of it adds or leaves out
+    note: str = ""            # what our reading of the claim adds or leaves out
     short: str = ""           # in a few words, for tables
     scope: str = "general"    # one of SCOPES
     over_targets: OverTargets = OverTargets()
@@ -141,12 +141,12 @@ class Claim:
 
 # %% ../nbs/09b_papers.ipynb #66c350e9
 class _Strict(BaseModel):
-    "Refuse keys that the file should not have."
+    "Base class that refuses unknown keys in the file."
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class _Side(_Strict):
-    "One side of a contrast, as the file has it."
+    "One side of a contrast, as it appears in the file."
     arm: str
     source: str = "foreign"
     recipe: str = "base"
@@ -158,7 +158,7 @@ class _Side(_Strict):
 
 # %% ../nbs/09b_papers.ipynb #05e870e6
 class _Contrast(_Strict):
-    "One contrast, as the file has it."
+    "One contrast, as it appears in the file."
     name: str
     a: _Side
     b: _Side
@@ -172,13 +172,13 @@ class _Contrast(_Strict):
     beside: bool = False
 
     def made(self) -> Contrast:
-        "Return the contrast it stands for."
+        "Return the entry as a `Contrast`."
         a, b = (side(**s.model_dump()) for s in (self.a, self.b))
         return Contrast(self.name, a, b, self.level, self.kind, self.role, self.level_b, not self.beside)
 
 # %% ../nbs/09b_papers.ipynb #24c48629
 class _Derived(_Strict):
-    "A derived comparison, as the file has it."
+    "A derived comparison, as it appears in the file."
     name: str
     of: dict[str, float]
     at: tuple[Annotated[float, Field(gt=0, le=1)], ...]
@@ -186,20 +186,20 @@ class _Derived(_Strict):
 
 
 class _OverTargets(_Strict):
-    "The rules of a claim's verdict over targets, as in the file."
+    "The rules of a claim's verdict over targets, as they appear in the file."
     contrasts: tuple[_Contrast, ...] = ()
     derived: tuple[_Derived, ...] = ()
     decides: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
 
     def made(self) -> OverTargets:
-        "Return the rule as a value."
+        "Return the entry as an `OverTargets`."
         derived = tuple(Derived(**d.model_dump()) for d in self.derived)
         return OverTargets(tuple(c.made() for c in self.contrasts), derived, self.decides, self.order)
 
 # %% ../nbs/09b_papers.ipynb #8b97e5e8
 class _Claim(_Strict):
-    "One claim, as the file has it."
+    "One claim, as it appears in the file."
     paper: str
     where: str = ""
     short: str
@@ -214,14 +214,14 @@ class _Claim(_Strict):
     over_targets: _OverTargets = _OverTargets()
 
     def made(self, id: str) -> Claim:
-        "Return the claim it stands for."
+        "Return the entry as a `Claim`."
         plain = self.model_dump(exclude={"contrasts", "over_targets", "effects"})
         return Claim(id=id, contrasts=tuple(c.made() for c in self.contrasts), over_targets=self.over_targets.made(),
             effects=self.effects, **plain)
 
 # %% ../nbs/09b_papers.ipynb #6cba3be3
 def _unknown_names(claim: Claim) -> list[str]:
-    "Return the names a claim uses that none of its contrasts has, and the names that two of them share."
+    "Return an error message for each name that no contrast has, and for each name that two contrasts share."
     names = [c.name for c in claim.every_contrast]
     derived = [d.name for d in claim.over_targets.derived]
     used = [("derived", n) for d in claim.over_targets.derived for n in d.of if n not in names]
@@ -257,10 +257,10 @@ def load_claims(
 
 # %% ../nbs/09b_papers.ipynb #4a286ed1
 def _shipped_or_own() -> Paths:
-    "Return the project's folders; in a place where the kit must not write, those it was installed with."
+    "Return the project's folders, or those of the installed library where writing is not allowed."
     try:
         return Paths()
-    except (ValueError, OSError):  # said by whoever writes there; claims can be read anyway
+    except (ValueError, OSError):  # code that writes there reports this error; claims can still be read
         return Paths(Path(__file__).parent)
 
 

@@ -25,11 +25,11 @@ from .training import steps_per_epoch
 
 # %% ../nbs/12i_pieces.ipynb #5834a7ce
 class OutOfTime(Exception):
-    "The minutes of a piece are over; its trained networks are kept."
+    "Signal that the minutes of a piece are over; its trained networks are kept."
 
 # %% ../nbs/12i_pieces.ipynb #4dee41f9
 def _expected_seconds(study: Study, cell: Block, paths: Paths) -> float:
-    "Return the seconds of the longest network of a cell by the throughput that the study states; 0 if it states none."
+    "Return the seconds of the longest training of a cell at the throughput that the study states; 0 if it states none."
     trainings = {(c.model, study.ticket_recipes[c.ticket_recipe].training, c.source, c.source_fraction)
                  for c in tickets_of(study, cell)}
     trainings |= {(n.model, study.recipes[n.recipe], n.target, n.fraction) for n in networks_of(study, cell)}
@@ -51,7 +51,7 @@ def _rows_so_far(study: Study, paths: Paths) -> pd.DataFrame:
 
 # %% ../nbs/12i_pieces.ipynb #0cbdf2b3
 def _train(study: Study, paths: Paths, minutes: float, began: float) -> None:
-    "Train cell after cell, until everything is done or no further network would be done in time."
+    "Train cell after cell, until everything is done or no further network would finish in time."
     expected = 0.0
 
     def in_time():
@@ -66,7 +66,7 @@ def _train(study: Study, paths: Paths, minutes: float, began: float) -> None:
 # %% ../nbs/12i_pieces.ipynb #0f31f109
 def run_piece(
     study: Study | str,
-    minutes: float,              # after which no network is begun; at least one is trained
+    minutes: float,              # after which no network is started; at least one is trained
     out: str | Path | None = None,  # folder for the table and new ticket files; `None`: data/results, no ticket files
     paths: Paths | None = None,
 ) -> pd.DataFrame:               # all rows of the study so far

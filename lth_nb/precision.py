@@ -27,9 +27,9 @@ def compare_precisions(
     seeds: list[int],  # one pair of networks each
     file: str
     | Path
-    | None = None,  # table to which every pair is added at once; pairs that are in it are not trained again
+    | None = None,  # table to which each trained pair is added; pairs already in it are not trained again
 ) -> pd.DataFrame:  # one line per pair: test accuracies in [0, 1]
-    "Train pairs that differ in precision alone."
+    "Train pairs of networks that differ only in precision."
     known = pd.read_csv(file, keep_default_na=False) if file and Path(file).is_file() else pd.DataFrame()
     same = dict(
         model=model, data=data.name, train_images=len(data.train_labels), test_images=len(data.test_labels),
@@ -55,10 +55,10 @@ def compare_precisions(
 # %% ../nbs/16a_precision.ipynb #d22ae5a1
 def precision_verdicts(
     pairs: pd.DataFrame,    # lines of `compare_precisions`
-    margin: float = 0.005,  # difference in accuracy that counts as none: half a point
+    margin: float = 0.005,  # differences in accuracy below this count as none: half a point
     alpha: float = 0.05,    # level of the two one-sided tests
 ) -> pd.DataFrame:          # one line per model and data set
-    "Tell whether bf16 is as accurate as fp32."
+    "Test whether bf16 is as accurate as fp32."
     lines = []
     for (model, data), g in pairs.groupby(["model", "data"]):
         if len(g) < 2: raise ValueError(f"{model} on {data}: a paired test needs at least 2 pairs, not {len(g)}")

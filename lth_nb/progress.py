@@ -31,7 +31,7 @@ class Progress:
         self.pages, self.of_pages = 0, 0
 
     def networks(self) -> int:  # finished ones; a search counts when all levels of a seed are found
-        "Count the networks that are trained."
+        "Count the trained networks."
         count = 0
         for file, networks, tickets in self.searches:
             whole = networks if file.is_file() else sum(t.is_file() for t in tickets) * networks // len(tickets)
@@ -43,18 +43,18 @@ class Progress:
 # %% ../nbs/13c_progress.ipynb #d2602842
 @patch
 def heard(self: Progress,
-    line: str,  # of what the workflow prints
+    line: str,  # printed by the workflow
 ) -> None:
-    "Take note of pages that are made."
+    "Record the number of pages, or one finished page, from a line of output."
     if found := re.match(r"(\d+) pages to run", line): self.of_pages = int(found[1])
     elif re.match(r"\s+[\d.]+ s  \w+", line): self.pages += 1
 
 
 @patch
 def phase(self: Progress,
-    networks: int,  # that are trained
+    networks: int,  # trained so far
 ) -> str:
-    "Return a few words on what a job makes."
+    "Return a short text for the first unfinished part of a study."
     if networks < self.total: return "networks"
     if self.of_pages: return f"site, {self.pages} of {self.of_pages} pages"
     made = len([f for f in self.papers.glob("*.ipynb") if ".part" not in f.suffixes]) if self.papers.is_dir() else 0

@@ -37,7 +37,7 @@ def caption(
     info: dict | None = None, # the study's information, for its scale
     band: str = "",           # what bands or bars mean: STD_BAND, INTERVAL or ''
 ) -> str:
-    "Describe what is shown, seeds, networks, band and study."
+    "Return a caption that gives the content, the seeds, the networks, the band and the study."
     if frame.empty: raise ValueError("there are no rows to describe; select rows that exist")
     frame = _networks(frame)
     studies = f"Study {', '.join(sorted(frame.study.unique()))}" + (f": {info['scale'].rstrip('.')}." if info else ".")
@@ -49,7 +49,7 @@ def caption(
 
 # %% ../nbs/11_provenance.ipynb #2b6006c8
 def _made_of(frame: pd.DataFrame, info: dict) -> dict:
-    "Describe a figure's rows: hash, number and seeds, key columns with one value, and the values of the others."
+    "Return a record of a figure's rows: their hash, number, seeds and commits, and the values of each key column."
     frame = _networks(frame)
     values = {
         c: [None if v != v else v for v in frame[c].drop_duplicates().sort_values().tolist()] for c in KEY if c in frame
@@ -63,7 +63,7 @@ def _made_of(frame: pd.DataFrame, info: dict) -> dict:
 
 # %% ../nbs/11_provenance.ipynb #a40ea4cd
 def _source_line(frame: pd.DataFrame, info: dict) -> str:
-    "Return study, scale, number of seeds and a shared source, so that a copied figure still says what it shows."
+    "Return study, scale, number of seeds and a shared source, so that a copied figure still names its data."
     n = len(info.get("seeds", []))
     seeds = seeds_in_words(frame) if "seed" in frame else f"{n} seed{'s' * (n != 1)}" if n else ""
     sources = {*frame["source"].fillna("")} - {""} if "source" in frame else ()
@@ -90,11 +90,11 @@ def _stacked(fig, line: str) -> Image.Image:
 
 # %% ../nbs/11_provenance.ipynb #98e55592
 def _is_drawn(
-    path: Path,        # of a figure that may exist
-    image: io.BytesIO, # the new one, as a file
-    made: dict,        # what its JSON file would say
+    path: Path,        # of the figure's file, which may not exist yet
+    image: io.BytesIO, # the new image, as a PNG file in memory
+    made: dict,        # content of the new JSON file
 ) -> bool:
-    "Return whether a figure and its JSON file already show this, whatever version of matplotlib wrote them."
+    "Return whether the saved figure and JSON file already match, whatever version of matplotlib wrote them."
     if not (path.is_file() and path.with_suffix(".json").is_file()): return False
     try: old = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except ValueError: return False
@@ -106,7 +106,7 @@ def _is_drawn(
 # %% ../nbs/11_provenance.ipynb #156a8026
 def save_figure(
     fig,                        # matplotlib Figure or Axes
-    name: str,                  # file name without ending: lower-case letters, digits and dashes
+    name: str,                  # file name without its extension: lower-case letters, digits and dashes
     caption: str,               # also the alternative text
     frame: pd.DataFrame,        # what was drawn: rows of the results table, or a table made from them
     info: dict,                 # the study's information

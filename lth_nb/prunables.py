@@ -22,7 +22,7 @@ _PLAIN = {nn.Conv2d.forward, nn.Conv2d._conv_forward, nn.Linear.forward}
 
 
 def _own_forward(layer: nn.Module) -> bool:
-    "Tell whether a convolution or linear layer does more, or something else, than torch's own."
+    "Return whether a convolution or linear layer computes anything other than torch's own forward pass."
     kind = type(layer)
     ways = {kind.forward, getattr(kind, "_conv_forward", nn.Conv2d._conv_forward)}
     hooks = layer._forward_hooks or layer._forward_pre_hooks
@@ -30,14 +30,14 @@ def _own_forward(layer: nn.Module) -> bool:
 
 
 def _twin(layer: nn.Module) -> nn.Module:
-    "Return a copy that shares all tensors; changes of its attributes stay in the copy."
+    "Return a copy that shares all tensors; changes to its attributes do not affect the original."
     twin = copy.copy(layer)
     twin.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in vars(layer).items()}
     return twin
 
 # %% ../nbs/02e_prunables.ipynb #f6a3ff9f
 def _inputs_seen(layer: nn.Conv2d | nn.Linear) -> int:
-    "Keep one weight of each output of a layer, and return the most inputs that one of its outputs depends on."
+    "Keep one weight per output of a layer, and return the largest number of inputs that an output depends on."
     held = dict([*layer.named_parameters(), *layer.named_buffers()])
     held = {n: torch.ones(t.shape, dtype=t.dtype) for n, t in held.items()}
     weight = torch.zeros(layer.weight.shape)
@@ -54,7 +54,7 @@ def _inputs_seen(layer: nn.Conv2d | nn.Linear) -> int:
 
 # %% ../nbs/02e_prunables.ipynb #132df9c2
 def _check_zeros_stay(name: str, layer: nn.Conv2d | nn.Linear) -> None:
-    "Raise a `ValueError` unless a weight that a mask sets to zero connects nothing."
+    "Raise a `ValueError` unless a weight that a mask sets to zero has no effect."
     kind, cure = type(layer).__name__, "Use a network with plain convolutions and linear layers."
     try: seen = _inputs_seen(layer)
     except Exception as e:
@@ -66,7 +66,7 @@ def _check_zeros_stay(name: str, layer: nn.Conv2d | nn.Linear) -> None:
 
 # %% ../nbs/02e_prunables.ipynb #977f7a8a
 def _by_rule(model: nn.Module, rule: str, head: bool) -> dict[str, nn.Parameter]:
-    "Return what a rule selects, after a check that pruned weights of convolutions and linear layers stay zero."
+    "Return the weights that a rule selects, after checking that pruned convolution and linear weights stay zero."
     found = select_weights(model, rule, head)
     for name in found:
         layer = model.get_submodule(name.rpartition(".")[0])
@@ -77,8 +77,8 @@ def _by_rule(model: nn.Module, rule: str, head: bool) -> dict[str, nn.Parameter]
 # %% ../nbs/02e_prunables.ipynb #19b7a417
 def prunable(
     model: nn.Module,    # made by `build_model`, or any network
-    head: bool = False,  # the head's weights too
-) -> dict[str, nn.Parameter]:  # name in `model.state_dict()` -> weight; a weight under two names has the first
+    head: bool = False,  # whether to include the head's weights
+) -> dict[str, nn.Parameter]:  # name in `model.state_dict()` -> weight; a shared weight appears under its first name
     "Return the weights that pruning may remove, from input to output."
     if rule := getattr(model, "_prune", ""): return _by_rule(model, rule, head)
     found = {}
@@ -93,7 +93,7 @@ def prunable(
     return found
 
 # %% ../nbs/02e_prunables.ipynb #8b33dd30
-# what may be done with a weight so that its zeros stay zeros: products, and other ways to look at the same numbers
+# operations that keep the zeros of a weight: products, and views, parts and casts of the same numbers
 _KEEP_ZEROS = {
     "linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "einsum", "multi_head_attention_forward",
     "__matmul__", "__rmatmul__", "t", "transpose", "permute", "reshape", "view", "flatten", "unflatten",
@@ -104,7 +104,7 @@ _KEEP_ZEROS = {
 
 
 class _Uses(TorchFunctionMode):
-    "Records which of torch's functions use each parameter."
+    "Record which torch functions use each parameter."
     def __init__(self):
         super().__init__()
         self.by_weight: dict[int, set[str]] = {}
@@ -116,10 +116,10 @@ class _Uses(TorchFunctionMode):
 
 # %% ../nbs/02e_prunables.ipynb #1cdd2e75
 def check_part(
-    network: nn.Module,    # with a backbone; changed by the batch that it sees
-    images: torch.Tensor,  # two or more, as the backbone takes them
+    network: nn.Module,    # with a backbone; the batch that it sees changes its state
+    images: torch.Tensor,  # two or more, in the form that the backbone takes
 ) -> None:
-    "Raise a `ValueError` if a weight that may be pruned has no part in the features, or is changed on its way."
+    "Raise a `ValueError` if a prunable weight does not affect the features or is transformed before it is used."
     chosen, called, uses = prunable(network), set(), _Uses()
     hooks = [m.register_forward_hook(lambda m, args, out, n=n: called.add(n)) for n, m in network.named_modules()]
     trained = {n: w for n, w in chosen.items() if w.requires_grad}

@@ -43,11 +43,11 @@ def _check(scores: dict[str, Tensor], fraction: float, mask: Mask | None) -> Mas
 
 # %% ../nbs/04_pruning.ipynb #a5d2e9e7
 def prune_global(
-    scores: dict[str, Tensor],  # parameter name -> scores, float; the lowest go
+    scores: dict[str, Tensor],  # parameter name -> scores, float; the lowest are pruned
     fraction: float,            # of the weights still alive, in [0, 1]
     mask: Mask | None = None,   # what is alive now; `None`: everything
-) -> Mask:                      # a mask nested in the old one
-    "Prune the lowest scores over all tensors together: exactly `round(fraction * alive)` weights."
+) -> Mask:                      # a subset of the old mask
+    "Prune the lowest-scoring weights over all tensors together: exactly `round(fraction * alive)` weights."
     mask = _check(scores, fraction, mask)
     alive = torch.cat([mask[n].flatten() for n in scores])
     kept = _lowest(torch.cat([s.flatten() for s in scores.values()]), alive, round(fraction * int(alive.sum())))
@@ -56,11 +56,11 @@ def prune_global(
 
 
 def prune_layerwise(
-    scores: dict[str, Tensor],  # parameter name -> scores, float; the lowest go
+    scores: dict[str, Tensor],  # parameter name -> scores, float; the lowest are pruned
     fraction: float,            # of the weights still alive in each tensor, in [0, 1]
     mask: Mask | None = None,   # what is alive now; `None`: everything
-) -> Mask:                      # a mask nested in the old one
-    "Prune the lowest scores of every tensor on its own: exactly `round(fraction * alive)` of each."
+) -> Mask:                      # a subset of the old mask
+    "Prune the lowest-scoring weights of each tensor separately: exactly `round(fraction * alive)` per tensor."
     mask = _check(scores, fraction, mask)
     return {n: prune_global({n: s}, fraction, {n: mask[n]})[n] for n, s in scores.items()}
 
@@ -71,7 +71,7 @@ SCOPES = {"global": prune_global, "layerwise": prune_layerwise}  # add an entry 
 def erk_density(
     shapes: dict[str, tuple],  # parameter name -> shape
     density: float,            # of the whole network, in (0, 1]
-) -> dict[str, float]:         # parameter name -> density in [0, 1]; together `density`
+) -> dict[str, float]:         # parameter name -> density in [0, 1]; `density` overall
     "Return layer densities by the Erdős–Rényi-kernel rule."
     if not 0 < density <= 1: raise ValueError(f"erk_density: density={density}; give a number in (0, 1]")
     sizes = {n: torch.Size(s).numel() for n, s in shapes.items()}

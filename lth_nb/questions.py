@@ -20,7 +20,7 @@ from .papers import CLAIMS
 
 # %% ../nbs/10c_questions.ipynb #4a1f1e73
 class Question(BaseModel):
-    "A question that a reader asks first, and what to say for every result."
+    "A question that readers ask first, with one sentence for every result."
     model_config = ConfigDict(extra="forbid")
     question: str
     claim: str                           # whose verdict decides, unless `contrast` names one of its comparisons
@@ -52,7 +52,7 @@ def load_questions(
 # %% ../nbs/10c_questions.ipynb #0bf311c4
 @dataclass(frozen=True)
 class ShortAnswer:
-    "A question with what a study says."
+    "A question with the answer of a study."
     question: str
     result: str   # a verdict, or the state of a comparison
     sentence: str
@@ -106,7 +106,7 @@ def answers_in_brief(
 def verdict_counts(
     found: Findings,
 ) -> str:
-    "Return how many claims have which verdict, in words."
+    "Return in words how many claims have each verdict."
     rows = {id: found.verdict(id) for id in CLAIMS}
     words = ["not tested" if row is None else str(row["verdict"]) for row in rows.values()]
     for place, id in enumerate(CLAIMS):

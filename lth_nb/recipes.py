@@ -37,7 +37,7 @@ def count_steps(
 def no_truth(
     value,  # of a field that holds a number
 ):
-    "Return the value unless it is a truth value, which Python would accept as 1 or 0."
+    "Return the value; raise a `ValueError` for a Boolean, which Python would accept as 1 or 0."
     if isinstance(value, bool): raise ValueError("give a number")
     return value
 
@@ -69,24 +69,24 @@ class Recipe:
     crop_to: Annotated[Count, Field(ge=1)] | None = None   # side in pixels of a random crop (Sabatelli et al.: 224)
     init: Literal["kaiming", "xavier", "pytorch", "keep"] = "kaiming"  # of fresh weights; Sabatelli et al. use Xavier
     precision: Literal["fp32", "bf16"] = "fp32"    # bf16 means autocast; fp32 is the reference
-    class_weights: Literal["balanced"] | None = None  # in the training loss: every class counts the same
+    class_weights: Literal["balanced"] | None = None  # in the training loss; 'balanced': equal weight for all classes
 
     @property
     def hash(self) -> str: return digest(settings_of(self), 12)  # names the recipe in rows and files
 
     @property
-    def augments(self) -> bool: return bool(self.crop or self.flip or self.crop_to)  # one image, different batches
+    def augments(self) -> bool: return bool(self.crop or self.flip or self.crop_to)  # an image differs between epochs
 
 # %% ../nbs/04b_recipes.ipynb #d886a017
 @patch
 def input_size(self: Recipe,
     image_size: int,  # side of the images, pixels
 ) -> int:             # pixels
-    "Return the side of the images that the network sees."
+    "Return the side length of the images that the network sees."
     return self.crop_to or self.upsample or image_size
 
 # %% ../nbs/04b_recipes.ipynb #21507082
-# fields that came after the first results, with the value that changes nothing
+# fields that were added after the first results, with the value that leaves training unchanged
 _YOUNGER = {"crop_to": None, "class_weights": None, "granularity": "weight", "score": "magnitude"}
 
 

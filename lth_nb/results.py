@@ -59,7 +59,7 @@ def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
 # %% ../nbs/08_results.ipynb #36203e70
 def _union(
     frames: list[pd.DataFrame],  # checked rows
-    names: list[str],            # where each came from
+    names: list[str],            # file or table that each came from
 ) -> pd.DataFrame:
     "Return each network once, sorted; raise a ValueError if two rows with one key differ in a result."
     every = pd.concat([f.assign(_from=name) for f, name in zip(frames, names)], ignore_index=True)
@@ -117,7 +117,7 @@ def write_rows(
 # %% ../nbs/08_results.ipynb #525c0423
 def append_row(
     row: dict,         # one network
-    path: str | Path,  # CSV file of one run; made with its header if it is missing; one writer at a time
+    path: str | Path,  # CSV file of one run; created with its header if missing; one writer at a time
 ) -> None:
     "Append one row to a run's table and wait until it is on the disk."
     path, where, text = Path(path), f"new row for {path}", io.StringIO()
@@ -156,7 +156,7 @@ ROLES = dict(  # role -> which data sets have it in a study; a pair is [one, oth
     more_classes="pairs [source with more classes, source with fewer]",
     narrower="pairs [network, narrower network]"
 )
-PAIRED = ("related", "more_classes", "narrower")  # roles that hold pairs
+PAIRED = ("related", "more_classes", "narrower")  # roles that list pairs
 _KINDS = dict(study=str, scale=str, roles=dict, recipes=dict, ticket_recipes=dict, models=list, seeds=list)
 _INFO = tuple(_KINDS)  # entries that every description has
 
@@ -165,7 +165,7 @@ def _info_path(path) -> Path: return Path(path).with_suffix(".json")
 
 # %% ../nbs/08_results.ipynb #2a78cdaa
 def _check_info(info: dict, where) -> dict:
-    "Return `info` if it has every entry and known roles."
+    "Return `info`; raise a `ValueError` if an entry is missing or wrong, or a role is unknown."
     if missing := [k for k in _INFO if k not in info]:
         raise ValueError(f"{where}: {', '.join(missing)} is missing; publish the table again")
     for key, kind in _KINDS.items():
@@ -182,7 +182,7 @@ def _check_info(info: dict, where) -> dict:
 
 def write_study_info(
     path: str | Path,  # the study's CSV file, already written
-    info: dict,  # study, scale (a sentence), roles, recipes, ticket_recipes, models, seeds, and what else helps
+    info: dict,  # study, scale (a sentence), roles, recipes, ticket_recipes, models, seeds, and any further entries
 ) -> Path:  # the JSON file, in the same folder
     "Write the description of a study, with the table's hash and the versions that wrote it."
     where, made = _info_path(path), {k: v for k, v in provenance().items() if k != "time"}
@@ -229,7 +229,7 @@ def _published_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame | None:
 
 
 def _is_described(path: Path, info: dict) -> bool:
-    "Return whether the description of a table already says the same, whatever version wrote it."
+    "Return whether a table's description already equals `info`, whatever version wrote it."
     try: old = read_study_info(path)
     except (ValueError, FileNotFoundError): return False
     known = {k: v for k, v in old.items() if k not in ("provenance", "table_sha256")}
@@ -241,7 +241,7 @@ def write_results(
     info: dict,        # see `write_study_info`
     path: str | Path,  # data/results/STUDY.csv
 ) -> pd.DataFrame:     # the rows as they are in the file
-    "Publish a study: its table, its description, and columns.csv, which says what the columns mean."
+    "Publish a study: its table, its description, and columns.csv, which describes the columns."
     path = Path(path)
     frame, info = check_rows(rows, str(path)), _check_info(info, _info_path(path))
     if others := sorted(set(frame.study) - {info["study"]}):
@@ -258,6 +258,6 @@ def write_results(
 # %% ../nbs/08_results.ipynb #5b62eb36
 def published_studies(
     paths: Paths | None = None,  # project folders; `None`: the current project's
-) -> dict[str, Path]:            # name -> its CSV file; other tables there, without a description, are not studies
+) -> dict[str, Path]:            # name -> its CSV file; tables without a description are not studies
     "Return the studies published in data/results, by name."
     return {p.stem: p for p in sorted((paths or Paths()).results.glob("*.csv")) if _info_path(p).is_file()}

@@ -35,14 +35,14 @@ LINE = ("study", "measure", "source", "source_fraction", "target", "fraction", "
 
 def connectivity_table(
     paths: Paths,
-    study: str = "",  # its own lines; '': the published table
+    study: str = "",  # the study whose own table is meant; '': the published table
 ) -> Path:
     "Return the path of the table of connectivity runs."
     return paths.runs/study/"connectivity.csv" if study else paths.results/"connectivity.csv"
 
 
 def _read_lines(file) -> pd.DataFrame:
-    "Read lines with all their digits, so that writing them gives the same file."
+    "Read lines with full precision, so that writing them reproduces the file."
     return pd.read_csv(file, keep_default_na=False, float_precision="round_trip")
 
 
@@ -158,12 +158,12 @@ def run_connectivity(
     study: Study | str,             # a study or its name: recipes, image size, model
     source: str,                    # data set on which copies are trained and tickets found
     rewinds: tuple[str, ...],       # points k to which weights are rewound, such as '150it' or '2ep'
-    levels: tuple[int, ...] = (0,), # 0: dense; of the ticket's masks
+    levels: tuple[int, ...] = (0,), # 0: dense; others: levels of the ticket's mask
     seeds: tuple[int, ...] = (),    # '()': the study's
     orders: int = 3,                # copies per point; 0: no barriers
-    targets: dict[str, float] | None = None,  # data set -> fraction, to which the rewound tickets are transferred
-    points: int = 30,               # on each line
-    images: int = 2000,             # test images on which its errors are measured; 0: all
+    targets: dict[str, float] | None = None,  # data set -> fraction; the rewound tickets are transferred to these
+    points: int = 30,               # number of points on each line
+    images: int = 2000,             # test images on which errors are measured; 0: all
     batchnorm: str = "estimated",   # or 'interpolated'
     recipe: str = "base",           # a name in the study's recipes: training on the targets
     ticket_recipe: str = "base",    # a name in the study's ticket_recipes: training on the source

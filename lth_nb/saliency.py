@@ -29,7 +29,7 @@ def first_images(
     recipe: Recipe,  # batch size
     seed: int,       # decides the order of the images
 ) -> list[Tensor]:   # batches of indexes into the training images
-    "Return the first batches of a training: ten images per class or more, and at least one batch."
+    "Return the first batches of a training run: at least one, with an average of ten or more images per class."
     order = torch.randperm(len(data.train_labels), generator=generator_for(seed, "order", data.name))
     wanted = -(-max(recipe.batch_size, 10 * data.num_classes) // recipe.batch_size)
     batches = order.to(data.train_labels.device).split(recipe.batch_size)[:wanted]
@@ -37,13 +37,13 @@ def first_images(
 
 # %% ../nbs/05e_saliency.ipynb #e8c9549f
 def snip_scores(
-    network: nn.Module,    # untrained, on the data's device; left as it is
-    names: list[str],      # of the weights
+    network: nn.Module,    # untrained, on the data's device; not modified
+    names: list[str],      # names of the weights to score
     data: Dataset,         # the source
     recipe: Recipe,        # batch size, class weights, size of the images
-    seed: int,             # decides which images are seen
+    seed: int,             # decides which images are used
 ) -> dict[str, Tensor]:    # parameter name -> |w * gradient|, on the CPU
-    "Score weights by SNIP."
+    "Return the SNIP score of every weight."
     net, order = deepcopy(network).train(), first_images(data, recipe, seed)
     weights = [w for n, w in net.named_parameters() if n in {*names}]
     batches = Batches(data.train_images, data, recipe)
@@ -59,11 +59,11 @@ def snip_scores(
 
 # %% ../nbs/05e_saliency.ipynb #a3c0b36f
 def synflow_scores(
-    network: nn.Module,  # untrained; left as it is
+    network: nn.Module,  # untrained; not modified
     mask: Mask,          # what is alive
     shape: tuple,        # of an image: channels, height, width
 ) -> dict[str, Tensor]:  # parameter name -> |w * dR/dw|, float64, on the CPU
-    "Score weights by SynFlow."
+    "Return the SynFlow score of every weight."
     net = deepcopy(network).double().eval()
     apply_mask(net, mask)
     with torch.no_grad():
@@ -75,18 +75,18 @@ def synflow_scores(
     return {n: (w * g).detach().abs().cpu() for (n, w), g in zip(weights.items(), grads)}
 
 # %% ../nbs/05e_saliency.ipynb #5658a9fa
-STEPS = 100  # of SynFlow for each level (Tanaka et al. 2020)
+STEPS = 100  # SynFlow steps per level (Tanaka et al. 2020)
 
 
 def prune_by_flow(
-    network: nn.Module,  # untrained; left as it is
+    network: nn.Module,  # untrained; not modified
     rate: float,         # of the weights still alive, in [0, 1)
     mask: Mask,          # what is alive now
     scope: str,          # a key of SCOPES: where weights compete
     shape: tuple,        # of an image: channels, height, width
-    steps: int = STEPS,  # how often the scores are computed
-) -> Mask:               # a mask nested in the old one; exactly `round(rate * alive)` weights fewer
-    "Prune by SynFlow in small steps of equal ratio."
+    steps: int = STEPS,  # how many times the scores are computed
+) -> Mask:               # a subset of the old mask, with exactly `round(rate * alive)` fewer weights
+    "Prune by SynFlow in small steps, each of which keeps the same fraction of weights."
     groups = [[*mask]] if scope == "global" else [[n] for n in mask]
     starts = [sum(int(mask[n].sum()) for n in names) for names in groups]
     for step in range(1, steps + 1):
@@ -124,7 +124,7 @@ def _prune_by_snip(start: Untrained, rate: float, mask: Mask, scope: str) -> Mas
 
 
 def _prune_by_synflow(start: Untrained, rate: float, mask: Mask, scope: str) -> Mask:
-    "Prune by SynFlow, from the mask of the level before."
+    "Prune by SynFlow, starting from the mask of the previous level."
     side = start.training.input_size(start.data.image_size)
     return prune_by_flow(start.network, rate, mask, scope, (start.data.channels, side, side))
 

@@ -14,9 +14,9 @@ from torch import nn
 KINDS = {
     "conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d),
     "linear": (nn.Linear,),
-    "attention": (nn.MultiheadAttention,),  # and classes whose name says so
+    "attention": (nn.MultiheadAttention,),  # and classes with such a name
 }
-USUAL = "conv+linear+attention"  # the rule of a network that says no other
+USUAL = "conv+linear+attention"  # the default rule
 
 
 def _is_attention(layer: nn.Module) -> bool:
@@ -25,9 +25,9 @@ def _is_attention(layer: nn.Module) -> bool:
 
 # %% ../nbs/02b_selection.ipynb #6375b9bb
 def _fits(
-    word: str,                 # of a rule, without its minus
-    name: str,                 # of a parameter, without 'backbone.'
-    chain: list[nn.Module],    # the modules around it, the network first, its own layer last
+    word: str,                 # one word of a rule, without its minus
+    name: str,                 # name of a parameter, without 'backbone.'
+    chain: list[nn.Module],    # the modules that contain it, from the network to its own layer
 ) -> bool:
     "Return whether a word of a rule names a parameter."
     *places, leaf = name.split(".")
@@ -41,8 +41,8 @@ def _fits(
 def _chain(
     model: nn.Module,
     name: str,            # of a parameter
-) -> list[nn.Module]:     # the network first, the layer that holds the parameter last
-    "Return the modules around a parameter."
+) -> list[nn.Module]:     # from the network to the layer that holds the parameter
+    "Return the modules that contain a parameter."
     found = [model]
     for part in name.split(".")[:-1]: found.append(getattr(found[-1], part))
     return found
@@ -61,16 +61,16 @@ def _words(rule: str) -> tuple[list[str], list[str]]:
 # %% ../nbs/02b_selection.ipynb #86018a4f
 def select_weights(
     model: nn.Module,    # any network; the parts of `build_model`'s networks are 'backbone' and 'head'
-    rule: str = USUAL,   # words with + between them
+    rule: str = USUAL,   # words joined by +
     head: bool = False,  # weights under the name 'head' too, by the same rule
-) -> dict[str, nn.Parameter]:  # name -> weight; a weight under two names has the first
-    "Return the weights that a rule names, in the order of the network. A word that names nothing is a `ValueError`."
+) -> dict[str, nn.Parameter]:  # name -> weight; a weight with two names has the first one
+    "Return the weights that a rule names, in network order; raise a `ValueError` if a word names nothing."
     taken, out = _words(rule)
     found, used, everything = {}, set(), {}
     for name, weight in model.named_parameters():
         if weight.dim() < 2 or not weight.is_floating_point(): continue
         chain, own = _chain(model, name), name.removeprefix("backbone.")
-        if name.startswith("head."):  # a head is made by us: a word need not name it
+        if name.startswith("head."):  # we make the head, so no word need name it
             if head and isinstance(chain[-1], nn.Linear): found[name] = weight
             continue
         everything[own] = weight
@@ -85,7 +85,7 @@ def select_weights(
 
 # %% ../nbs/02b_selection.ipynb #3a10b418
 def _refuse_computed(model: nn.Module, taken: list[str]) -> None:
-    "Raise a `ValueError` if a layer that a rule takes by its kind computes its weight."
+    "Raise a `ValueError` if a layer that a rule selects by kind computes its weight from other parameters."
     kinds = tuple(k for w in taken if w in ("conv", "linear") for k in KINDS[w])
     for name, layer in model.named_modules():
         if not isinstance(layer, kinds) or layer._parameters.get("weight") is not None: continue

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 # %% ../nbs/04a_slots.ipynb #6265e5ca
 def draw_moves(
-    ranges: tuple[int, ...],     # for each kind of move, how many outcomes it has
-    images: int,                 # of the batch
+    ranges: tuple[int, ...],     # number of outcomes of each kind of move
+    images: int,                 # number of images in the batch
     generator: torch.Generator,  # on the CPU
 ) -> list[Tensor]:               # one (images,) int64 tensor per kind
     "Draw the random numbers of one batch."
@@ -31,7 +31,7 @@ def draw_moves(
 # %% ../nbs/04a_slots.ipynb #8cd87f0e
 class _Inputs(Protocol):
     "The interface of a slot's data."
-    ranges: tuple[int, ...]  # of the moves that an image takes: see `draw_moves`
+    ranges: tuple[int, ...]  # number of outcomes of each move: see `draw_moves`
 
     def __call__(self, index: Tensor, moves: Sequence[Tensor]) -> Tensor: ...
 
@@ -42,11 +42,11 @@ class Slot:
         network: nn.Module,     # its trained parameters become views into `weights`
         part: nn.Module,        # what a step runs: the network or its head
         parameters: dict[str, nn.Parameter],  # the trained ones by name, all of one dtype
-        inputs: _Inputs,        # (index, moves) -> batch; its `ranges` say which moves an image takes
+        inputs: _Inputs,        # (index, moves) -> batch; see `_Inputs`
         labels: Tensor,         # (N,) int64, on the device
         recipe,                 # batch size, optimizer, precision: a `Recipe`
         masked: bool = True,    # whether to allocate a mask
-        class_weights: Tensor | None = None,  # (classes,) float: how much an image of each class counts in the loss
+        class_weights: Tensor | None = None,  # (classes,) float: weight of each class in the loss
     ):
         self.class_weights = class_weights
         self.network, self.part, self.parameters = network, part, parameters
@@ -158,7 +158,7 @@ def steps(self: Slot,
     device, size = self.labels.device, self.recipe.batch_size
     total, order = torch.zeros((), device=device, dtype=torch.float64), order.to(device)
     labels, lrs = self.labels[order], cast(Sequence[float | Tensor], rates)
-    if device.type == "cuda":  # as a graph takes them, so that both round alike
+    if device.type == "cuda":  # as in a graph, so that both kinds of slot round alike
         lrs = torch.tensor(rates, dtype=torch.float32, device=device).unbind()
     for i, lr in enumerate(lrs):
         index = order[i * size:(i + 1) * size]
@@ -169,14 +169,14 @@ def steps(self: Slot,
 # %% ../nbs/04a_slots.ipynb #5b9f3b94
 @torch.no_grad()
 def _copy_state(source: nn.Module, target: nn.Module):
-    "Copy parameters and buffers between two networks of one architecture, in place, so that addresses stay."
+    "Copy parameters and buffers between two networks of the same architecture in place, at unchanged addresses."
     target.load_state_dict(source.state_dict())
-    for ours, theirs in zip(target.buffers(), source.buffers()):  # those, too, that are in no state_dict
-        if ours.shape == theirs.shape: ours.copy_(theirs)  # the others are notes that a network takes while it runs
+    for ours, theirs in zip(target.buffers(), source.buffers()):  # including those in no state_dict
+        if ours.shape == theirs.shape: ours.copy_(theirs)  # others hold what a network records while it runs
 
 # %% ../nbs/04a_slots.ipynb #64ecb1b1
 class ReplayedSlot(Slot):
-    "A slot whose steps take no arguments, so that a GPU can replay them; on a CPU they are called."
+    "A slot whose steps take no arguments, so that a GPU can replay them; a CPU calls them as functions."
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
         device, images, size = self.labels.device, len(self.labels), self.recipe.batch_size
@@ -193,7 +193,7 @@ class ReplayedSlot(Slot):
         model: nn.Module,   # of the same architecture, on the same device
         mask: dict[str, Tensor] | None,  # parameter name -> bool; its pruned weights are zero in `model`
     ):
-        "Begin a training with this network's weights and buffers, this mask and no momentum."
+        "Start a training run with this network's weights and buffers, this mask and no momentum."
         _copy_state(model, self.network)
         self.set_mask(mask)
         for m in (*self.moments, self.count): m.zero_()
@@ -243,7 +243,7 @@ def _put(self: ReplayedSlot, table: Tensor, values: Tensor):
 
 # %% ../nbs/04a_slots.ipynb #960333ba
 _RECORDING = threading.Lock()  # CUDA records one graph at a time
-_TRIALS = 3                    # runs before a recording, as torch's own `make_graphed_callables` has
+_TRIALS = 3                    # trial runs before a recording, as in torch's own `make_graphed_callables`
 
 
 @patch
@@ -269,7 +269,7 @@ def _recorded(self: ReplayedSlot, size: int) -> Callable:
 # %% ../nbs/04a_slots.ipynb #03022799
 @patch
 def _captured(self: ReplayedSlot, step: Callable, trials: Callable) -> Callable:
-    "Record `step` as a CUDA graph on a stream of its own; all graphs of a slot share one pool of memory."
+    "Record `step` as a CUDA graph on a separate stream; all graphs of a slot share one pool of memory."
     # sharing is safe, since they never run at the same time
     here, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(here)
@@ -280,7 +280,7 @@ def _captured(self: ReplayedSlot, step: Callable, trials: Callable) -> Callable:
     return graph.replay
 
 # %% ../nbs/04a_slots.ipynb #4bf20348
-_IDLE, _KEPT, _AT_THE_DOOR = OrderedDict(), 4, threading.Lock()  # slots by what they are for, the longest idle first
+_IDLE, _KEPT, _AT_THE_DOOR = OrderedDict(), 4, threading.Lock()  # slots by their purpose, the longest idle first
 
 
 @contextmanager
@@ -305,8 +305,8 @@ def forget_slots():
 
 # %% ../nbs/04a_slots.ipynb #df20c768
 def side_by_side(
-    jobs: list[Callable],  # () -> anything; build the networks before, since fresh weights come from one generator
-    device="cpu",          # what they run on
+    jobs: list[Callable],  # () -> anything; build networks beforehand: their initial weights share one generator
+    device="cpu",          # device of the jobs
 ) -> list:                 # their results, in the order of the jobs
     "Run jobs at once, each in its own thread and, on a GPU, on its own stream."
     # dropout in several networks at once draws from one generator, in no fixed order

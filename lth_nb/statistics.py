@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy  # its parts are loaded where they are first used: the notebooks that train need none of them
+import scipy  # its submodules are loaded on first use: the notebooks that train need none of them
 
 from .results import KEY
 
@@ -29,11 +29,11 @@ def _differences(a, b) -> np.ndarray:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("a value is NaN or infinite; leave out the pair or run it again")
     d = a - b
-    return np.full_like(d, d.mean()) if np.ptp(d) < 1e-12 else d  # rounding is no variance
+    return np.full_like(d, d.mean()) if np.ptp(d) < 1e-12 else d  # rounding error is not variance
 
 # %% ../nbs/09_statistics.ipynb #f8a5279b
 def bootstrap_interval(
-    x,                        # numbers, one a seed
+    x,                        # numbers, one per seed
     confidence: float = 0.95, # probability, in (0, 1)
     resamples: int = 10_000,  # number of bootstrap samples
     seed: int = 0,            # of the resampling; the same numbers give the same interval
@@ -51,24 +51,24 @@ def bootstrap_interval(
 # %% ../nbs/09_statistics.ipynb #d3afd10f
 @dataclass(frozen=True)
 class PairedDifference:
-    "The paired test of a - b over n pairs. With one pair only n and mean are numbers, the rest is NaN."
+    "The paired test of a - b over n pairs. With one pair, all fields except n and mean are NaN."
     n: int                # pairs
     mean: float           # of a - b, in the unit of a and b
-    std: float            # of a - b, with n - 1
+    std: float            # of a - b, with n - 1 degrees of freedom
     low: float            # bootstrap interval of the mean
     high: float
-    t_low: float          # Student's interval of the mean: with few pairs wider, and the one that keeps its level
+    t_low: float          # Student's interval of the mean: wider with few pairs, and with nominal coverage
     t_high: float
     t: float              # Student's paired t
-    p_greater: float      # of "a is not better than b"; small speaks for a > b
-    p_less: float         # small speaks for a < b
-    p_two_sided: float    # small speaks for a difference
+    p_greater: float      # of "a is not better than b"; a small value supports a > b
+    p_less: float         # a small value supports a < b
+    p_two_sided: float    # a small value supports a difference
     effect_size: float    # d_z = mean / std
-    hedges_g: float       # d_z without its small-sample bias
+    hedges_g: float       # d_z corrected for small-sample bias
 
 # %% ../nbs/09_statistics.ipynb #7c63b10c
 def _t_test(d: np.ndarray) -> tuple[float, float, float]:
-    "Return t, p for a mean above 0 and p for a mean below 0; without variance the sign decides."
+    "Return t, p for a mean above 0 and p for a mean below 0; with zero variance the sign decides."
     if len(d) == 1: return math.nan, math.nan, math.nan
     if np.ptp(d) == 0:
         sign = float(np.sign(d[0]))
@@ -78,7 +78,7 @@ def _t_test(d: np.ndarray) -> tuple[float, float, float]:
 
 # %% ../nbs/09_statistics.ipynb #7c7c68a0
 def paired_difference(
-    a,                        # values, one a seed
+    a,                        # values, one per seed
     b,                        # values of the same seeds, in the same order
     confidence: float = 0.95, # of the interval, in (0, 1)
     resamples: int = 10_000,  # of the bootstrap
@@ -121,23 +121,23 @@ def _check_margin(margin: float) -> float:
 
 def non_inferiority(
     a, b,           # values paired by seed
-    margin: float,  # largest loss that counts as none, in the unit of a and b
-) -> float:         # p; small speaks for a > b - margin
-    "Test, one-sided and paired, that a is worse than b by less than the margin."
+    margin: float,  # largest loss that counts as no loss, in the unit of a and b
+) -> float:         # p; a small value supports a > b - margin
+    "Run a one-sided paired test that a is worse than b by less than the margin, and return p."
     return _t_test(_differences(a, b) + _check_margin(margin))[1]
 
 
 def equivalence(
     a, b,           # values paired by seed
-    margin: float,  # largest difference that counts as none, in the unit of a and b
-) -> float:         # p; small speaks for |a - b| < margin
+    margin: float,  # largest difference that counts as no difference, in the unit of a and b
+) -> float:         # p; a small value supports |a - b| < margin
     "Run two one-sided paired tests (TOST) and return the larger p-value."
     return max(non_inferiority(a, b, margin), non_inferiority(b, a, margin))
 
 # %% ../nbs/09_statistics.ipynb #58c39b9a
 def detectable_effect(
     n: int,               # pairs, at least 2
-    power: float = 0.8,   # chance of finding it, in (alpha, 1)
+    power: float = 0.8,   # probability of detecting it, in (alpha, 1)
     alpha: float = 0.05,  # level of the two-sided test
 ) -> float:               # d_z
     "Return the smallest effect size that n pairs detect with this power."
@@ -146,16 +146,16 @@ def detectable_effect(
     return float(TTestPower().solve_power(nobs=n, power=power, alpha=alpha))
 
 # %% ../nbs/09_statistics.ipynb #ca5dc03d
-SERIES = [name for name in KEY if name != "level"]  # what the levels of one ticket have in common
+SERIES = [name for name in KEY if name != "level"]  # columns that all levels of one ticket share
 
 
 def choose_level(
     frame: pd.DataFrame,  # rows with `value`, density and the columns of `by`
     by: list[str]
-    | None = None,  # columns that name a series of levels, the seed among them; `None`: the whole key but the level
-    value: str = "val_accuracy",  # column that is best at the level wanted
+    | None = None,  # columns that name a series of levels, including the seed; `None`: the whole key except the level
+    value: str = "val_accuracy",  # column to maximize
 ) -> pd.DataFrame:  # one row per series, in the order of `frame`
-    "Return the level with the best validation accuracy; of ties, the sparser."
+    "Return the level with the best validation accuracy; of tied levels, the sparsest."
     by = SERIES if by is None else list(by)
     if missing := [c for c in (value, "density", *by) if c not in frame]:
         raise KeyError(f"the table has no column {', '.join(missing)}")
@@ -172,15 +172,15 @@ def best_of_test(
     frame: pd.DataFrame,          # rows with test_accuracy, density and the columns of `by`
     by: list[str] | None = None,  # as in `choose_level`
 ) -> pd.DataFrame:
-    "Return the level with the best test accuracy, as the papers did: an optimistic choice."
+    "Return the level with the best test accuracy, the optimistic choice that the papers made."
     return choose_level(frame, by, "test_accuracy")
 
 # %% ../nbs/09_statistics.ipynb #0d04c166
 def expected_best_of(
     n_levels: int,     # candidates
     se: float = 1.0,   # standard error of each candidate's accuracy, in the unit of the result
-) -> float:            # expected excess of the best
-    "Return what the best of several equal candidates gains by chance."
+) -> float:            # expected excess of the best over the true value
+    "Return the expected gain by chance from choosing the best of several equally good candidates."
     if n_levels < 1: raise ValueError(f"the best of {n_levels} does not exist")
     def excess(x): return x * n_levels * scipy.stats.norm.pdf(x) * scipy.stats.norm.cdf(x) ** (n_levels - 1)
     return se * scipy.integrate.quad(excess, -10, 10)[0]
@@ -189,9 +189,9 @@ def expected_best_of(
 def summarise(
     frame: pd.DataFrame,           # rows
     by: list[str],                 # columns that name a group
-    value: str = "test_accuracy",  # column to summarise
+    value: str = "test_accuracy",  # column to summarize
 ) -> pd.DataFrame:                 # by, n, mean, std (with n - 1; NaN for one row)
-    "Return number, mean and standard deviation over the seeds of every group."
+    "Return the number, mean and standard deviation over the seeds of every group."
     if missing := [c for c in (value, *by) if c not in frame]:
         raise KeyError(f"the table has no column {', '.join(missing)}")
     return frame.groupby(by, dropna=False, sort=True)[value].agg(n="size", mean="mean", std="std").reset_index()

@@ -23,7 +23,7 @@ def channel_norms(
     groups: list[ChannelGroup],  # from `find_channels`
     mask: Mask,                  # what is alive
 ) -> Tensor:                     # (groups,) float64; undefined for removed groups
-    "Return the L2 norm of each group: over living weights, as if all inputs were alive, averaged over its members."
+    "Return each group's L2 norm over its surviving weights, scaled to full fan-in and averaged over its members."
     squares = {}
     for name in {n for g in groups for n in g.rows}:
         alive, kept = mask[name].flatten(1).sum(1), scores[name].double() * mask[name]
@@ -33,7 +33,7 @@ def channel_norms(
 
 # %% ../nbs/04e_structures.ipynb #446decb4
 def _competing(groups: list[ChannelGroup], alive: list[int], scope: str) -> list[list[int]]:
-    "Return the living groups that compete with each other."
+    "Return lists of surviving groups, each of groups that compete with each other."
     if scope == "global": return [alive]
     by_layers: dict[tuple, list[int]] = {}
     for i in alive: by_layers.setdefault(tuple(groups[i].rows), []).append(i)
@@ -50,7 +50,7 @@ def channels_alive(
     groups: list[ChannelGroup],  # from `find_channels`
     mask: Mask,                  # from `prune_channels`
 ) -> list[int]:                  # positions in `groups`
-    "Return which groups are alive."
+    "Return the positions of the groups that are alive."
     rows = {n: mask[n].flatten(1).any(1) for n in {next(iter(g.rows)) for g in groups}}
     firsts = [next(iter(g.rows.items())) for g in groups]
     return [i for i, (name, places) in enumerate(firsts) if rows[name][places[0]]]
@@ -62,14 +62,14 @@ def prune_channels(
     mask: Mask | None,           # what is alive now; `None`: everything
     scope: str,                  # a key of SCOPES: where groups compete
     groups: list[ChannelGroup],  # from `find_channels`
-) -> Mask:                       # a mask nested in the old one
+) -> Mask:                       # a subset of the old mask
     "Prune the groups of lowest norm: exactly `round(rate * alive)`, but never the last channel of a layer."
     mask = {n: m.clone() for n, m in _check(scores, rate, mask).items()}
     norms, alive = channel_norms(scores, groups, mask), channels_alive(groups, mask)
     left = {n: int(mask[n].flatten(1).any(1).sum()) for n in {n for g in groups for n in g.rows}}
     for competing in _competing(groups, alive, scope):
         due = round(rate * len(competing))
-        for i in sorted(competing, key=lambda i: float(norms[i])):  # a stable sort: ties go by position
+        for i in sorted(competing, key=lambda i: float(norms[i])):  # stable: position breaks ties
             rows = groups[i].rows
             if due == 0: break
             if any(left[n] <= len(places) for n, places in rows.items()): continue
@@ -100,10 +100,10 @@ def prune_two_of_four(
     scores: dict[str, Tensor],   # parameter name -> scores of weights, such as |weight|
     rate: float,                 # 0.5
     mask: Mask | None,           # nothing is pruned yet
-    scope: str,                  # makes no difference
+    scope: str,                  # has no effect
     groups: list[ChannelGroup],  # unused
 ) -> Mask:                       # parameter name -> bool
-    "Return the 2:4 mask of every weight whose inputs are a multiple of four; the others stay dense."
+    "Return the 2:4 mask of every weight whose number of inputs is a multiple of four; the others stay dense."
     _check(scores, rate, mask)
     made = {n: two_of_four(s) for n, s in scores.items()}
     if all(m.all() for m in made.values()):
@@ -116,14 +116,14 @@ def _is_any(mask: Tensor) -> bool: return True
 
 
 def _is_channels(mask: Tensor) -> bool:
-    "Return whether a mask is whole rows and whole columns."
+    "Return whether a mask keeps the intersection of whole rows and whole columns."
     if mask.dim() < 2: return bool(mask.all())
     flat = mask.flatten(2) if mask.dim() > 2 else mask[:, :, None]
     return bool((flat == (flat.any(2).any(1)[:, None] & flat.any(2).any(0))[:, :, None]).all())
 
 
 def _is_two_of_four(mask: Tensor) -> bool:
-    "Return whether two of each four are alive, or everything."
+    "Return whether two of each four consecutive inputs are alive, or all weights."
     fours = _in_fours(mask)
     return bool(mask.all()) or fours is not None and bool((fours.sum(-1) == 2).all())
 
@@ -139,7 +139,7 @@ class Granularity:
     prune: Callable[[dict[str, Tensor], float, Mask | None, str, list[ChannelGroup]], Mask]
     fits: Callable[[Tensor], bool]  # whether the mask of one weight has the pattern
     by_channel: bool                # whether it needs the groups of `find_channels`
-    meaning: str                    # one line
+    meaning: str                    # one-line description
 
 
 GRANULARITIES = {

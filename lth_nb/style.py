@@ -36,7 +36,7 @@ STYLE = {
 
 
 def use_style():
-    "Draw figures in the project's style: a context manager and a decorator."
+    "Return a context manager, also usable as a decorator, in which figures have the project's style."
     return plt.rc_context(STYLE)
 
 
@@ -85,7 +85,7 @@ SOURCE_STYLE = {  # 'own': the target itself
 }
 
 # %% ../nbs/11_style.ipynb #a9d5af04
-# of a dense network under other recipes
+# line styles of a dense network under other recipes
 _BUDGETS = [(0, (1.2, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (1.2, 3.2)), (0, (10, 2.5))]
 _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, marker in
            ((RED, "D"), (GREEN, "s"), (PURPLE, "v"), (ORANGE, "^"), (SKY, "P"), (GREY, "X"), (BLACK, "h"))]
@@ -101,7 +101,7 @@ def looks(
     by: str,               # 'arm' or 'source'
     names: list[str],      # all that a figure, or a set of figures, shows; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
-    "Return how each name is drawn; a name without a row gets a look that no other name in the list has."
+    "Return the look of each name; a name without a row gets a look that no other name in the list has."
     table, longer = (
         ARM_STYLE if by == "arm" else SOURCE_STYLE,
         lambda recipe: re.sub(r"^base-x(\d+)$", r"\1x the steps", recipe),

@@ -23,11 +23,11 @@ from .ticket_values import NEVER, LevelHeader, TicketHeader, Tickets, short
 
 # %% ../nbs/05b_ticket_checks.ipynb #5ba0bc2c
 class TicketError(ValueError):
-    "Something is wrong with tickets; the message says what to do."
+    "An error in tickets; the message says what to do."
 
 
 class OtherArchitecture(TicketError):
-    "Tickets were found on a network other than the one that their model's name now means."
+    "Tickets were found on a network other than the one that their model's name now refers to."
 
 # %% ../nbs/05b_ticket_checks.ipynb #8c49030a
 Kind = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor
@@ -36,13 +36,13 @@ Kind = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor
 def kinds_of(
     tensors: dict[str, Tensor],
 ) -> dict[str, Kind]:
-    "Return dtype and shape of every tensor."
+    "Return the dtype and shape of every tensor."
     return {n: (v.dtype, tuple(v.shape)) for n, v in tensors.items() if isinstance(v, Tensor)}
 
 
 def parts_of(
     named: dict,           # full name -> tensor, or its kind
-) -> dict[str, dict]:      # part -> name -> the same
+) -> dict[str, dict]:      # part -> name -> tensor or kind
     "Group the entries of a ticket file by part: pruned_at, initial, rewind, final/0, final/1 and so on."
     parts = {}
     for name, value in named.items():
@@ -52,7 +52,7 @@ def parts_of(
 
 
 def _differences(ours: dict[str, Kind], theirs: dict[str, Kind], us: str, them: str) -> str:
-    "Name the first tensors in which two states differ; return an empty text if they agree."
+    "Name the first tensors in which two states differ; return an empty string if they agree."
     def words(kind): return f"{str(kind[0]).removeprefix('torch.')} {kind[1]}" if kind else "none"
     names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
     told = [f"{short(n)} ({us} {words(ours.get(n))}, {them} {words(theirs.get(n))})" for n in names[:3]]
@@ -94,8 +94,8 @@ def _check_masked(masks: dict[str, Kind], state: dict[str, Kind], finals: dict[s
 # %% ../nbs/05b_ticket_checks.ipynb #adf3ea8c
 def blueprint(
     header: dict,  # model, image_size, channels, num_classes, init
-) -> Network:      # with its head; on 'meta' where the builder can do without values
-    "Build the network that a header describes, to look at its architecture."
+) -> Network:      # with its head; on 'meta' if the builder needs no values
+    "Build the network that a header describes, to inspect its architecture."
     name, size, channels, classes = (header[k] for k in ("model", "image_size", "channels", "num_classes"))
     row = MODELS[name]
     least = 2**row.halvings
@@ -166,7 +166,7 @@ def check_model(
 
 # %% ../nbs/05b_ticket_checks.ipynb #2dce3b87
 def _check_masks(h: TicketHeader, tickets: Tickets) -> None:
-    "Raise a `ValueError` unless masks, header and recipe agree on what is alive at each level."
+    "Raise a `ValueError` unless masks, header and recipe agree on which weights are alive at each level."
     search, sizes = h.search, {n: p.numel() for n, p in tickets.pruned_at.items()}
     deepest = search.rounds if search.one_shot else min(len(h.levels), search.rounds)
     died = {n: torch.bincount(p.flatten(), minlength=256).tolist() for n, p in tickets.pruned_at.items()}
@@ -180,7 +180,7 @@ def _check_masks(h: TicketHeader, tickets: Tickets) -> None:
         if level:
             alive = {n: count - died[n][level] for n, count in alive.items()}
             due = [count - round(search.rate * count) for count in due]
-        counted = search.granularity == "weight" and h.provenance.get("origin") != "open_lth"  # it counts otherwise
+        counted = search.granularity == "weight" and h.provenance.get("origin") != "open_lth"  # it counts differently
         if counted and [sum(alive[n] for n in g) for g in groups] != due:
             raise ValueError(f"level {level} keeps {sum(alive.values()):,} weights, but its recipe {sum(due):,}")
         if level < len(h.levels): _check_level(h.levels[level], alive, sizes, tickets.final.get(level, {}))
@@ -202,7 +202,7 @@ def check_values(
     h: TicketHeader,
     tickets: Tickets,  # whose parts fit each other: see `check_parts`
 ) -> None:
-    "Raise a `ValueError` unless every value in the tensors is possible."
+    "Raise a `ValueError` unless every value in the tensors is valid."
     finals = {f"final/{l}": state for l, state in tickets.final.items()}
     for part, state in (dict(initial=tickets.initial, rewind=tickets.rewind) | finals).items():
         for n, v in state.items():

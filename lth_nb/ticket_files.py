@@ -98,8 +98,8 @@ class _Stored:
     "A tensor's dtype, shape and position in a file."
     dtype: torch.dtype
     shape: tuple[int, ...]
-    start: int  # byte in the file
-    end: int    # byte after its last
+    start: int  # first byte in the file
+    end: int    # first byte after the tensor
 
 
 def _stored(name: str, entry, begin: int) -> _Stored:
@@ -125,7 +125,7 @@ def _layout(file) -> tuple[dict[str, _Stored], dict[str, str]]:
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise TicketError("a file of torch.save or another archive, not tickets. Give a file that find_tickets wrote.")
     length = int.from_bytes(start, "little")
-    if start.isascii() and start[4:].strip(b"\0"):  # the length of a header of four gigabytes
+    if start.isascii() and start[4:].strip(b"\0"):  # as a length: a header of gigabytes
         raise TicketError("a text or another kind of file, not tickets. Give a file that find_tickets wrote.")
     if len(start) < 8 or not 2 <= length <= min(size - 8, _LONGEST):
         raise ValueError(f"damaged, not readable as safetensors ({size:,} bytes, cut short or another kind of file)")
@@ -158,7 +158,7 @@ def _read(file, stored: _Stored) -> Tensor:
 
 # %% ../nbs/05c_ticket_files.ipynb #458df6c2
 def _checked_header(text: str, whole: bool) -> tuple[dict, TicketHeader]:
-    "Return a header as a dictionary and as a `TicketHeader`; `whole`: the search must be finished."
+    "Return a header as a dictionary and as a `TicketHeader`; if `whole`, the search must be finished."
     raw = _json(text, "its header")
     try: header = TicketHeader.model_validate(raw)
     except ValidationError as e: raise ValueError(f"its header does not describe tickets ({complaint(e)})") from e
@@ -209,7 +209,7 @@ def load_tickets(
             parts = parts_of({n: (s.dtype, s.shape) for n, s in stored.items()})
             check_parts(header, parts)
             check_model(header, parts, any_model)
-        except ValueError:  # a damaged file should be called that, whatever the damage looks like
+        except ValueError:  # report damage as damage, even where it looks like another fault
             if sum(s.end - s.start for s in stored.values()) < 2**26: _read_all(file, stored, metadata)
             raise
         tickets = _grouped(raw, _read_all(file, stored, metadata))

@@ -79,7 +79,7 @@ def _build(header: dict, device="cpu") -> nn.Module:
 
 
 def _check_finite(level: int, result: TrainResult, state: dict[str, Tensor]) -> None:
-    "Raise `Diverged` if a training ended with NaN or infinite weights or losses."
+    "Raise `Diverged` if a training run ended with NaN or infinite weights or losses."
     odd = [n for n, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     odd += [n for n in ("val_loss", "test_loss") if not math.isfinite(getattr(result, n))]
     words = f"level {level} ended with NaN or infinite values in {', '.join(odd[:3])}; lower `lr`"
@@ -101,7 +101,7 @@ def _look(tickets: Tickets, level: int, model: nn.Module, data: Dataset, recipe:
 
 # %% ../nbs/06_tickets.ipynb #3f27e611
 def _prune(tickets: Tickets, level: int, trained: dict[str, Tensor], recipe: TicketRecipe, data: Dataset):
-    "Record in `pruned_at` which weights die at `level`."
+    "Record in `pruned_at` which weights are pruned at `level`."
     mask = {n: p >= level for n, p in tickets.pruned_at.items()}  # alive before this level
     if recipe.untrained: kept = _ranked_early(tickets.header, mask, recipe, data)
     else:
@@ -111,9 +111,9 @@ def _prune(tickets: Tickets, level: int, trained: dict[str, Tensor], recipe: Tic
 
 
 def _ranked_early(header: dict, mask: Mask, recipe: TicketRecipe, data: Dataset) -> Mask:
-    "Return the mask of the next level by a score of initial weights."
+    "Return the mask of the next level, from scores of the initial weights."
     network = _build(header, data.train_images.device)
-    mask = {n: mask[n] for n in prunable(network, head=recipe.prune_head)}  # ties go by position: one order, always
+    mask = {n: mask[n] for n in prunable(network, head=recipe.prune_head)}  # a fixed order, since position breaks ties
     return EARLY_SCORES[recipe.score](Untrained(network, data, recipe.training, header["seed"]), recipe.rate, mask,
         recipe.scope)
 
@@ -140,7 +140,7 @@ def _describe(level: int, mask: Mask, result: TrainResult) -> dict:
 
 # %% ../nbs/06_tickets.ipynb #38d68833
 def _due(recipe: TicketRecipe, level: int) -> range:
-    "Return which levels are pruned from the weights trained at `level`."
+    "Return the levels that are pruned from the weights trained at `level`."
     if recipe.one_shot: return range(1, recipe.rounds + 1) if level == 0 else range(0)
     return range(level + 1, min(level + 1, recipe.rounds) + 1)
 
@@ -151,7 +151,7 @@ def find_tickets(
     recipe: TicketRecipe,  # how to prune, rewind and train
     seed: int = 0,         # decides initialization and the order of the images
     keep_final: bool = True,           # keep theta_i of every level, if the search trains
-    save_to: str | Path | None = None, # written after every round; an interrupted search continues from it
+    save_to: str | Path | None = None, # saved after every round; an interrupted search resumes from it
     on_level: Callable[[dict], None] | None = None,  # called with each finished level's entry in the header
     head: str = "",        # name of the layer that is the network's head; '': find it; 'none': it returns features
     prune: str | list[str] = "",  # what to prune: rule of `select_weights`; '': convolutions, linear, attention
@@ -221,16 +221,16 @@ def _resume(partial: Path, fresh: Tickets) -> Tickets:
     "Return the rounds that an interrupted search had finished, if it was the same search."
     try: found = load_tickets(partial)
     except OtherArchitecture: raise
-    except ValueError: return fresh  # damaged: the search begins again
+    except ValueError: return fresh  # damaged: the search starts over
     compared = fresh.header.keys() - {"levels", "provenance", "architecture"}  # the architecture is compared on loading
     return found if all(digest(found.header.get(k)) == digest(fresh.header[k]) for k in compared) else fresh
 
 # %% ../nbs/06_tickets.ipynb #0ffa1691
 def check_fits(
     tickets: Tickets,   # found on some network
-    model: nn.Module,   # the network they are to be used on
+    model: nn.Module,   # the network to use them on
 ) -> None:
-    "Raise a `ValueError` if the backbone that the tickets were found on is not that of `model`, image size aside."
+    "Raise a `ValueError` if the backbone of the tickets differs from that of `model`, apart from the image size."
     ours = {n: tuple(v.shape) for n, v in model.state_dict().items() if not n.startswith("head.")}
     theirs = {n: tuple(v.shape) for n, v in tickets.rewind.items() if not n.startswith("head.")}
     names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))

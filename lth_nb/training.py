@@ -41,7 +41,7 @@ class Diverged(FloatingPointError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    "The measurements of one training; the network itself is trained in place."
+    "The measurements of one training run; the network itself is trained in place."
     val_loss: float        # mean cross-entropy in nats of the state that was kept
     val_accuracy: float    # in [0, 1]
     test_loss: float       # as val_loss, on the test split
@@ -49,7 +49,7 @@ class TrainResult:
     best_epoch: int        # epoch of the state that was kept (the last one without early stopping)
     epochs: int            # epochs begun
     steps: int             # optimizer steps taken
-    seconds: float         # wall time with evaluation
+    seconds: float         # wall time, including evaluation
     history: list[dict] = field(default_factory=list, repr=False)  # per epoch: train_loss, and val_loss where measured
     kept: dict[str, Tensor] | None = field(default=None, repr=False)  # the state after `keep_at` steps
 
@@ -72,7 +72,7 @@ def load_state(
     "Load a state into `model`. Layers that store a version number keep the model's own."
     versioned: Any = OrderedDict(state)
     own: Any = model.state_dict()
-    versioned._metadata = own._metadata  # a plain dict, as in a ticket file, has lost it
+    versioned._metadata = own._metadata  # a plain dict, as in a ticket file, does not have it
     model.load_state_dict(versioned, strict=strict)
     return model
 
@@ -127,7 +127,7 @@ def _new_slot(kind, network, data, recipe, freeze, masked):
     return kind(network, network.head, head, features, data.train_labels, recipe, False, weights)
 
 # %% ../nbs/05_training.ipynb #6208af35
-_NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # a slot takes any
+_NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # any fits a slot
 
 
 def _purpose(model, data, recipe, freeze) -> tuple:
@@ -140,7 +140,7 @@ def _purpose(model, data, recipe, freeze) -> tuple:
 
 
 def _code_of(module: nn.Module) -> tuple:
-    "Return the class, functions and tensors of a module: a class may be redefined under its old name."
+    "Return the class, functions and tensors of a module, because a class may be redefined under its old name."
     found: list[object] = [type(module)]
     for name, value in sorted(vars(module).items()):
         if isinstance(value, Tensor):
@@ -179,7 +179,7 @@ def _copied_slot(model, data, recipe, freeze) -> ReplayedSlot:
 
 # %% ../nbs/05_training.ipynb #d6dc66ac
 class _BestState:
-    "The state with the lowest validation loss so far; found and kept on the device."
+    "The state with the lowest validation loss so far; selected and kept on the device."
     def __init__(self, slot, patience):
         self.slot, self.patience, self.epoch, self.state, self.loss = slot, patience, 0, None, None
 
@@ -202,7 +202,7 @@ class _BestState:
 
 # %% ../nbs/05_training.ipynb #a286c233
 def _check_batches(model, data, recipe, freeze):
-    "Raise a `ValueError` if a batch of one image gives a BatchNorm a single value per channel."
+    "Raise a `ValueError` if a batch of one image gives a BatchNorm layer a single value per channel."
     if min(recipe.batch_size, len(data.train_images)) > 1: return
     trial, entered = deepcopy(model).train(), []
     if freeze == "backbone": trial.backbone.eval()
@@ -221,8 +221,8 @@ def _check_batches(model, data, recipe, freeze):
 
 @contextmanager
 def _drawing(seed: int, data: Dataset):
-    "Seed torch's generators for this training, and restore them afterwards."
-    if threading.current_thread() is not threading.main_thread():  # side by side: one generator for all
+    "Seed torch's generators for this training run, and restore them afterwards."
+    if threading.current_thread() is not threading.main_thread():  # parallel threads share one generator
         yield
         return
     device, number = data.train_images.device, seed_for(seed, "network", data.name)
@@ -243,7 +243,7 @@ def train(
     keep_at: int | None = None,   # also return the state after this many steps (theta_k); 0 is the start
     validate: bool = False,    # measure the validation split after every epoch (always with `patience`)
     on_epoch: Callable[[dict], None] | None = None,  # called with each epoch's entry of the history
-    between: tuple[int, int | None] = (0, None),     # run only these steps of the schedule; momentum starts anew
+    between: tuple[int, int | None] = (0, None),     # run only these steps of the schedule; momentum starts at 0
     stepping: str = "auto",    # 'graph': in a slot, replayed on a GPU; 'eager': one by one; 'auto': 'graph' on a GPU
 ) -> TrainResult:
     "Train `model` on `data` by `recipe`. Raise `Diverged` when the loss is no longer finite."
@@ -292,7 +292,7 @@ def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, v
 # %% ../nbs/05_training.ipynb #7e5299e3
 @torch.no_grad()
 def _line(slot, best, val, data, recipe, epoch, done, sums, parts):
-    "Wait for the device; return an epoch's entry of the history, and whether its state is the best."
+    "Wait for the device; return an epoch's entry in the history, and whether its state is the best."
     measured = _measured(slot.network, val, data.val_labels, recipe) if val else []
     better = [best.update(measured[0])] if best else []
     values = torch.stack([*sums, *measured, *better]).tolist()

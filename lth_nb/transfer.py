@@ -26,7 +26,7 @@ from .training import Diverged, Recipe, TrainResult, evaluate, load_state, train
 class Arm:
     "Where the mask and the weights of a network come from."
     name: str
-    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose; how changed
+    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose mask, or how changed
     weights: Literal["initial", "rewind", "final", "fresh"]   # theta_0, theta_k, theta_i or drawn anew
     weights_from: Literal["source", "target", ""]             # whose weights; '' for fresh ones
     meaning: str                                              # one line for tables and legends
@@ -69,7 +69,7 @@ def arm_mask(
     source: Tickets | None,  # found on the source
     target: Tickets | None,  # found on the target itself
 ) -> Mask | None:            # `None` for a dense network
-    "Return which weights are alive in an arm."
+    "Return the mask of an arm at one level."
     if arm.dense: return None
     mask = _tickets_of(arm, "target" if arm.mask == "target" else "source", source, target).mask(level)
     drawn = seed_for(seed, "mask", arm.name, level)
@@ -108,7 +108,7 @@ class Transferred:
 
 # %% ../nbs/07_transfer.ipynb #538bbdce
 def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
-    "Return the arm after every check that needs no network."
+    "Run every check that needs no network, and return the arm."
     if isinstance(level, bool) or not isinstance(level, Integral):
         raise ValueError(f"level is {level!r}: give a whole number")
     for name, tickets in dict(source=source, target=target).items():
@@ -133,17 +133,17 @@ def transfer(
     arm: str,                        # a name in ARMS
     data: Dataset,                   # the target, on the device to train on
     recipe: Recipe,                  # how the network is trained on the target
-    seed: int = 0,                   # new head, order of images, fresh weights, shuffles
+    seed: int = 0,                   # decides the new head, order of images, fresh weights, shuffles
     level: int = 0,                  # of the tickets; 0 for a dense arm
     source: Tickets | None = None,   # tickets found on the source (for a target's own tickets: on the target)
     target: Tickets | None = None,   # tickets found on the target, for mask_only and weights_only
-    model=None,                      # as for `find_tickets`; `None`: the tickets' own
+    model=None,                      # as for `find_tickets`; `None`: the tickets' own network
     freeze: str = "none",            # 'none', or 'backbone' to train only the head
     head: str = "linear",            # 'linear' or 'mlp'
     may_diverge: bool = False,       # measure a network whose loss is no longer finite, instead of raising `Diverged`
-    metrics: tuple[str, ...] = (),   # names in METRICS, measured as well
+    metrics: tuple[str, ...] = (),   # names in METRICS to measure as well
 ) -> Transferred:
-    "Give the arm's mask and weights a new random head, train them on the target, and measure."
+    "Attach a new random head to the arm's mask and weights, train the network on the target, and measure it."
     row = _check_transfer(arm, level, source, target, freeze)
     check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     check_kind("recipe", recipe, Recipe, "give Recipe(length='20ep', ...)")
@@ -189,7 +189,7 @@ def _diverged(net: nn.Module, data: Dataset, recipe: Recipe, e: Diverged) -> Tra
 
 
 def _values(net: nn.Module, mask: Mask | None, image_size: int, channels: int, result: TrainResult) -> dict:
-    "Return the value columns of one row; parameters and floating-point operations count living weights."
+    "Return the value columns of one row; parameters and operations count unpruned weights only."
     pruned = sum(int((~m).sum()) for m in mask.values()) if mask else 0
     measured = {k: getattr(result, k) for k in _MEASURED}
     return dict(density=density(mask) if mask else 1.0, **measured, dead_layers=len(dead_layers(mask)) if mask else 0,

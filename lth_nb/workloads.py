@@ -24,16 +24,16 @@ from .recipes import Recipe
 # %% ../nbs/16c_workloads.ipynb #9df713b6
 @dataclass(frozen=True)
 class Workload:
-    "A network, a size of images, a batch size."
+    "A network to train, with its image size, batch size and number of steps."
     name: str
     model: str            # a name in MODELS
     image_size: int       # pixels
     channels: int
     batch_size: int
     steps: int            # full batches in an epoch; half a batch comes after them
-    augment: bool = True  # crop by an eighth of the image and flip, as is usual for it
-    ceiling: str = "convolution"  # what limits it on paper: 'convolution' or 'matmul'
-    # on a CPU, whether plain loops get processes of their own and some of ours run packed; else all is in one process
+    augment: bool = True  # crop by an eighth of the image and flip, as is usual
+    ceiling: str = "convolution"  # what limits it in theory: 'convolution' or 'matmul'
+    # on a CPU: run plain loops in separate processes and some of ours packed; False: run all in one process
     apart: bool = True
 
     def recipe(self, precision="fp32") -> Recipe:
@@ -88,8 +88,8 @@ def _seconds(call: Callable, device: torch.device) -> float:
 def ceilings(
     device="cpu",
     repeats: int = 7,  # the fastest one counts
-    share: float = 1.0,  # of the usual sizes of what is measured
-) -> dict:  # (what, precision) -> operations a second; ('copy', '') -> bytes read and written a second
+    share: float = 1.0,  # fraction of the usual sizes
+) -> dict:  # (what, precision) -> operations per second; ('copy', '') -> bytes read and written per second
     "Measure the machine's limits."
     device, found = torch.device(device), {}
     def best(call): return min(_seconds(call, device) for _ in range(repeats + 1))
