@@ -220,7 +220,7 @@ def write_atomically(
         raise
 
 # %% ../nbs/00_core.ipynb #6a8becfa
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error codes of a system that can write no more
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file too large
 
 
 def _scratch(path: Path) -> tuple[int, str]:

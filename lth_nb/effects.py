@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 # %% ../nbs/09a_effects.ipynb #5f422017
-# variance of a target's mean, in squared points: identical differences still carry rounding of the test accuracy
+# least variance of a target's mean, in squared points: identical differences still carry rounding of the accuracy
 VARIANCE_FLOOR = 1e-4
 
 

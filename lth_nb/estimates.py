@@ -57,7 +57,7 @@ def plot_transfer_matrix(
     label: str = "",                         # of the color bar; '': made from `value`
     ax=None,                                 # matplotlib Axes; `None`: a new figure
 ):                                           # matplotlib Axes
-    "Draw a number in each cell; a missing one stays blank."
+    "Draw the matrix with a number in each cell, and a dash where one is missing."
     table = transfer_matrix(frame, reference, value)
     if table.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     ax = ax or plt.subplots(figsize=(1.15 * table.shape[1] + 2.6, 0.62 * table.shape[0] + 1.9))[1]

@@ -45,7 +45,7 @@ def says_in_one_line(
     made: _Made,  # a dataclass that pydantic checks
 ) -> _Made:       # the same class
     "Make a checked dataclass raise a one-line `ValueError`, which lists the fields if one is unknown."
-    check = cast(Any, made).__init__  # this class's own method, also in subclasses
+    check = cast(Any, made).__init__  # bound here, so that subclasses do not change it
 
     @wraps(check)
     def __init__(self, *args, **kwargs):

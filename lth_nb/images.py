@@ -163,7 +163,7 @@ def read_image(
     path: Path,                     # any file
     image_size: int | None = None,  # pixels; `None`: no change
 ) -> ImageFile:
-    "Read all pages of a file, cropped to the central square; raise UnreadableImage, with the fault, if impossible."
+    "Read all pages of a file, cropped to the central square; raise UnreadableImage if the file cannot be read."
     try:
         _check_kind(path)
         with Image.open(path, formats=_formats()) as file:

@@ -163,7 +163,7 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
 
 # %% ../nbs/12g_ledger.ipynb #de745488
 def _by_key(study: Study, table: list[dict]) -> tuple[dict, dict]:
-    "Return by key the rows of transfers and of searches that were trained with the study's recipes."
+    "Return, by key, the rows of transfers and of searches that were trained with the study's recipes."
     hashes, made, found = {n: r.hash for n, r in study.recipes.items()}, {}, {}
     search = ("source", "source_fraction", "ticket_recipe", "model", "seed", "level")
     for row in table:

@@ -114,7 +114,7 @@ class OverTargets:
 # %% ../nbs/09b_papers.ipynb #1a487f00
 @dataclass(frozen=True)
 class Claim:
-    "What a paper says, and the comparisons that decide it."
+    "A claim of a paper, and the comparisons that decide it."
     id: str
     paper: str
     where: str                # figure, table or section

@@ -121,7 +121,7 @@ def verdict_counts(
 def found_in_readme(
     found: Findings,
 ) -> str:             # Markdown
-    "Return what the README says of a study: scale, figure, five answers."
+    "Return the README's text about a study: scale, five answers, verdict counts."
     scale = found.info["scale"].rstrip(".")
     told = [
         f"Measured at {scale} (study `{found.study}`). Differences are points of test accuracy, averaged over targets, "

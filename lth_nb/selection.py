@@ -70,7 +70,7 @@ def select_weights(
     for name, weight in model.named_parameters():
         if weight.dim() < 2 or not weight.is_floating_point(): continue
         chain, own = _chain(model, name), name.removeprefix("backbone.")
-        if name.startswith("head."):  # we make the head, so no word need name it
+        if name.startswith("head."):  # we make the head, so a word need not name it
             if head and isinstance(chain[-1], nn.Linear): found[name] = weight
             continue
         everything[own] = weight

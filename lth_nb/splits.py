@@ -21,7 +21,7 @@ def _stratified_order(
     purpose: str,          # names the random stream
     offset: float,         # 0: each class occurs once before any occurs twice; 0.5: proportions as exact as possible
 ) -> torch.Tensor:         # int64 (N,), a permutation
-    "Return all indices, with image r of the n in its class at place (r + offset) / n of the order."
+    "Return all indices sorted by place, where image r of the n in its class has place (r + offset) / n."
     order = torch.randperm(len(labels), generator=generator_for(seed, purpose))
     place = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():

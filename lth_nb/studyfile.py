@@ -100,7 +100,7 @@ def _odd_numbers(node, seen: set) -> list[str]:
 def read_yaml(
     file: str | Path,  # a YAML file, UTF-8
 ):                     # its content
-    "Read a YAML file; raise a `ValueError` with name and line of a key that occurs twice in a mapping."
+    "Read a YAML file; if a mapping has a key twice, raise a `ValueError` that names the key and its line."
     size = Path(file).stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{file}: {size:,} bytes, and a study has at most {MOST_BYTES:,}; give a study file")
@@ -200,7 +200,7 @@ def gathered(complaints: list[str]) -> list[str]:
 
 # %% ../nbs/12c_studyfile.ipynb #e18fb4f5
 def check_content(
-    content: dict,         # what the YAML file holds
+    content: dict,         # content of the YAML file
     file: str,             # kept in the study, for errors
     paths: Paths | None,   # where data sets are looked for
 ) -> tuple[Study | None, list[str]]:
@@ -215,7 +215,7 @@ def check_content(
 
 
 def parse_study(
-    content: dict,            # what the YAML file holds
+    content: dict,            # content of the YAML file
     file: str = "the study",  # named in errors
     paths: Paths | None = None,  # where data sets are looked for
 ) -> Study:
