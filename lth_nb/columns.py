@@ -97,7 +97,7 @@ _VALUES = [
     _number("epochs", "value", "Epochs trained.", "epochs"),
     _number("seconds", "value", "Wall-clock time of training and testing.", "s", "float", varies=True),
     _number("dead_layers", "value", "Layers whose weights are all pruned.", "layers"),
-    _number("params", "value", "Weights kept, with biases, normalisation and head.", "weights"),
+    _number("params", "value", "Weights kept, with biases, normalization and head.", "weights"),
     _number(
         "flops",
         "value",
@@ -198,7 +198,7 @@ def _check_names(names, where: str) -> list[str]:
             raise ValueError(f"{where}: column {c.name!r} is missing ({c.meaning})")
     if unknown:
         raise ValueError(
-            f"{where}: unknown column {', '.join(unknown)}; remove it or add it to SCHEMA in the results notebook"
+            f"{where}: unknown column {', '.join(unknown)}; remove it or add it to SCHEMA in the columns notebook"
         )
     return [c.name for c in missing]
 

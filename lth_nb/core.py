@@ -286,7 +286,7 @@ def _version(package: str) -> str:
 
 # %% ../nbs/00_core.ipynb #325fbddf
 def provenance() -> dict:
-    "Return commit, versions, processor and time, as a JSON-able dict of strings."
+    "Return commit, versions, architecture, device and time, as a JSON-able dict of strings."
     gpu = ""
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         gpu = sys.modules["torch"].cuda.get_device_name()

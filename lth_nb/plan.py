@@ -70,7 +70,7 @@ def images_in(study: Study, name: str, fraction: float, paths: Paths) -> int:
 
 
 def _trainings(study: Study) -> list[tuple]:
-    "Return (kind, model, recipe, data set, fraction) of every network of a study."
+    "Return (kind, model, recipe, data set, fraction) of every network that a study trains."
     found = []
     for c in ticket_cells(study):
         if study.ticket_recipes[c.ticket_recipe].untrained: continue  # pruning at initialization trains no network

@@ -62,7 +62,7 @@ def _words(rule: str) -> tuple[list[str], list[str]]:
 def select_weights(
     model: nn.Module,    # any network; the parts of `build_model`'s networks are 'backbone' and 'head'
     rule: str = USUAL,   # words joined by +
-    head: bool = False,  # weights under the name 'head' too, by the same rule
+    head: bool = False,  # also the weights of linear layers under the name 'head'
 ) -> dict[str, nn.Parameter]:  # name -> weight; a weight with two names has the first one
     "Return the weights that a rule names, in network order; raise a `ValueError` if a word names nothing."
     taken, out = _words(rule)
