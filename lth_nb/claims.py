@@ -161,9 +161,9 @@ def _at_cost(points: pd.DataFrame, curve: pd.DataFrame, cost: str) -> pd.DataFra
     )
 
 
-def _at_equal_cost(read: RowReader, contrast: Contrast) -> pd.DataFrame:
+def _at_equal_cost(read: RowReader, contrast: Contrast, cost: str) -> pd.DataFrame:
     "Return accuracies and densities of both sides at equal cost, one row per cell and seed."
-    series, cost = [*PAIR, "source"], EQUAL[contrast.level]
+    series = [*PAIR, "source"]
     a, b = (read.rows(side, contrast.on) for side in (contrast.a, contrast.b))
     same = contrast.a["source"] == contrast.b["source"] != ""
     curves, found = list(b.groupby(series)), [_at_cost(a.head(0), b.head(0), cost).assign(source_b="")]
@@ -177,7 +177,8 @@ def _at_equal_cost(read: RowReader, contrast: Contrast) -> pd.DataFrame:
 # %% ../nbs/10_claims.ipynb #e1364a64
 def _pairs(read: RowReader, contrast: Contrast) -> pd.DataFrame:
     "Return accuracies and densities of both sides, one row per cell and seed."
-    if contrast.level in EQUAL: return _at_equal_cost(read, contrast)
+    if isinstance(contrast.level, str) and contrast.level in EQUAL:
+        return _at_equal_cost(read, contrast, EQUAL[contrast.level])
     a, b = (
         rows[[*PAIR, "source", "level", "density", "test_accuracy"]].rename(
             columns={"level": f"level_{s}", "density": f"density_{s}", "test_accuracy": s}

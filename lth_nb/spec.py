@@ -115,7 +115,7 @@ def counted_as(self: Study, name: str) -> dict:  # settings of `count_images`
 @patch
 def size_of(self: Study, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of its images
 
-
+# %% ../nbs/12b_spec.ipynb #9a9e5001
 @patch
 def papers_in(self: Study, paths: Paths) -> list[str]:  # names without ending, sorted
     "Return which notebooks of nbs/papers show this study."
