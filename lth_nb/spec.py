@@ -70,8 +70,7 @@ class Study(BaseModel):
     ticket_recipes: dict[str, TicketRecipe]  # name -> how tickets are found; `training` is the name of a recipe
     transfers: Annotated[tuple[Block, ...], Field(min_length=1)]  # one grid per line
     seeds_per_run: Annotated[Count, Field(ge=1)] = 1  # number of seeds per papermill run
-    job: Literal["cell", "pair", "study"] = "cell"  # what one job runs: a cell; pair: all searches on a source or
-    # all cells of a source and a target; study: all searches or all transfers, in processes forked from one
+    job: Literal["cell", "pair", "study"] = "cell"  # what one job runs: a cell, all cells of a pair, or a whole step
     keep_final: bool = True             # keep theta_i of every level in the ticket files
     may_diverge: Names = ()             # recipes whose diverged networks count; under others, divergence stops the run
     roles: dict[str, list] = {}         # data sets that are natural, pathology, art, larger, smaller; related pairs
