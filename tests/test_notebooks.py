@@ -1,6 +1,5 @@
 "Every library notebook runs from top to bottom in a process of its own; every run notebook runs under papermill."
 import io
-import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -9,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, ROOT, run
+from forked import context
 
 LIBRARY = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
 RUNS = sorted((ROOT/"nbs"/"runs").glob("*.ipynb"))
-PRELOADED = ["nbdev.test", "execnb.shell", "torch", "pandas", "matplotlib.pyplot", "scipy.stats"]  # but not the library
 
 
 def tested(notebook: Path) -> tuple[bool, str]:
@@ -28,10 +27,8 @@ def tested(notebook: Path) -> tuple[bool, str]:
 
 @pytest.fixture(scope="module")
 def processes():
-    "Each job gets a new process, forked from one that has loaded the large libraries."
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool: yield pool
+    "Each job gets a process of its own."
+    with ProcessPoolExecutor(1, mp_context=context(), max_tasks_per_child=1) as pool: yield pool
 
 
 @pytest.mark.parametrize("notebook", LIBRARY, ids=lambda p: p.stem)
