@@ -36,7 +36,7 @@ class Findings:
         return rows if contrast is None else rows[rows["contrast"] == contrast]
 
     def verdict(self, id: str) -> pd.Series | None:
-        "Return the verdict on a claim; `None` if the study has no rows at all."
+        "Return the verdict on a claim, or `None` if the study has no rows at all."
         rows = self.rows("verdicts", id)
         return rows.iloc[0] if len(rows) else None
 
@@ -51,7 +51,7 @@ def read_findings(
     model: str | None = None,    # name of a network; `None`: the study's first
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> Findings:
-    "Read a study's findings; a `FileNotFoundError` says how to publish it, a `ValueError` names its networks."
+    "Read a study's findings. Raise a `FileNotFoundError` if it is not published, a `ValueError` for an unknown model."
     paths = paths or Paths()
     tables, info = read_judged(study, paths), read_study_info(paths.results/f"{study}.csv")
     models = list(dict.fromkeys(tables["verdicts"]["model"])) or info.get("models", [""])
@@ -65,7 +65,7 @@ def read_findings(
 def points(
     value: float,  # in points of test accuracy; NaN: not measured
 ) -> str:
-    "Return a difference with its sign and one decimal; a value that rounds to zero has no sign."
+    "Return a difference with its sign and one decimal. A value that rounds to zero has no sign."
     said = f"{value:+.1f}"
     return "not measured" if math.isnan(value) else "0.0" if float(said) == 0 else said
 
@@ -74,7 +74,7 @@ def interval(
     low: float,  # in points
     high: float,
 ) -> str:
-    "Return an interval in brackets; an empty string if it is unknown."
+    "Return an interval in brackets, or an empty string if it is unknown."
     return "" if math.isnan(low) else f"[{points(low)}, {points(high)}]"
 
 
@@ -106,7 +106,7 @@ def _not_tested(found: Findings, id: str, row) -> str:
 
 # %% ../nbs/10b_answers.ipynb #0f2d511f
 def _mean_words(row) -> str:
-    "Return the mean over targets of the comparison that decides, with its interval and its targets."
+    "Return the deciding comparison's mean over targets, with its interval and counts of targets."
     mean = f"{points(row['difference'])} points {interval(row['low'], row['high'])}"
     tally = f"{int(row['for_it'])} for, {int(row['open'])} open, {int(row['against_it'])} against"
     targets = _counted(int(row["targets"]), "target")
@@ -114,7 +114,7 @@ def _mean_words(row) -> str:
 
 
 def _decided_words(found: Findings, id: str) -> str:
-    "Return which side of every comparison of an open question is ahead."
+    "State which side is ahead in each comparison of an open question."
     told = []
     for r in found.deciding(id).itertuples():
         word = {"a ahead": "above zero", "b ahead": "below zero"}.get(r.state, r.state)
@@ -163,7 +163,7 @@ def _ours(found: Findings, id: str) -> str:
 
 # %% ../nbs/10b_answers.ipynb #a56d5ff5
 def _effects_words(claim: Claim) -> str:
-    "Return the paper's effects, with their mean if there are several; empty if the paper reports none."
+    "Return the paper's effects, with their mean if there are several. Return '' if the paper reports none."
     if not claim.effects:
         return ""
     each = ", ".join(f"{name} {points(value)}" for name, value in claim.effects.items())
@@ -217,7 +217,7 @@ def _new_target_words(row) -> str:
 
 # %% ../nbs/10b_answers.ipynb #7e945540
 def _left_out_words(found: Findings, id: str) -> str:
-    "Return the targets that were measured but do not count, with the reason."
+    "Return the targets that were measured but do not count, with the reasons."
     rows = found.rows("targets", id)
     rows = rows[rows["left_out"] != ""].drop_duplicates("target")
     reasons = [(written(r.target), r.left_out.rstrip(".").replace("_", " ")) for r in rows.itertuples()]
@@ -311,7 +311,7 @@ def study_banner(
     rows: pd.DataFrame,  # of one study
     info: dict,          # its description
 ) -> str:                # Markdown
-    "Return what a study trained, at which scale, and what is still missing."
+    "Describe what a study trained, at which scale, and what is missing."
     targets, seeds = rows["target"][rows["arm"] != "imp"].nunique(), rows["seed"].nunique()
     models = ", ".join(written(m) for m in sorted(rows["model"].unique()))
     scale = info["scale"].rstrip(".")

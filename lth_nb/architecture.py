@@ -48,7 +48,7 @@ def _settings(
 def describe_architecture(
     model: nn.Module,  # any network, on any device, 'meta' too
 ) -> list[str]:        # one line per module, parameter and buffer, in the order of the network
-    "Describe the architecture of `model`; raise a `ValueError` if a parameter has no shape yet."
+    "Describe the architecture of `model`. Raise a `ValueError` if a parameter has no shape yet."
     lines, first = [], {}
     for name, module in model.named_modules(remove_duplicate=False):
         same = first.setdefault(id(module), name)

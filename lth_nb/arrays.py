@@ -33,24 +33,24 @@ def _free_memory() -> int:
     "Return the free memory in bytes, within the limit of this container if it has one."
     free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
     try: return min(free, int((group/"memory.max").read_text()) - int((group/"memory.current").read_text()))
-    except (OSError, ValueError): return free  # no such limit: the file is missing or says "max"
+    except (OSError, ValueError): return free  # no such limit: the file is missing or contains "max"
 
 
 def _check_room(source, needed: int, free: int, where: str) -> None:
-    "Raise ValueError if this many bytes do not fit."
+    "Raise ValueError if more bytes are needed than are free."
     if needed <= free: return
     raise ValueError(f"{source}: the images need {needed / 1e9:,.2f} GB {where} and {max(free, 0) / 1e9:,.2f} GB are "
                      "free; give a smaller image_size, keep fewer files, or use a machine with more memory")
 
 
 def _check_memory(source, images: int, side: int, channels: int) -> None:
-    "Raise ValueError if the images do not fit in memory; reading, splitting and hashing need twice their size."
+    "Raise ValueError if the images do not fit in memory. Reading, splitting and hashing need twice their size."
     how = f"of memory ({images:,} at {side} pixels, twice while they are read)"
     _check_room(source, 2 * images * side**2 * channels, _free_memory(), how)
 
 # %% ../nbs/01c_arrays.ipynb #cbb772f4
 def _check_split(source, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-    "Raise ValueError unless images are uint8 (N, H, W[, C]) and labels one integer per image; read no pixels."
+    "Raise ValueError unless images are uint8 (N, H, W[, C]) and labels are one integer per image."
     x, y = f"{split}_images", f"{split}_labels"
     if images.dtype != np.uint8:
         raise _wrong(source, x, f"has dtype {images.dtype}", "store pixel values 0 to 255 as uint8")
@@ -67,7 +67,7 @@ def _check_split(source, split: str, images: np.ndarray, labels: np.ndarray) -> 
 
 # %% ../nbs/01c_arrays.ipynb #e2a89dd3
 def _check_text(source, key: str, texts: np.ndarray) -> None:
-    "Raise ValueError if an array of strings holds numbers that are not characters, as in a damaged file."
+    "Raise ValueError if an array of strings contains codes that are not characters, as in a damaged file."
     if texts.dtype.kind != "U" or not texts.size or not texts.dtype.itemsize: return
     codes = np.frombuffer(texts.astype(texts.dtype.newbyteorder("=")).tobytes(), np.uint32)
     if codes.max() < 0x110000 and not ((codes >= 0xD800) & (codes < 0xE000)).any(): return
@@ -154,11 +154,11 @@ def _check_groups(source, groups: dict, labels: dict[str, np.ndarray]) -> dict[s
 # %% ../nbs/01c_arrays.ipynb #c684ed5c
 _DARKER = 8  # how many times the brightest pixel of one split may exceed that of another
 _MANY = 5    # from this many images, a split is judged as a whole
-_DIM = 32    # of 255: a set whose brightest pixel is darker was probably not scaled to 0 to 255
+_DIM = 32    # of 255: a data set whose brightest pixel is darker was probably not scaled to 0 to 255
 
 
 def _odd_pixels(source, images: dict[str, np.ndarray]) -> list[str]:
-    "Return notes on pixels that are all dark or all equal; raise ValueError if nothing can be learned from them."
+    "Return notes on pixels that are all dark or all equal. Raise ValueError if nothing can be learned from them."
     tops = {s: int(x.max()) for s, x in images.items() if len(x) >= _MANY}
     if blank := [s for s in tops if images[s].min() == tops[s]]:
         raise _wrong(source, f"{blank[0]}_images", f"have one value in all pixels, {tops[blank[0]]}", "save them anew")

@@ -82,7 +82,7 @@ def _study_lines(device: torch.device, rounds: int, until: float) -> list[dict]:
 
 # %% ../nbs/16_benchmark.ipynb #c9e2de02
 def benchmark(
-    device: str = "auto",            # 'cpu', 'cuda' or 'auto': a GPU where there is one
+    device: str = "auto",            # 'cpu', 'cuda' or 'auto': a GPU if there is one
     out: str | Path | None = None,   # the table; `None`: data/results/benchmark.csv
     only: Sequence[str] = (),        # names of workloads; empty: all of them and the small study
     rounds: int = 7,                 # at least 7 for a published number
@@ -207,10 +207,10 @@ def time_by_operator(
     work: Workload,
     device="cpu",
     precision: str = "fp32",  # or 'bf16'
-    epochs: int = 2,  # that are profiled, after one that is not
+    epochs: int = 2,  # profiled ones, after one that is not profiled
 ) -> (
     pd.DataFrame
-):  # one line per operator, slowest first: share of the total own time, microseconds per step, calls per step
+):  # one line per operator, slowest first: share of the total self time, microseconds per step, calls per step
     "Profile our training steps by operator."
     from torch.profiler import ProfilerActivity, profile
     device, kinds = device_named(str(device)), [ProfilerActivity.CPU, ProfilerActivity.CUDA]

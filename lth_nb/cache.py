@@ -48,7 +48,7 @@ def _entry_stamp(path: Path, root: Path) -> list:
 
 # %% ../nbs/01h_cache.ipynb #0bd8cff6
 def _load_kept(kept: Path) -> Contents | None:
-    "Return the contents of a cache file; `None` if it is missing or damaged."
+    "Return the contents of a cache file, or `None` if it is missing or damaged."
     try:
         with safetensors.safe_open(kept, "pt") as file:
             here, told = {*file.keys()}, json.loads(file.metadata()["told"])

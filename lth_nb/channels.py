@@ -29,14 +29,14 @@ class ChannelGroup:
 
 # %% ../nbs/04d_channels.ipynb #fd86a755
 def _codes(channels: int) -> Tensor:
-    "Return (2 * digits, channels) bool: where each binary digit of a channel's number is one, then where it is zero."
+    "Return (2 * digits, channels) bool: first the ones in each channel's binary number, then the zeros."
     digits = max(1, (channels - 1).bit_length())
     ones = (torch.arange(channels) >> torch.arange(digits)[:, None]) & 1 == 1
     return torch.cat([ones, ~ones])
 
 
 def _decoded(marked: Tensor) -> Tensor:
-    "Return the channel that each input reads, given (2 * digits, inputs) bool marks; -1: none, -2: several."
+    "Return the channel that each input reads (-1: none, -2: several), given (2 * digits, inputs) bool marks."
     ones, zeros = marked.chunk(2)
     number = (ones.long() << torch.arange(len(ones))[:, None]).sum(0)
     number[~(ones ^ zeros).all(0)] = -2
@@ -95,7 +95,7 @@ def _readers(marks: _Marks, writer: str) -> tuple[dict[str, Tensor], bool]:
 
 # %% ../nbs/04d_channels.ipynb #c884862e
 class _Joined:
-    "Channels that were joined into groups; a locked channel locks its group."
+    "Channels that were joined into groups. A locked channel locks its whole group."
     def __init__(self): self.above, self.locked = {}, set()
 
     def root(self, channel: tuple) -> tuple:
@@ -171,7 +171,7 @@ def find_channels(
 
 # %% ../nbs/04d_channels.ipynb #cc5843e5
 def _made_of(layer: nn.Module, name: str, i: int) -> list[tuple]:
-    "Return the channels that a depthwise convolution computes from its input `i`; none for other layers."
+    "Return the channels that a depthwise convolution computes from its input `i`, or none for other layers."
     if not isinstance(layer, nn.Conv2d) or not _depthwise(layer): return []
     times = layer.out_channels // layer.in_channels
     return [(name, i * times + t) for t in range(times)]

@@ -103,7 +103,7 @@ _LEAST = dict(ms="fastest", mb="smallest file", params="smallest network")
 
 
 def _amount(name: str, value: float) -> str:
-    "Show a measured number with its unit."
+    "Return a measured number with its unit, as text."
     return {"ms": f"{value:.4g} ms", "mb": f"{value:.4g} MB", "params": f"{value:,.0f} parameters"}[name]
 
 # %% ../nbs/15c_choice.ipynb #7d142df8

@@ -20,7 +20,7 @@ _all_ = ["CLAIMS", "DENSE", "NEAREST", "REGIONS", "RELATIONS", "SPARSE", "Claim"
 
 # %% ../nbs/10_claims.ipynb #af00d2d1
 def _listed(rows: pd.DataFrame, columns: list[str], pairs) -> np.ndarray:
-    "Return which rows contain one of the pairs in two columns."
+    "Return for each row whether two of its columns contain one of the pairs."
     return pd.MultiIndex.from_frame(rows[columns]).isin([tuple(pair) for pair in pairs])
 
 
@@ -32,7 +32,7 @@ def _with_narrower(rows: pd.DataFrame, pairs) -> pd.DataFrame:
 
 # %% ../nbs/10_claims.ipynb #4b91f2ed
 def _rows_of(rows: pd.DataFrame, side: dict, roles: dict) -> pd.DataFrame:
-    "Return the rows that meet a side's conditions; it may have several recipes."
+    "Return the rows that meet a side's conditions. They may come from several recipes."
     if side["model"] == "narrower": rows = _with_narrower(rows, roles.get("narrower", ()))
     fits = [
         rows[column].isin([*side[column]] if column == "recipe" else [side[column]]).to_numpy()
@@ -65,7 +65,7 @@ READ = [
 
 
 def _at_level(rows: pd.DataFrame, rule: str | float | tuple) -> pd.DataFrame:
-    "Keep one row per series, at the chosen level or nearest to a density; other rules need both sides and keep all."
+    "Keep one row per series, at the chosen level or nearest to a density. For any other rule, keep all rows."
     series = [*PAIR, "source"]
     if rule == "chosen": return choose_level(rows, series)
     if not isinstance(rule, float): return rows
@@ -74,12 +74,12 @@ def _at_level(rows: pd.DataFrame, rule: str | float | tuple) -> pd.DataFrame:
 
 # %% ../nbs/10_claims.ipynb #4c914e7f
 def _best_source(rows: pd.DataFrame, side: dict) -> pd.DataFrame:
-    "Keep only the rows of the best source, if the side asks for it; rows are at their chosen levels."
+    "Keep the rows of the best source if the side asks for it. The rows must be at their chosen levels."
     return choose_level(rows, PAIR).assign(source=side["source"]) if side["source"].startswith("best") else rows
 
 
 def _shared_levels(*sides: pd.DataFrame) -> list[pd.DataFrame]:
-    "Keep the densities that every series of both sides has on a target: no side may choose among more levels."
+    "Keep the densities that every series of both sides has on a target, so no side chooses among more levels."
     found, on = [rows.assign(left=rows["density"].round(3)) for rows in sides], PAIR[:-1]
     have = pd.concat([rows[[*PAIR, "source", "left"]].assign(side=i) for i, rows in enumerate(found)])
     all_of = have.drop_duplicates([*PAIR, "source", "side"]).groupby(on).size().rename("series").reset_index()
@@ -99,7 +99,7 @@ def _same_levels(pairs: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/10_claims.ipynb #9ed15723
 def _rates_of(recipe: str, recipes: dict) -> list[str]:
-    "Return the recipe and those that differ from it only in the learning rate; none if no other exists."
+    "Return the recipe and those that differ from it only in the learning rate. Return [] if none differ."
     same = [n for n, r in recipes.items() if recipe in recipes and {**r, "lr": 0} == {**recipes[recipe], "lr": 0}]
     return same if len(same) > 1 else []
 
@@ -208,8 +208,8 @@ def _pairs(read: RowReader, contrast: Contrast) -> pd.DataFrame:
 def contrast_pairs(
     frame: pd.DataFrame,  # rows of one study
     contrast: Contrast,  # what is compared
-    info: dict,  # the study's information; its roles are read
-    recipe: str = "base",  # the recipe that stands for `base`
+    info: dict,  # the study's description; its roles are read
+    recipe: str = "base",  # the recipe to use as `base`
 ) -> (
     pd.DataFrame
 ):  # one row per cell and seed: a, b, difference, best_of_test in test accuracy as a fraction; densities of both
@@ -246,7 +246,7 @@ def claim_rows(
     frame: pd.DataFrame,   # rows of one study
     info: dict,            # the study's description; its roles are read
     claim: Claim,
-    recipe: str = "base",  # the recipe that stands for `base`
+    recipe: str = "base",  # the recipe to use as `base`
 ) -> pd.DataFrame:         # a selection of `frame`
     "Return all rows, at every level, that any side of a claim reads."
     frame = frame.reset_index(drop=True)
@@ -274,7 +274,7 @@ def in_panels(
     rows: pd.DataFrame,  # rows of one study
     columns: tuple[str, ...] = ("target", "fraction", "model", "source"),  # what rows of one panel share
 ) -> pd.DataFrame:       # the rows with the title of their panel in the column `on`
-    "Group rows for a figure; a network trained from scratch is in the panels of every source."
+    "Group rows for a figure. Copy networks trained from scratch into the panels of every source."
     keys, ticketed, scratch = [*columns], rows[rows["source"] != ""], rows[rows["source"] == ""]
     if "source" in keys:
         scratch = scratch.drop(columns="source").merge(ticketed[keys].drop_duplicates())

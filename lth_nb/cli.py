@@ -36,7 +36,7 @@ def _first(study, paths: Paths, count: int) -> list[str]:
 
 # %% ../nbs/13_cli.ipynb #5419cf1e
 def _look(study: str, paths: Paths, here: bool):
-    "Check a study, print its progress, and return it with its missing runs; `here`: check its device, too."
+    "Check a study, print its progress, and return it with its missing runs. With `here`, check its device, too."
     from lth_nb.study import check_data, check_lengths, check_networks, few_seeds, load_study, status
     loaded = load_study(study, paths)
     check_data(loaded, paths)
@@ -73,7 +73,7 @@ _RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # s
 
 def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, profile: str, first: int):
     """Return the study as this call runs it, and Snakemake's arguments for where it runs. `job: study` uses one CPU and
-    one marker file for all cells, so a cluster and GPUs run it pair by pair, and `--first` runs it cell by cell."""
+    one marker file for all cells. Clusters and GPUs therefore run it pair by pair, and `--first` cell by cell."""
     if profile and (gpus or per_gpu):
         raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster the profile does it")
     words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
@@ -277,8 +277,8 @@ def claims(study: StudyName, as_json: AsJson = False):
 
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
-    """Return a sentence if the study file differs from the one behind the table; an empty string otherwise, or if the
-    file is missing."""
+    """Return a sentence if the study file differs from the one behind the table. Return an empty string otherwise, or
+    if the file is missing."""
     from lth_nb.study import load_study, study_info
     try: now = json.loads(json.dumps(study_info(load_study(study))))
     except (FileNotFoundError, ValueError): return ""

@@ -46,7 +46,7 @@ def _cell(
     column: Column,  # what is allowed
     value,           # text from a file, or a Python or numpy scalar
 ) -> str | int | float:
-    "Convert `value` to the type of its column; raise a `ValueError` if it is not allowed there."
+    "Convert `value` to the type of its column. Raise a `ValueError` if it is not allowed there."
     if value is None or value == "" or value != value:
         if not column.optional: raise ValueError
         return "" if column.dtype == "text" else math.nan
@@ -118,21 +118,21 @@ _VALUES = [
 SCHEMA = _KEYS + _VALUES
 _METRIC = dict(balanced_accuracy="Mean over classes of the share of right answers",
     macro_auc="Mean over classes of the area under the ROC curve, one class against the others")
-OPTIONAL = [  # columns that a table has only if its study asks for them
+OPTIONAL = [  # columns that a table has only if its study requests them
     _share(f"{split}_{name}", "extra", f"{meaning}, on the {images} images.", optional=True)
     for name, meaning in _METRIC.items() for split, images in (("val", "validation"), ("test", "test"))]
 KEY = [c.name for c in _KEYS]
 
 # %% ../nbs/08_columns.ipynb #85d9c730
 def _columns_in(names) -> list[Column]:
-    "Return the columns of a table with these headers: the schema, then the optional ones that occur."
+    "Return the columns of a table with these headers: the schema, then any optional columns."
     return SCHEMA + [c for c in OPTIONAL if c.name in names]
 
 
 def diverged(
     rows: pd.DataFrame,  # of a results table
 ) -> pd.Series:          # bool
-    "Return which networks diverged: they have no loss, and count with their final accuracy."
+    "Return for each row whether its network diverged, which a missing loss shows."
     return rows["test_loss"].isna()
 
 # %% ../nbs/08_columns.ipynb #b73ec381
@@ -168,7 +168,7 @@ RULES = {  # rule in words -> test of one row
 
 # %% ../nbs/08_columns.ipynb #b8629364
 def _checked(columns: list[Column], values, where: str, number: int = 1) -> list:
-    "Return the cells of one row, converted to their types; an error names the invalid cell and what is allowed."
+    "Return the cells of one row, converted to their types. Raise a `ValueError` for an invalid cell."
     cells = []
     for column, value in zip(columns, values):
         try: cells.append(_cell(column, value))
@@ -181,7 +181,7 @@ def _checked(columns: list[Column], values, where: str, number: int = 1) -> list
 
 
 def _check_row(values, where: str, number: int = 1, columns: list[Column] = SCHEMA) -> list:
-    "Return one row's typed cells in column order; raise a `ValueError` if the row breaks a rule."
+    "Return one row's typed cells in column order. Raise a `ValueError` if the row breaks a rule."
     cells = _checked(columns, values, where, number)
     row = SimpleNamespace(**{c.name: cell for c, cell in zip(SCHEMA, cells)})
     for rule, holds in RULES.items():
@@ -190,7 +190,7 @@ def _check_row(values, where: str, number: int = 1, columns: list[Column] = SCHE
 
 # %% ../nbs/08_columns.ipynb #defe45d8
 def _check_names(names, where: str) -> list[str]:
-    "Return the columns to add as empty ones; raise a `ValueError` if a required one is missing or one is unknown."
+    "Return the columns to add as empty ones. Raise a `ValueError` for a missing or an unknown column."
     missing, known = [c for c in SCHEMA if c.name not in names], {c.name for c in SCHEMA + OPTIONAL}
     unknown = [str(n) for n in names if n not in known]
     for c in missing:
@@ -207,7 +207,7 @@ def check_rows(
     rows,                 # DataFrame, or a list of dicts
     where: str = "rows",  # file or table to name in an error
 ) -> pd.DataFrame:        # the columns of SCHEMA in their order and with their types, then optional ones
-    "Return the rows, typed and checked; a `ValueError` names table, row, column, value and what is allowed."
+    "Return the rows, checked and converted to their types. Raise a `ValueError` that locates an invalid cell."
     frame = pd.DataFrame(rows)
     if len(frame.columns): frame = frame.assign(**dict.fromkeys(_check_names(list(frame), where), ""))
     columns = _columns_in(list(frame))

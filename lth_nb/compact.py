@@ -82,13 +82,13 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constants: bool, steps: list) -> _Units | None:
-    "Return the units after `module`, with `None` for the image; append every layer and every sum to `steps`."
+    "Return the units after `module`, given those before it (`None`: the image). Append layers and sums to `steps`."
     def go(part, child, x): return _follow(part, f"{name}.{child}".lstrip("."), x, mask, constants, steps)
     if isinstance(module, (nn.Sequential, Network)):
         for child, part in module.named_children(): x = go(part, child, x)
         return x
     if isinstance(module, Residual):
-        first = next(m for m in module.modules() if isinstance(m, _Weighted))  # it reads the image, if it is the first
+        first = next(m for m in module.modules() if isinstance(m, _Weighted))  # reads the image if `x` is `None`
         stream = replace(x or _image(first.weight.detach().double()), layer=None)
         path, shortcut = (cast(_Units, go(getattr(module, n), n, stream)) for n in ("path", "shortcut"))
         width = _join(path.width, shortcut.width)
@@ -114,13 +114,13 @@ def _padded(layer: nn.Module) -> bool:
 
 
 def _image(weight: Tensor) -> _Units:
-    "Return the units that a first layer with this weight reads; all of them vary."
+    "Return the units that a first layer with this weight reads. All of them vary."
     like = weight[0].flatten(1)[:, 0] if weight.ndim > 2 else weight[0]
     return _Units(torch.full_like(like, torch.nan), torch.zeros_like(like, dtype=torch.bool), _Width(fixed=True))
 
 
 def _weigh(layer: _Weighted, name: str, x: _Units | None, mask: Mask, constants: bool, steps: list) -> _Units:
-    "Return the units that a layer makes; a unit is constant if all living weights into it read constants."
+    "Return the units that a layer makes. A unit is constant if all living weights into it read constants."
     weight = layer.weight.detach().double()
     x, units = (_image(weight), weight.shape[1]) if x is None else (x, len(x.value))
     alive = mask.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool)).to(weight.device)
@@ -148,7 +148,7 @@ def _normalize(norm: _Norm, x: _Units) -> _Units:
 
 # %% ../nbs/15_compact.ipynb #0ff10452
 def _mark_needed(steps: list, multiple: int) -> None:
-    "Mark the units that are read, from the class scores back, and choose the units that every layer keeps."
+    "Mark needed units, from the class scores backward, and choose the units that every layer keeps."
     last = steps[-1].makes if isinstance(steps[-1], _Layer) else steps[-1][0]
     last.needed[:] = last.width.whole.fixed = True
     for step in reversed(steps):
@@ -223,7 +223,7 @@ def _shaped(parts: Tensor, module: _Weighted) -> Tensor:
 # %% ../nbs/15_compact.ipynb #61b9ab19
 @torch.no_grad()
 def _resize(module: _Weighted, norm: _Norm | None, weight: Tensor, rows: Tensor, shift: Tensor) -> None:
-    "Give a layer its new weights and put `shift` where a constant belongs: its bias, or its BatchNorm's mean."
+    "Give a layer its new weights, and add `shift` to its bias or subtract it from its BatchNorm's mean."
     moves, like = bool(shift.any()), module.weight
 
     def parameter(v): return nn.Parameter(v.to(like.dtype), like.requires_grad)
@@ -251,7 +251,7 @@ def _reasons(width: _Width) -> dict[str, Tensor]:
 
 # %% ../nbs/15_compact.ipynb #d5bd4d02
 def _report(steps: list, weights: dict[str, int]) -> pd.DataFrame:
-    "Return one row per layer: units before and after, and why the others were removed; `weights` are from before."
+    "Return one row per layer: units before and after, and reasons for removal. `weights` are the counts before."
     layers, rows = [s for s in steps if isinstance(s, _Layer)], cast(dict[str, dict[str, Any]], {})
     for layer in layers:
         stays = "residual stream" if layer is not layers[-1] else "class scores"
@@ -310,7 +310,7 @@ def footprint(
     image_size: int,   # pixels
     channels: int = 3,
 ) -> dict:             # params; alive (nonzero params); flops of one image (two per multiply-accumulate)
-    "Measure size and operations of a network; zeros count, since they are multiplied like any other number."
+    "Measure size and operations of a network. Zeros count, because they are multiplied like other numbers."
     weights = list(network.parameters())
     example = torch.zeros(1, channels, image_size, image_size).to(weights[0])
     with torch.no_grad(), FlopCounterMode(display=False) as counter: deepcopy(network).eval()(example)

@@ -21,7 +21,7 @@ APART = 0.10  # excess of validation over test accuracy above which a target is 
 
 def excluded_targets(
     rows: pd.DataFrame,  # rows of one study
-    info: dict,          # the study's information
+    info: dict,          # the study's description
 ) -> dict[str, str]:     # target -> reason
     "Return the targets that verdicts leave out."
     dense = rows[(rows["arm"] == "scratch") & (rows["recipe"] == "base")]
@@ -58,7 +58,7 @@ def _derived_pairs(
 # %% ../nbs/10a_comparisons.ipynb #cc088241
 def comparisons_of(
     rows: pd.DataFrame,           # rows of one study
-    info: dict,                   # the study's information: its roles are read
+    info: dict,                   # the study's description: its roles are read
     claims: dict | None = None,   # id -> Claim; `None`: every claim
 ) -> pd.DataFrame:                # columns COMPARED; accuracies and differences as fractions
     "Return every comparison of every claim, cell by cell and seed by seed."
@@ -113,7 +113,7 @@ def _kinds(claim: Claim) -> dict[str, str]:
 
 # %% ../nbs/10a_comparisons.ipynb #cc232c02
 def _one_target(pairs: pd.DataFrame, kind: str, margin: float) -> dict:
-    "Return the numbers of one contrast on one target."
+    "Return the estimates and p-values of one contrast on one target."
     floor, ceiling = (100 * bound for bound in REGIONS[kind](margin))
     values = _seed_means(pairs).to_numpy()
     effect = target_effect(values, floor)

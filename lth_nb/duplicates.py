@@ -11,7 +11,7 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # its parts are loaded where they are first used
+import scipy  # its submodules are loaded when they are first used
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -29,7 +29,7 @@ def _gray(images: torch.Tensor, size: int) -> torch.Tensor:
 def perceptual_hash(
     images: torch.Tensor,  # uint8 (N, H, W, C)
 ) -> torch.Tensor:         # int8 (N, 255), each 1 or -1
-    "Return a hash of each image; two hashes agree in most places if the pictures look alike."
+    "Return a hash of each image. Two hashes agree in most places if the pictures look alike."
     parts = []
     for part in images.cpu().split(1024):
         low = scipy.fft.dctn(_gray(part, 32)[:, 0].numpy(), axes=(1, 2), norm="ortho")[:, :16, :16]
@@ -95,7 +95,7 @@ def _blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _filled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    "Return gray images (N, 1, S, S) with black corners of rotations filled with the mean, and the filled places."
+    "Return gray images (N, 1, S, S) with black corners of rotations filled with the mean, and where they were filled."
     gray = _gray(images, _SIDE)
     nothing = F.max_pool2d((_gray(images.amax(3, keepdim=True), _SIDE) < 0.1).float(), 7, 1, 3)
     mean = (gray * (1 - nothing)).sum((2, 3), keepdim=True) / (1 - nothing).sum((2, 3), keepdim=True).clamp(min=1)
@@ -232,7 +232,7 @@ def _copies(found: Features, images: int) -> torch.Tensor:
 
 # %% ../nbs/01i_duplicates.ipynb #e6e0f5d7
 def _joined(edges: torch.Tensor, images: int) -> torch.Tensor:
-    "Return the group number of each image, in order of appearance; each row of `edges` (P, 2) joins two images."
+    "Return the group number of each image, in order of appearance. Each row of `edges` (P, 2) joins two images."
     a, b = edges.numpy().T
     graph = scipy.sparse.coo_matrix((np.ones(len(a)), (a, b)), (images, images))
     groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
@@ -244,7 +244,7 @@ def merged_groups(
     some: torch.Tensor,    # int64 (N,)
     others: torch.Tensor,  # int64 (N,)
 ) -> torch.Tensor:         # int64 (N,)
-    "Merge two groupings, so that images that either one puts together share a group."
+    "Merge two groupings: images that share a group in either of them share one in the result."
     edges, places = [], torch.arange(len(some))
     for groups in (some, others):
         _, codes = groups.unique(return_inverse=True)

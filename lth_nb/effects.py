@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 # %% ../nbs/09a_effects.ipynb #5f422017
-# least variance of a target's mean, in squared points: identical differences still carry rounding of the accuracy
+# smallest variance of a target's mean, in squared points: rounding of accuracies can make differences identical
 VARIANCE_FLOOR = 1e-4
 
 
@@ -53,7 +53,7 @@ def target_effect(
 # %% ../nbs/09a_effects.ipynb #93725048
 @dataclass(frozen=True)
 class MeanEffect:
-    "The difference in general, over several targets."
+    "The mean difference over several targets."
     targets: int      # number of targets
     mean: float       # random-effects mean, points
     se: float         # Hartung-Knapp standard error, points
@@ -62,7 +62,7 @@ class MeanEffect:
     new_low: float    # prediction interval for the effect on a new target, points
     new_high: float
     tau: float        # standard deviation between targets, points
-    i_squared: float  # share of the spread that is between targets, in [0, 1]
+    i_squared: float  # share of the variance that is between targets, in [0, 1]
     p_greater: float  # one-sided p of "the mean is not above the bound"
     p_less: float     # one-sided p of "the mean is not below the bound"
 
@@ -126,7 +126,7 @@ def predict_each(
 def ordered_effects(
     table,          # (targets, arms) differences in points, arms from the highest predicted to the lowest
 ) -> tuple[float, float]:  # p of the predicted order and p of its opposite
-    "Test with Page's trend test whether arms follow the predicted order over targets."
+    "Run Page's trend test of the predicted order of arms over targets."
     table = np.asarray(table, float)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3:
         raise ValueError(f"Page's test needs at least 2 targets and 3 arms, found a table of shape {table.shape}")

@@ -20,8 +20,8 @@ def transfer_matrix(
     frame: pd.DataFrame,  # one row per source, target and seed, such as an arm's chosen levels
     reference: pd.DataFrame | None = None,  # one row per target and seed, such as scratch, to subtract; `None`: none
     value: str = "test_accuracy",  # a fraction
-) -> pd.DataFrame:  # sources x targets, in percent, or in points over the reference; NaN where there is none
-    "Return the means over seeds, sources by targets; the row 'own' contains each target's own ticket."
+) -> pd.DataFrame:  # sources x targets, in percent, or in percentage points above the reference; NaN: none
+    "Return means over seeds, sources by targets. The row 'own' contains each target's own ticket."
     frame = frame.assign(source=frame.source.mask(frame.source == frame.target, "own"))
     if frame.duplicated(["source", "target", "seed"]).any():
         raise ValueError(
@@ -39,7 +39,7 @@ def transfer_matrix(
 
 # %% ../nbs/11_estimates.ipynb #aab89797
 def _numbers(ax, image, table: np.ndarray, form: str) -> None:
-    "Write each cell's number, dark on light and light on dark, and a dash where it is missing."
+    "Write each cell's number in a contrasting color, and a dash where it is missing."
     for (i, j), number in np.ndenumerate(table):
         dark = not np.isnan(number) and np.dot(image.cmap(image.norm(number))[:3], (0.299, 0.587, 0.114)) < 0.5
         ax.text(

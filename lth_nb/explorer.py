@@ -45,7 +45,7 @@ def measures(
 
 # %% ../nbs/11b_explorer.ipynb #547d1dbc
 def _comparable(frame: pd.DataFrame) -> pd.DataFrame:
-    "Return the rows that the explorer shows; the source of a target's own tickets is called `own`."
+    "Return the rows that the explorer shows. The source of a target's own tickets is called `own`."
     rows = frame[(frame["freeze"] == "none") & (frame["head"] == "linear") & frame["arm"].ne("imp")
                  & frame["ticket_recipe"].isin(["base", ""])]
     own, dense = rows["source"] == rows["target"], rows["source"] == ""
@@ -59,7 +59,7 @@ def _comparable(frame: pd.DataFrame) -> pd.DataFrame:
 def explorer_points(
     frame: pd.DataFrame,  # rows of one study's table
 ) -> pd.DataFrame:        # KEYS, fractions, weights left, params, macs, each measure with its `_std`, seeds
-    "Return one row per point: means and standard deviations over seeds; shares in percent."
+    "Return one row per point, with means and standard deviations over seeds. Shares are in percent."
     rows, names = _comparable(frame), measures(frame)
     shares = ["density", *(c for c, words in names.items() if "%" in words)]
     rows = rows.assign(macs=rows["flops"] / 2, **{c: 100 * rows[c] for c in shares})
@@ -155,7 +155,7 @@ def _named(points: pd.DataFrame) -> pd.DataFrame:
 def explorer_chart(
     frame: pd.DataFrame,  # rows of one study's table
 ) -> alt.LayerChart:      # as wide as the page allows
-    "Return the chart with its menus; raise a `ValueError` if there is nothing to draw."
+    "Return the chart with its menus. Raise a `ValueError` if there is nothing to draw."
     points, names = _named(explorer_points(frame)), measures(frame)
     if points.empty: raise ValueError("no rows to explore: none has a linear head on a backbone that is trained")
     arms = [*looks("arm", [*points["arm"]])]
@@ -215,7 +215,7 @@ _BAR_TIPS = dict(mask="mask from", network="network", level="level", layer="laye
 def layer_chart(
     layers: pd.DataFrame,  # from `read_layers`
 ) -> alt.LayerChart:       # as wide as the page allows
-    "Return bars of layer densities with menus; raise a `ValueError` if there is nothing to draw."
+    "Return a bar chart of layer densities with menus. Raise a `ValueError` if there is nothing to draw."
     if layers.empty: raise ValueError("no layers to explore: this study has published no densities")
     named = [mask_words(*key) for key in zip(layers["source"], layers["source_fraction"], layers["ticket_recipe"])]
     shares = (100 * layers[["density", "lowest", "highest"]]).round(2).set_axis(["kept", "low", "high"], axis=1)
@@ -241,7 +241,7 @@ def layer_chart(
 
 # %% ../nbs/11b_explorer.ipynb #9444dbd0
 def _script(text: str) -> str:
-    "Return JavaScript as an element that no processing of the page around it can change."
+    "Return JavaScript as an HTML element that later processing of the page cannot change."
     return f'<script src="data:text/javascript;charset=utf-8;base64,{b64encode(text.encode()).decode()}"></script>'
 
 
@@ -289,9 +289,9 @@ def explorer_html(
     chart: alt.LayerChart,
     name: str = "explorer",               # of the element; must be unique on the page
     columns: dict[str, str] = POINT_TABLE,  # of the table below: field of the chart's data -> heading
-    library: bool = True,                 # include the JavaScript that draws; once per page is enough
+    library: bool = True,                 # whether to include the drawing code; once per page is enough
 ) -> str:                                 # self-contained HTML
-    "Return a chart with the JavaScript that draws it, a table of its numbers, and a picture for pages without scripts."
+    "Return a chart with its JavaScript, a table of its numbers, and a picture for browsers without JavaScript."
     words = chart.description.split(". ")[0]
     place = (
         f'<div id="{name}" class="explorer" style="width: 100%; max-width: 720px">'

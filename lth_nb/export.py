@@ -100,7 +100,7 @@ def load_onnx(
     model: str | Path | bytes,  # a file, or its content
     threads: int = 1,           # of the CPU
 ) -> Callable[[Tensor], Tensor]:
-    "Return an ONNX network as a function from images to class scores, run by onnxruntime on the processor."
+    "Return an ONNX network as a function from images to class scores, run by onnxruntime on the CPU."
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
@@ -182,7 +182,7 @@ def export_ticket(
 
 
 def _write_level(tickets: Tickets, level: int, small: Network, file: str | Path, data: Dataset | None) -> Path:
-    "Write the compact network of a level; with `data`, it takes images as they are stored."
+    "Write the compact network of a level. With `data`, the network takes images as they are stored."
     h, raw = tickets.header, data is not None
     mean, std = (data.mean, data.std) if data else (None, None)
     if Path(file).suffix == ".pt2": return export_torch(small, file, h["image_size"], h["channels"], mean, std)
@@ -203,7 +203,7 @@ def _source_of(tickets: Tickets) -> Dataset:
             f"file: {_FLOATS}")
     load = partial(load_dataset, h["source"], image_size=h["image_size"], channels=h["channels"])
     share = h["train_images"] / len(load().train_labels)
-    for places in (0, 1, 2, 3, 6):  # a fraction is rounded to whole images of every class; try the roundest first
+    for places in (0, 1, 2, 3, 6):  # counts are rounded for each class; try few decimals first
         if not 0 < round(share, places) <= 1: continue
         data = load(fraction=round(share, places))
         if data.content_hash == h["data_hash"]: return data

@@ -44,7 +44,7 @@ _Made = TypeVar("_Made", bound=type)
 def says_in_one_line(
     made: _Made,  # a dataclass that pydantic checks
 ) -> _Made:       # the same class
-    "Make a checked dataclass raise a one-line `ValueError`, which lists the fields if one is unknown."
+    "Make a checked dataclass raise a one-line `ValueError`. For an unknown field, the message lists all fields."
     check = cast(Any, made).__init__  # bound here, so that subclasses do not change it
 
     @wraps(check)

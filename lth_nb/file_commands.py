@@ -177,7 +177,7 @@ def results_publish(
 
 
 def _renew_readme(table: Path) -> bool:
-    "Update the text of README.md between the marks of this study; return whether the file changed."
+    "Update the text between this study's marks in README.md, and return whether the file changed."
     from lth_nb.answers import read_findings
     from lth_nb.core import write_atomically
     from lth_nb.questions import found_in_readme

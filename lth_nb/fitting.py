@@ -14,7 +14,7 @@ from .arrays import _check_memory
 
 # %% ../nbs/01g_fitting.ipynb #e0961a5b
 def _check_fit(image_size, channels) -> None:
-    "Raise ValueError unless images can be brought to this size and number of channels; `None` means no change."
+    "Raise ValueError unless images can be brought to this size and number of channels. `None` means no change."
     if channels not in (None, 1, 3) or isinstance(channels, bool):
         raise ValueError(f"channels is {channels!r}: use 1 (gray), 3 (color) or None (as in the files)")
     whole = isinstance(image_size, (int, np.integer)) and not isinstance(image_size, bool)
@@ -48,7 +48,7 @@ def _fitted(
 
 # %% ../nbs/01g_fitting.ipynb #3294399d
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    "Return mean and standard deviation of each channel, 0 to 1, exact; a constant channel's deviation counts as 1."
+    "Return the exact mean and standard deviation of each channel, 0 to 1. Return 1 for a deviation of 0."
     counts = [images[..., c].reshape(-1).bincount(minlength=256).double() for c in range(images.shape[3])]
     shares = [n / images[..., 0].numel() for n in counts]
     values = torch.arange(256, dtype=torch.float64) / 255

@@ -49,7 +49,7 @@ def _walk(folder: Path, above: tuple = ()) -> Iterator[Path]:
 
 # %% ../nbs/01d_folders.ipynb #ab0c4d50
 def _splits_of(path: Path) -> dict[str, Path]:
-    "Return the folder of each split; 'all' for a folder without splits, and an empty dict for no data set."
+    "Return the folder of each split, 'all' if there are no splits, or an empty dict if this is no data set."
     found = {s: next((path/d for d in (s, *("valid", "validation") * (s == "val")) if (path/d).is_dir()), None)
              for s in SPLITS}
     if not found["test"]: found["val"], found["test"] = None, found["val"]
@@ -58,7 +58,7 @@ def _splits_of(path: Path) -> dict[str, Path]:
 
 
 def _misread(path: Path) -> str:
-    "Say which folders cannot be classes because of their names; return '' if there are none."
+    "Name the folders that cannot be classes because of their names. Return '' if there are none."
     odd = [d.name for d in _listed(path) if d.is_dir() and d.name.lower() in _LIKE_SPLITS | _NOT_IMAGES]
     return f"; no class without splits can be called {_some(odd)}: rename it" if odd else ""
 
@@ -111,7 +111,7 @@ def _refuse_dead_links(folder: Path) -> None:
 
 
 def _composed(name: str) -> str:
-    "Return a name with each accented letter as one character, because systems differ in how they write these."
+    "Return a name with each accented letter as one character (Unicode NFC), since operating systems differ."
     return unicodedata.normalize("NFC", name)
 
 
@@ -181,7 +181,7 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
 
 # %% ../nbs/01d_folders.ipynb #d8ab2f93
 def _groups_of(found: Listing, nested: dict[str, list[str]]) -> dict[str, list[str]] | None:
-    "Return the group of each file from groups.csv, else from the folders below the classes; `None` if no groups."
+    "Return the group of each file, from groups.csv or the folders below the classes. Return `None` without groups."
     table = found.root/"groups.csv"
     if like := [p for p in _listed(found.root) if p.name.lower() == "groups.csv" != p.name]:
         raise _wrong(like[0], "the file", "is not read under this name", "call it groups.csv")
@@ -218,7 +218,7 @@ def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[st
 
 # %% ../nbs/01d_folders.ipynb #60b12ad6
 def _refuse_losses(listing: Listing, split: str, unread: list[str]) -> None:
-    "Add notes on unreadable files of a split; raise a ValueError if there are too many."
+    "Add notes on unreadable files of a split. Raise a ValueError if there are too many."
     lost = unread + listing.lost[split]
     files = len(listing.files[split]) + len(listing.lost[split])
     if not lost: return
@@ -230,7 +230,7 @@ def _refuse_losses(listing: Listing, split: str, unread: list[str]) -> None:
 
 # %% ../nbs/01d_folders.ipynb #65ac65e7
 def _read_images(listing: Listing, split: str, image_size: int | None) -> tuple[np.ndarray, np.ndarray, list]:
-    "Read one split; return images uint8 (N, H, W, 3), the file number of each, and each file's result or error."
+    "Read one split. Return images uint8 (N, H, W, 3), the file number of each, and each file's result or error."
     def read(file):
         try: return read_image(file, image_size)
         except UnreadableImage as e: return e
@@ -256,7 +256,7 @@ def _read_folder(
     path: Path,                     # contains train/, test/ and perhaps val/; or train/ and val/; or the classes
     image_size: int | None = None,  # pixels; `None`: all squares have the same size already
 ) -> Contents:
-    "Read a data set from folders of images; the classes are in alphabetical order."
+    "Read a data set from folders of images, with the classes in alphabetical order."
     listing = _files_in(path)
     read = {s: _read_images(listing, s, image_size) for s in listing.files}
     told = [(f, t) for s in read for f, t in zip(listing.files[s], read[s][2]) if not isinstance(t, UnreadableImage)]

@@ -19,7 +19,7 @@ from .plots import BLACK, BLUE, GREY, ORANGE, save_figure, show_figure, use_styl
 
 # %% ../nbs/11a_forest.ipynb #1aea8a58
 def _draw_targets(axes, rows: pd.DataFrame) -> None:
-    "Draw one line and one dot per target, the first row on top."
+    "Draw one line and one dot per target, with the first row on top."
     for place, row in zip(range(len(rows), 0, -1), rows.itertuples()):
         color = GREY if row.left_out else BLACK
         axes.plot([row.low, row.high], [place, place], color=color, linewidth=1.2)
@@ -55,7 +55,7 @@ def plot_forest(
     paper: float | None = None,  # the paper's mean difference, points; `None`: it reports none
     axes=None,               # matplotlib Axes; `None`: those of a new figure
 ):                           # matplotlib Axes
-    "Draw the forest plot of one contrast; raise a `ValueError` if no target was measured."
+    "Draw the forest plot of one contrast. Raise a `ValueError` if no target was measured."
     rows = targets.dropna(subset=["low"]).sort_values("difference", ascending=False)
     if rows.empty:
         raise ValueError("a forest plot needs a target with two seeds or more; this contrast has none")
@@ -151,7 +151,7 @@ LONGER = {  # how long the dense network is trained -> contrast of S1
 def gains_by_length(
     found: Findings,
 ) -> pd.DataFrame:    # one row per target that has all three, columns of LONGER; points
-    "Return how much each target's own ticket gains over dense networks trained for three lengths."
+    "Return how much each target's own ticket gains over dense networks of three training lengths."
     rows = found.rows("targets", "S1")
     rows = rows[rows["contrast"].isin(LONGER.values())]
     wide = rows.pivot_table(index="target", columns="contrast", values="difference")
@@ -174,7 +174,7 @@ def plot_budget(
     found: Findings,
     width: float = 6.4,  # inches; a narrow figure stays legible on a phone
 ):                       # matplotlib Figure; `None` if no target has all three lengths
-    "Draw the gain of own tickets over ever longer dense training, one row per target that counts."
+    "Draw the gain of own tickets over increasingly long dense training, one row per target that counts."
     wide, rows = gains_by_length(found), found.rows("targets", "S1")
     left_out = set(rows.loc[rows["left_out"] != "", "target"])
     wide = wide.drop(index=[t for t in wide.index if t in left_out]).sort_values("as long")
@@ -204,7 +204,7 @@ def show_claims(
     ids: list[str],  # of claims
     made_by: str,    # the notebook, such as 'nbs/papers/controls.ipynb'
 ) -> None:
-    "Show claims with their answers in a notebook; save the figures as figures/STUDY-ID-forest.png."
+    "Show claims with their answers in a notebook. Save the figures as figures/STUDY-ID-forest.png."
     from IPython.display import Markdown, display  # a machine that only trains may not have it
     for id in ids:
         display(Markdown(claim_section(found, id)))

@@ -26,7 +26,7 @@ def missing_data(
     study: Study,
     paths: Paths | None = None,
 ) -> dict[str, str]:  # name -> what it is and how to get it
-    "Return the data sets that are not on this machine; raise a `ValueError` if an existing one cannot be used."
+    "Return the data sets that are not on this machine. Raise a `ValueError` if an existing one cannot be used."
     missing = {}
     for name in sorted({n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}):
         whole, _ = half_of(name, paths)
@@ -43,7 +43,7 @@ def _all_cells(study: Study) -> list[TicketCell | Block]:
 
 
 def _rows_in(file: Path) -> int:
-    "Return how many rows a table has, from its lines; 0 if it is missing."
+    "Return the number of rows in a table, from its line count, or 0 if the table is missing."
     try: return max(file.read_bytes().count(b"\n") - 1, 0)
     except OSError: return 0
 
@@ -88,7 +88,7 @@ def stale_files(
 
 # %% ../nbs/12g_freshness.ipynb #ba5347e7
 def _changed_images(study: Study, stale: dict[Path, list[str]]) -> str:
-    "Return an error text for finished runs whose images have changed."
+    "Return the error message for finished runs whose images have changed."
     names = sorted({n for names in stale.values() for n in names})
     runs = sum(f.suffix == ".csv" for f in stale)
     return (f"study {study.study}: {' and '.join(names)}: the images are not those that {runs} finished runs and "
@@ -100,7 +100,7 @@ def check_data(
     study: Study,
     paths: Paths | None = None,
 ) -> None:
-    "Raise a `FileNotFoundError` for missing data sets, or a `ValueError` for runs made from other images."
+    "Raise a `FileNotFoundError` if data sets are missing, or a `ValueError` if images have changed since a run."
     if missing := missing_data(study, paths): raise FileNotFoundError("; ".join(missing.values()))
     if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
 
@@ -109,7 +109,7 @@ def data_notes(
     study: Study,
     paths: Paths | None = None,
 ) -> list[str]:  # one sentence each, with the name of the data set
-    "Return notes on what could not be read of a study's data sets, and on anything unusual about them."
+    "Return notes on unreadable files and unusual images in a study's data sets."
     paths, told = paths or Paths(), {}
     used = {n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}
     for name in sorted({half_of(n, paths)[0] for n in used} - {*missing_data(study, paths)}):
@@ -145,12 +145,12 @@ def reopen(
     study: Study,
     paths: Paths,
 ) -> list[str]:  # one sentence for each run
-    "Reopen runs whose tables have missing rows: turn the rows into a journal, from which the run continues."
+    "Mark runs whose tables have missing rows as unfinished, so that only the missing networks are trained."
     said = []
     for cell in _all_cells(study):
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)
         if not file.is_file() or (rows := _rows_in(file)) == networks: continue
         said.append(f"{file.name}: it holds {rows} of the {networks} networks of its run; the others are trained")
-        if isinstance(cell, TicketCell): file.unlink()  # its rows are made anew from the tickets
+        if isinstance(cell, TicketCell): file.unlink()  # its rows are made again from the tickets
         else: file.replace(file.with_suffix(".rows.csv"))
     return said

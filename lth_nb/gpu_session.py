@@ -25,8 +25,8 @@ def measure_gpu(
     budget: float = 540.0,  # seconds for all of it
     rounds: int = 7,
 ) -> pd.DataFrame:          # the lines of the benchmark
-    "Run the tests that need a GPU, then the benchmark, within a time limit; write rows to a folder."
-    device_named("cuda")  # a clear error where there is none
+    "Run the tests that need a GPU and then the benchmark, within a time limit. Write all results to a folder."
+    device_named("cuda")  # raises a clear error if there is no GPU
     began, out, tests = time.perf_counter(), Path(out), Path(__file__).resolve().parents[1]/"tests"/"test_gpu.py"
     out.mkdir(parents=True, exist_ok=True)
     if tests.is_file():

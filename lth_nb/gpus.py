@@ -17,7 +17,7 @@ from pathlib import Path
 def visible_gpus(
     count: int,       # how many to use, from 1
 ) -> list[str]:       # as CUDA_VISIBLE_DEVICES names them: '0', '1', 'GPU-5ebe9fc5', 'MIG-…'
-    "Return the first GPUs that this process may use: of CUDA_VISIBLE_DEVICES if it is set, else 0, 1, …"
+    "Return the first `count` GPUs that this process may use, from CUDA_VISIBLE_DEVICES if it is set, else 0, 1, …"
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(count)] if given is None else [n.strip() for n in given.split(",") if n.strip()]
     if not 1 <= count <= len(names):

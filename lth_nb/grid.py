@@ -89,7 +89,7 @@ def _parts(study: Study, block: Block) -> list[list[Block]]:
 def transfer_cells(
     study: Study,
 ) -> list[Block]:  # each with one target, at most one source, and some of the seeds; in the order of the file
-    "Return every transfer of a study; raise a `ValueError` if a network is requested twice."
+    "Return every transfer of a study. Raise a `ValueError` if a network is requested twice."
     cells, origin = [], {}
     for i, block in enumerate(study.transfers):
         seeds, step = block.seeds or study.seeds, study.seeds_per_run
@@ -101,7 +101,7 @@ def transfer_cells(
 
 # %% ../nbs/12d_grid.ipynb #87fd69ee
 def _refuse_twice(study: Study, cell: Block, at: int, origin: dict[Planned, list]):
-    "Record the networks and seeds that `transfers[at]` requests; raise a `ValueError` if a network occurs twice."
+    "Record the networks and seeds that `transfers[at]` requests. Raise a `ValueError` if a network occurs twice."
     seeds = {*cell.seeds}
     for n in networks_of(study, cell.model_copy(update=dict(seeds=(0,)))):
         for before, theirs in origin.setdefault(n, []):
@@ -117,7 +117,7 @@ _Search = tuple[str, float, str, str]
 
 
 def tickets_for(n: Planned) -> tuple[_Search | None, _Search | None]:
-    "Return which tickets a network needs, of its source and of its target: (data set, fraction, ticket recipe, model)."
+    "Return the searches for the source and the target of a network: (data set, fraction, ticket recipe, model)."
     arm = ARMS[n.arm]
     return ((n.source, n.source_fraction, n.ticket_recipe, n.model) if arm.needs_source else None,
             (n.target, n.fraction, n.ticket_recipe, n.model) if arm.needs_target else None)
@@ -199,12 +199,12 @@ def cell_file(
     cell: TicketCell | Block,
     paths: Paths,
 ) -> Path:  # CSV of its rows; the executed notebook is in the same folder
-    "Return where the rows of a cell are written when it is complete."
+    "Return the path to which the rows of a cell are written when it is complete."
     kind = "find_tickets" if isinstance(cell, TicketCell) else "transfer"
     return paths.runs/study.study/kind/f"{cell_name(study, cell)}.csv"
 
 
 def ticket_file(study: Study, cell: TicketCell, seed: int, paths: Paths) -> Path:
-    "Return the ticket file of one seed; studies that need the same tickets share it."
+    "Return the ticket file of one seed. Studies that need the same tickets share it."
     identity = digest([_identity(study, replace(cell, seeds=())), study.keep_final], 10)
     return paths.tickets/_file_name(cell.source, cell.model, cell.ticket_recipe, identity)/f"seed{seed}.safetensors"

@@ -74,7 +74,7 @@ def as_backbone(
     image_size: int,  # pixels
     head: str = "",   # name of the layer; 'none': the network returns features; '': find it
 ) -> tuple[nn.Module, int]:  # backbone and its number of features
-    "Remove the head of a classifier; raise a `ValueError` if it is not found or the rest returns no features."
+    "Remove the head of a classifier. Raise a `ValueError` if it is not found or the rest returns no features."
     name = _head_of(net, head, channels, image_size)
     if name: net.set_submodule(name, nn.Identity())
     out, _ = _trial(net, channels, image_size)

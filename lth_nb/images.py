@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = (
 
 @cache
 def _formats(sniffed: bool = False) -> list[str]:
-    "Return Pillow's names of the formats that we read; with `sniffed`, those that a file's first bytes identify."
+    "Return Pillow's names of the formats that we read. With `sniffed`, only those that have a signature."
     Image.init()
     return [f for f in Image.ID if f not in _REFUSED and not (sniffed and Image.OPEN[f][1] is None)]
 
@@ -51,7 +51,7 @@ class UnreadableImage(ValueError):
 
 
 def _printable(text: str) -> str:
-    "Return a printable string, in which bytes of a file name that are not UTF-8 are escapes."
+    "Return a printable string in which bytes that are not UTF-8 are written as escapes."
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -69,7 +69,7 @@ BACKGROUND = 255  # gray value behind transparent pixels, 0 to 255: white
 
 
 def _to_eight_bits(image: Image.Image, path: Path) -> tuple[Image.Image, int]:
-    "Return the image with 8 bits per channel, and its largest value if it had more bits (0: it had 8 bits)."
+    "Return the image with 8 bits per channel, and the largest value of a deeper image (0: it had 8 bits)."
     if image.mode[0] not in "IF": return image, 0
     values = np.asarray(image)
     if image.mode == "F" or not 0 <= int(values.min()) <= int(values.max()) < 2**16:
@@ -95,7 +95,7 @@ class ImageFile(NamedTuple):
     "The content of one file."
     pages: list[np.ndarray]  # each uint8 (H, W, 3)
     gray: bool               # whether all pages are gray
-    peak: int                # largest value of its 16-bit pages (for color up to 255 too large); 0: it has 8 bits
+    peak: int                # largest value of its 16-bit pages (for color, up to 255 too large); 0: all have 8 bits
     left_out: int            # number of pages that are skipped: not images like the first
 
 
@@ -130,7 +130,7 @@ def _check_size(file, path: Path) -> None:
 
 # %% ../nbs/01a_images.ipynb #18149cad
 def _check_kind(path: Path) -> None:
-    "Raise UnreadableImage unless a path is a regular file: reading a pipe or a device might never end."
+    "Raise UnreadableImage unless a path is a regular file, since reading a pipe or a device might never end."
     if not stat.S_ISREG(os.stat(path).st_mode): raise _unreadable(path, "is a pipe, a device or a folder, no file")
 
 
@@ -153,7 +153,7 @@ def _read_pages(file, path: Path, image_size: int | None) -> ImageFile:
 
 
 def _first_line(error: Exception) -> str:
-    "Return an error in a few words, without memory addresses, which differ from run to run."
+    "Return the type and first line of an error, without memory addresses, which differ from run to run."
     if isinstance(error, UnidentifiedImageError): return "its content is of no format that we read"
     text = str(error).partition("\n")[0].partition(" <_io")[0]
     return f"{type(error).__name__}: {text}"[:120] if text else type(error).__name__
@@ -163,7 +163,7 @@ def read_image(
     path: Path,                     # any file
     image_size: int | None = None,  # pixels; `None`: no change
 ) -> ImageFile:
-    "Read all pages of a file, cropped to the central square; raise UnreadableImage if the file cannot be read."
+    "Read all pages of a file, cropped to the central square. Raise UnreadableImage if the file cannot be read."
     try:
         _check_kind(path)
         with Image.open(path, formats=_formats()) as file:

@@ -38,7 +38,7 @@ def to_torch_pruning(
 
 # %% ../nbs/06a_interop.ipynb #dfd3addd
 def _refresh(attention: nn.Module, inputs: tuple) -> None:
-    "Apply the mask to an attention's output projection, which the attention reads but never calls."
+    "Apply the mask to the output projection, which the attention module reads but never calls."
     for hook in attention.get_submodule("out_proj")._forward_pre_hooks.values():
         if isinstance(hook, prune.BasePruningMethod): hook(attention.out_proj, inputs)
 

@@ -21,7 +21,7 @@ from .studyfile import load_study
 
 # %% ../nbs/12j_jobs.ipynb #ee8430bd
 def _grouped(study: Study, cells: list, shared) -> dict[str, list]:
-    "Return jobs by name: one cell each or, with `job: pair`, all cells for which `shared` returns the same."
+    "Return jobs by name. A job is one cell or, with `job: pair`, all cells with the same result of `shared`."
     if study.job != "pair": return {cell_name(study, c): [c] for c in cells}
     groups = {}
     for c in cells: groups.setdefault(shared(c), []).append(c)
@@ -32,14 +32,14 @@ def _grouped(study: Study, cells: list, shared) -> dict[str, list]:
 def search_jobs(
     study: Study,
 ) -> dict[str, list[TicketCell]]:  # name -> cells
-    "Return the searches that the workflow runs as one job each."
+    "Return the cells of every search job of the workflow, by job name."
     return _grouped(study, ticket_cells(study), lambda c: (c.source,))
 
 
 def transfer_jobs(
     study: Study,
 ) -> dict[str, list[Block]]:  # name -> cells, in the order of the file
-    "Return the transfers that the workflow runs as one job each."
+    "Return the cells of every transfer job of the workflow, by job name."
     return _grouped(study, transfer_cells(study), lambda c: (*(c.sources or ("scratch",)), *c.targets))
 
 # %% ../nbs/12j_jobs.ipynb #8d1b62d7
@@ -69,7 +69,7 @@ def job_of(
 def cells_of(
     job: dict,  # from `job_of`
 ) -> list:      # of `TicketCell` or `Block`
-    "Return the cells of a job; raise a `ValueError` if it has none."
+    "Return the cells of a job. Raise a `ValueError` if it has none."
     if not job.get("cells"): raise ValueError("parameter job: it has no cells; `lth run` makes jobs, leave it empty")
     return [TicketCell(**c | {"seeds": tuple(c["seeds"])}) if "source" in c else Block(**c) for c in job["cells"]]
 

@@ -69,7 +69,7 @@ def _product(self: SparseRows, columns: Tensor) -> Tensor:
 
 # %% ../nbs/15b_latency.ipynb #db1461c1
 def sparse_rows(
-    network: Network,   # masked: its pruned weights are zero; left as it is
+    network: Network,   # masked: its pruned weights are zero; not changed
 ) -> Network:           # in eval mode, on the CPU
     "Return a copy whose convolutions and linear layers skip zeros."
     network = deepcopy(network).cpu().eval()
@@ -126,7 +126,7 @@ def measure_ticket(
     rounds: int = 20,                   # of `measure_latency`
     multiple: int = 8,                  # layers of the compact network keep a multiple of this, as in `export_ticket`
 ) -> pd.DataFrame:                      # one row per level, batch size, runtime and way
-    "Measure the networks trained at some levels: masked, compact, and with CSR kernels; in torch and onnxruntime."
+    "Measure the networks trained at some levels, in torch and onnxruntime: masked, compact, and with CSR kernels."
     rows = []
     for level in tqdm(range(len(tickets)) if levels is None else levels, desc="levels", disable=None):
         rows += _measure_level(tickets, level, batch_sizes, rounds, multiple)
@@ -181,7 +181,7 @@ def speedup_in_words(
     table: pd.DataFrame,   # from `measure_ticket`, of one model
     margin: float = 0.02,  # a gain counts if its lower quartile is above 1 + margin
 ) -> list[str]:
-    "Describe from which density down, if any, each way was faster than the masked network in its runtime."
+    "Describe the densities, if any, at which each way was faster than the masked network in its runtime."
     told = []
     for (runtime, way, batch), rows in table[table.way != "masked"].groupby(["runtime", "way", "batch"], sort=False):
         levels = rows.groupby("density")[["speedup", "low", "high"]].median().sort_index()
@@ -191,7 +191,7 @@ def speedup_in_words(
 
 
 def _gain_in_words(levels: pd.DataFrame, margin: float) -> str:
-    "Describe from which density down one way was faster; `levels` has speedup, low and high by rising density."
+    "Describe the densities at which one way was faster. `levels` has speedup, low and high by rising density."
     def at(i): return f"{levels.speedup.iloc[i]:.2f} times at {levels.index[i]:.2%}"
     wins = int((levels.low > 1 + margin).cummin().sum())
     if wins:

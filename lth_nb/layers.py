@@ -54,7 +54,7 @@ LAYER_COLUMNS = [*SEARCH, "level", "left", "layer", "place", "weights", "density
 
 
 def _files(study: Study, paths: Paths) -> dict[tuple, list[Path]]:
-    "Return the existing ticket files of every search; raise a `FileNotFoundError` if all are missing."
+    "Return the existing ticket files of every search. Raise a `FileNotFoundError` if all are missing."
     found, named = defaultdict(list), []
     for cell in ticket_cells(study):
         named += (files := [ticket_file(study, cell, seed, paths) for seed in cell.seeds])
@@ -84,7 +84,7 @@ def layer_table(
 
 # %% ../nbs/11c_layers.ipynb #1a7e5013
 def _with_published(table: pd.DataFrame, published: pd.DataFrame, study: Study) -> pd.DataFrame:
-    "Return a table in which published rows replace those of searches with fewer seeds."
+    "Return `table`, with published rows for every search of which it has fewer seeds than `published`."
     asked = {tuple(getattr(cell, c) for c in SEARCH) for cell in ticket_cells(study)}
     now = dict(iter(table.groupby(SEARCH)))
     for search, part in published.groupby(SEARCH):
@@ -98,7 +98,7 @@ def write_layers(
     study: Study,
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> Path | None:                # data/results/STUDY.layers.csv; `None` if all ticket files are missing
-    "Publish the layer densities of a study; leave a table with the same content unchanged."
+    "Publish the layer densities of a study. Leave a table with the same content unchanged."
     paths = paths or Paths()
     try: table = layer_table(study, paths)
     except FileNotFoundError: return None

@@ -37,7 +37,7 @@ def lay_out(
     folder: str | Path,          # the new folder; it may exist
     paths: Paths | None = None,  # where the study and the notebooks are copied from
 ) -> list[Path]:                 # the files that were written
-    "Make a study folder. Raise a `FileExistsError` if one of its files exists; then nothing is written."
+    "Make a study folder. If one of its files already exists, raise a `FileExistsError` and write nothing."
     folder, contents = Path(folder).expanduser(), _contents(paths or Paths())
     if there := [str(folder/name) for name in contents if (folder/name).exists()]:
         raise FileExistsError(f"{there[0]}: is there already, and nothing was written. Choose another folder.")

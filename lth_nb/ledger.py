@@ -40,7 +40,7 @@ def study_info(study: Study) -> dict:
 
 
 def _images_of(study: Study, rows: pd.DataFrame, before: dict, paths: Paths) -> dict[str, dict[str, int]]:
-    "Return training images by target and fraction; for a missing target, return the earlier count, if any."
+    "Count the training images of each target and fraction. For a missing target, use the earlier count, if any."
     found, rows = {}, rows[rows["arm"] != "imp"]
     for name, fraction in sorted({*zip(rows["target"], rows["fraction"])}):
         images = count_images(name, fraction, paths, **study.counted_as(name))
@@ -50,7 +50,7 @@ def _images_of(study: Study, rows: pd.DataFrame, before: dict, paths: Paths) -> 
 
 # %% ../nbs/12g_ledger.ipynb #7d0a251c
 def _with_all_seeds(study: Study, cells: list, missing: list) -> list:
-    "Return the finished cells that have all their seeds; a comparison would drop the others anyway."
+    "Return the finished cells that have all their seeds."
     def but_seeds(cell): return (type(cell), *(v for k, v in vars(cell).items() if k != "seeds"))
     waiting = {but_seeds(c) for c in missing}
     whole = [c for c in cells if but_seeds(c) not in waiting]
@@ -70,7 +70,7 @@ def _refuse_versions(study: Study, rows: pd.DataFrame, paths: Paths) -> None:
 
 # %% ../nbs/12g_ledger.ipynb #a5cb0771
 def _refuse_short(study: Study, cells: list, paths: Paths) -> None:
-    "Raise a `ValueError` if a finished run's table has missing networks, as after a full disk or a manual edit."
+    "Raise a `ValueError` if networks are missing from a finished run's table, for example after a manual edit."
     for cell in cells:
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)
         if (found := len(read_results(file))) != networks:
@@ -83,7 +83,7 @@ def publish(
     paths: Paths | None = None,
     partial: bool = False,  # of an unfinished study, publish the cells that have all their seeds
 ) -> Path:  # data/results/STUDY.csv, with STUDY.json in the same folder
-    "Join the rows of all cells into the study's table; leave a table with the same results unchanged."
+    "Join the rows of all cells into the study's table. Do not rewrite a table with the same results."
     paths = paths or Paths()
     every = cells = _all_cells(study)
     table, missing = paths.results/f"{study.study}.csv", [c for c in cells if not cell_file(study, c, paths).is_file()]
@@ -128,21 +128,21 @@ def _with_metrics(study: Study, info: dict, source: Path) -> pd.DataFrame:
 
 # %% ../nbs/12g_ledger.ipynb #5a4eee7d
 def _drawn_otherwise(info: dict, now: dict):
-    "Return a function of name and fraction: whether two descriptions take different images of a data set."
+    "Return a function of name and fraction that tells whether two descriptions use different images."
     differing = {k: {*info.get(k, [])} ^ {*now.get(k, [])} for k in DRAWN_BY}
     anew = differing["resplit"] | differing["grouped"]
     return lambda name, fraction: name in anew or (name in differing["redraw"] and fraction < 1)
 
 
 def _warn_of(source: Path, counts: Counter, why: str) -> None:
-    "Warn how many rows do not count, why, and which names they belong to."
+    "Warn how many rows do not count, for what reason, and under which names."
     warnings.warn(
         f"{source}: {counts.total():,} rows do not count, because {why} ({', '.join(sorted(counts))})", stacklevel=4
     )
 
 # %% ../nbs/12g_ledger.ipynb #d6d34819
 def _rows_that_count(study: Study, source: Path) -> list[dict]:
-    "Return the rows of a published table that the study would make from the same images and tickets; warn of others."
+    "Return the rows of a published table that the current study would make again. Warn about the others."
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
     differing = [k for k in ("image_size", "image_sizes", "channels") if info.get(k, {}) != now.get(k, {})]
     if differing:
@@ -163,7 +163,7 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
 
 # %% ../nbs/12g_ledger.ipynb #de745488
 def _by_key(study: Study, table: list[dict]) -> tuple[dict, dict]:
-    "Return, by key, the rows of transfers and of searches that were trained with the study's recipes."
+    "Return the rows of transfers and those of searches, each by key, without rows of other recipes."
     hashes, made, found = {n: r.hash for n, r in study.recipes.items()}, {}, {}
     search = ("source", "source_fraction", "ticket_recipe", "model", "seed", "level")
     for row in table:
@@ -179,7 +179,7 @@ def restore(
     study: Study,
     paths: Paths | None = None,
 ) -> int:  # how many rows were copied
-    "Write the runs' own tables from data/results/STUDY.csv where they are missing; an unfinished run gets a journal."
+    "Write the missing tables of runs from data/results/STUDY.csv. An unfinished transfer gets a journal."
     paths, taken = paths or Paths(), 0
     made, found = _by_key(study, _rows_that_count(study, paths.results/f"{study.study}.csv"))
     for cell in _all_cells(study):
@@ -211,7 +211,7 @@ def _refuse_contradictions(infos: dict[Path, dict]) -> None:
 
 # %% ../nbs/12g_ledger.ipynb #14a6cf3f
 def _rows_on(table: Path, name: str, key: str) -> int:
-    "Return how many rows of a table used images of a data set that such a key would draw differently."
+    "Count the rows of a table that used images of a data set whose choice depends on `key`."
     rows = read_results(table)
     def part(fractions): return fractions < 1 if key == "redraw" else fractions > 0
     seen = (rows["target"] == name) & part(rows["fraction"])
@@ -221,7 +221,7 @@ def _rows_on(table: Path, name: str, key: str) -> int:
 def merged_info(
     tables: list[Path],  # of pieces of one study, those with a description first
 ) -> dict | None:        # a description for the joined table; `None`: no table has one
-    "Join the descriptions of tables; raise a `ValueError` if tables drew different images of one data set."
+    "Join the descriptions of tables. Raise a `ValueError` if tables drew different images of one data set."
     infos = {t: read_study_info(t) for t in tables if t.with_suffix(".json").is_file()}
     if not infos: return None
     of_one_table = ("provenance", "table_sha256", "runs_missing")

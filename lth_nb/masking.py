@@ -117,7 +117,7 @@ def mask_overlap(
     a: Mask,               # parameter name -> bool tensor
     b: Mask,               # the same names and shapes
 ) -> dict[str, float]:     # tensor name -> intersection over union in [0, 1]; 'all' over every tensor
-    "Return the overlap of two masks, per tensor and in total; the overlap of two empty tensors is 1."
+    "Return the overlap of two masks, per tensor and in total. The overlap of two empty tensors is 1."
     if a.keys() != b.keys():
         raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}")
     both: dict[str, tuple[int, ...]] = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}

@@ -28,7 +28,7 @@ def append_lines(
     lines: list[dict],   # all with the same keys
     file: str | Path,    # a CSV table with these columns, created if missing
 ) -> pd.DataFrame:       # the whole table
-    "Add lines at the end of a table; existing lines stay unchanged, byte for byte."
+    "Add lines at the end of a table. Existing lines stay unchanged, byte for byte."
     file, new = Path(file), pd.DataFrame(lines)
     old = file.read_text(encoding="utf-8") if file.is_file() else ""
     if old and len(new) and (columns := old.splitlines()[0].split(",")) != list(new.columns):

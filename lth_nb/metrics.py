@@ -21,7 +21,7 @@ def balanced_accuracy(
     labels: np.ndarray,  # (N,) int64
     scores: np.ndarray,  # (N, classes) float, probabilities
 ) -> float:              # in [0, 1]; classes without an image do not count
-    "Return the mean over classes of the fraction of correct predictions."
+    "Return the accuracy within each class (its recall), averaged over the classes."
     from sklearn.metrics import balanced_accuracy_score
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class that was predicted may have no image

@@ -120,8 +120,8 @@ def _finish(*processes: subprocess.Popen):
 # %% ../nbs/16e_mini_study.ipynb #742728d4
 def _study_contestants(home) -> tuple[list[Contestant], list[Contestant]]:
     """Return the contestants for the small study from start to end, and those for its networks with zero steps in a
-    running process; 'images' are networks here."""
-    def again(*runs):  # existing rows would not be made again
+    running process. Both count networks as `images`."""
+    def again(*runs):  # networks with existing rows would not be trained again
         for file in Path(home).rglob("transfer/*.csv"): file.unlink()
         for run in runs: run()
     def whole(function, *seeds):

@@ -75,7 +75,7 @@ def _overlap(module: nn.Module) -> tuple[str, str] | None:
 
 # %% ../nbs/02_models.ipynb #cbd96f54
 class Unbuildable(ValueError):
-    "Raised if a builder cannot make its network; the message gives the full reason."
+    "Raised if a builder cannot make its network. The message gives the full reason."
 
 
 def _construct(
@@ -107,7 +107,7 @@ def _construct(
 
 # %% ../nbs/02_models.ipynb #c66cfe0c
 def _kinds(made) -> str:
-    "Name the type of what a builder returned."
+    "Describe what a builder returned by its types."
     if not isinstance(made, (tuple, list)): return f"a {type(made).__name__} alone"
     return f"({', '.join(type(part).__name__ for part in made)})"
 
@@ -144,11 +144,11 @@ def _tensor_lines(module: nn.Module) -> list[str]:
     return [f"{n}: {tuple(v.shape)} {v.dtype}" for n, v in module.state_dict().items()]
 
 # %% ../nbs/02_models.ipynb #f90b5291
-_CHECKED = {}  # what `_check_builder` found, by row and size of the images
+_CHECKED = {}  # results of `_check_builder`, by row and image size
 
 # %% ../nbs/02_models.ipynb #270283e3
 def _check_alike(name: str, one: nn.Module, other: nn.Module, channels: int, image_size: int) -> None:
-    "Raise a `ValueError` if two networks with the same tensors give different features: something else is random."
+    "Raise a `ValueError` if networks with equal tensors give different features, so something else is random."
     images, made = _trial_images(channels, image_size), []
     for net in (one, other):
         try:
@@ -169,7 +169,7 @@ def _check_builder(
     seed: int,
     stream: str,
 ) -> tuple[str, ...]:      # weights of convolutions and linear layers that the builder itself sets
-    "Build again with the same seed, which must change nothing, and with another; once per process and size."
+    "Check, once per process and image size, how the tensors change under the same seed and under another."
     key = id(row), channels, image_size
     if key in _CHECKED: return _CHECKED[key][1]
     backbone, num_features = made

@@ -33,7 +33,7 @@ class Slope:
 
 # %% ../nbs/09c_moderators.ipynb #27e33418
 def _weighted_fit(x, y, variances, tau2: float) -> tuple[np.ndarray, np.ndarray, float]:
-    "Return coefficients, their covariance for known variances, and the weighted squared residuals."
+    "Return the coefficients, their covariance for known variances, and the weighted sum of squared residuals."
     w = 1 / (variances + tau2)
     covariance = np.linalg.inv(x.T @ (w[:, None] * x))
     found = covariance @ (x.T @ (w * y))
@@ -55,7 +55,7 @@ def regress_effects(
     values: Sequence[float],          # the property of each target, in the same order
     confidence: float = 0.95,         # of the interval, in (0, 1)
 ) -> Slope:
-    "Return the slope of an effect over one property of the targets; raise a `ValueError` if it cannot be estimated."
+    "Return an effect's slope over one property of the targets. Raise a `ValueError` if it cannot be estimated."
     y, variances = np.array([e.mean for e in effects]), np.array([e.se**2 for e in effects])
     at = np.asarray(values, float)
     if len(at) != len(y): raise ValueError(f"{len(at)} values for {len(y)} targets; give one per target")

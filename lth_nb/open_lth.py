@@ -26,7 +26,7 @@ from .tickets import NEVER, TicketRecipe, Tickets, _build, _describe, _start, pa
 from .training import TrainResult, evaluate, load_state, steps_per_epoch
 
 # %% ../nbs/06c_open_lth.ipynb #3dd2f954
-Names = Mapping[str, str] | Callable[[str], str] | None  # maps a parameter's name to its name on the other side
+Names = Mapping[str, str] | Callable[[str], str] | None  # maps a parameter's name to that in the other library
 
 
 def renamed(
@@ -195,7 +195,7 @@ def _fitting(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 # %% ../nbs/06c_open_lth.ipynb #4f82a707
 def _measured(network: nn.Module, data: Dataset, recipe: TicketRecipe) -> TrainResult:
-    "Measure a trained network; take the number of steps from the recipe."
+    "Measure a trained network. Take the number of steps from the recipe."
     per_epoch = steps_per_epoch(len(data.train_images), recipe.training.batch_size)
     steps = count_steps(recipe.training.length, per_epoch)
     epochs = -(-steps // per_epoch)  # rounded up to whole epochs

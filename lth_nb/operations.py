@@ -18,7 +18,7 @@ from .networks import _stream
 
 # %% ../nbs/02f_operations.ipynb #85293aff
 class _Operations(TorchDispatchMode):
-    "Count the operations within this context for each named weight; key '' holds those that read no named weight."
+    "Count the operations in this context by the named weight that they read. The key '' counts all others."
     def __init__(self, weights: Mapping[str, torch.Tensor]):
         super().__init__()
         self.found = {}
@@ -26,7 +26,7 @@ class _Operations(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls):
-        "Return False without importing torch._dynamo: nothing is compiled here, and the import adds a second."
+        "Return False without importing torch._dynamo, which takes a second and is not needed here."
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -59,7 +59,7 @@ _NORB_CLASSES = ("animal", "human", "airplane", "truck", "car")
 
 
 def _norb_files(folder: Path) -> dict[str, Path]:
-    "Return a dict of 'training-dat' and so on -> file, which is empty if one is missing."
+    "Return the four files by key, such as 'training-dat', or an empty dict if one is missing."
     parts = [f"{split}-{part}" for split in ("training", "testing") for part in ("dat", "cat")]
     found = {p: f for p in parts for f in sorted(folder.glob(f"smallnorb-*-{p}.mat*"))[:1]}
     return found if len(found) == len(parts) else {}

@@ -50,7 +50,7 @@ def _effects(rows: pd.DataFrame) -> list[TargetEffect]:
 
 # %% ../nbs/10a_over_targets.ipynb #4c6757db
 def _over_targets(rows: pd.DataFrame, kind: str, margin: float, predict: bool) -> dict:
-    "Return the mean over the targets of one contrast, and how many are for and against it."
+    "Return one contrast's mean over targets, and how many targets are for and against it."
     counts = rows["state"].value_counts()
     tally = dict(
         targets=len(rows), for_it=int(counts.get("for", 0)), against_it=int(counts.get("against", 0)),
@@ -179,7 +179,7 @@ def _one_verdict(claim: Claim, means: pd.DataFrame, targets: pd.DataFrame) -> di
 
 # %% ../nbs/10a_over_targets.ipynb #90483fef
 def _hanging(claim: Claim, targets: pd.DataFrame, word: str) -> str:
-    "Return the targets whose omission changes the verdict (not merely to untested), separated by spaces."
+    "Return, separated by spaces, the targets whose omission changes the verdict to another tested one."
     changed = []
     for left_out in sorted({*targets["target"]}) if word != "not tested" else ():
         rest = targets[targets["target"] != left_out]
@@ -216,7 +216,7 @@ JUDGED = ("comparisons", "targets", "contrasts", "verdicts")
 
 def judged_tables(
     rows: pd.DataFrame,          # rows of one study
-    info: dict,                  # the study's information
+    info: dict,                  # the study's description
     claims: dict | None = None,  # id -> Claim; `None`: every claim
 ) -> dict[str, pd.DataFrame]:    # name in JUDGED -> table
     "Judge a results table."
@@ -229,7 +229,7 @@ def judged_tables(
 
 # %% ../nbs/10a_over_targets.ipynb #ea9da9b3
 def _judged_from(info: dict) -> dict:
-    "Return what verdicts depend on: the table, and the description's roles and exclusions, as hashes."
+    "Return hashes of what verdicts depend on: the table, and the roles and exclusions in its description."
     return dict(table_sha256=info["table_sha256"], description=digest([info.get("roles"), info.get("left_out")], 16))
 
 

@@ -70,7 +70,7 @@ def _of_folder(folder: Path) -> dict[str, ModuleType]:
 
 
 def _run_apart(text: bytes, module: ModuleType, file: Path):
-    "Run a file's source in a module; load the modules of its folder again and remove them afterwards."
+    "Run a file's source in a module, with the modules of its folder reloaded first and removed afterwards."
     folder, finder, before = file.parent, _Finder(file.parent), _of_folder(file.parent)
     for name in before: del sys.modules[name]
     sys.modules[module.__name__] = module  # dataclasses and the like look it up
@@ -95,7 +95,7 @@ def shown_path(file: Path) -> str:
 def run_file(
     file: Path,    # with any suffix: a symlink net.py may point to net.txt
 ) -> ModuleType:   # a module that no import statement finds
-    "Run a Python file; it may import other modules from its folder. Raise a `ValueError` if it fails."
+    "Run a Python file, which may import modules from its folder. Raise a `ValueError` if it fails."
     text, name = file.read_bytes(), f"_lth_network_{digest(str(file), 12)}"
     if (b"torchvision" in text or b"timm" in text) and importlib.util.find_spec("torchvision"): _torchvision()
     spec = importlib.util.spec_from_loader(name, _FromText(name, str(file)))

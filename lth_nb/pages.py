@@ -28,8 +28,8 @@ def study_name(
 def read_study(
     study: str | Path,           # as for `study_name`
     paths: Paths | None = None,  # project folders; `None`: the current project's
-) -> tuple[pd.DataFrame, dict]:  # rows and information
-    "Read the published table of a study; if it is missing, raise a `FileNotFoundError` that names those that exist."
+) -> tuple[pd.DataFrame, dict]:  # rows and description
+    "Read a study's published table. If it is missing, raise a `FileNotFoundError` that names the existing ones."
     paths, name = paths or Paths(), study_name(study)
     table = paths.results/f"{name}.csv"
     if not table.is_file():
@@ -70,6 +70,6 @@ def mean_and_std(
     std: float,      # over seeds, in percent; NaN for one seed
     digits: int = 2, # after the decimal point
 ) -> str:
-    "Return a mean with its standard deviation; for one seed, return only the mean."
+    "Return a mean with its standard deviation. For one seed, return only the mean."
     spread = "" if std != std else f" ± {std:.{digits}f}"
     return f"{mean:.{digits}f}{spread}"

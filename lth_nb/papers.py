@@ -76,7 +76,7 @@ class Contrast:
     b: dict
     level: str | float | tuple = "sparse"  # of both sides, or of `a` alone where `level_b` is given
     kind: str = "greater"     # a key of REGIONS
-    on: str = ""              # only targets with this role in the study's information
+    on: str = ""              # only targets with this role in the study's description
     level_b: str | float | None = None     # 'chosen' or a density
     primary: bool = True      # whether the claim's verdict rests on it; otherwise it is only shown
 
@@ -131,7 +131,7 @@ class Claim:
 
     @property
     def every_contrast(self) -> tuple[Contrast, ...]:
-        "Return all contrasts, including those that only the verdict over targets reads."
+        "Return all contrasts, including those that only the verdict over targets uses."
         return self.contrasts + self.over_targets.contrasts
 
     @property
@@ -234,7 +234,7 @@ def _unknown_names(claim: Claim) -> list[str]:
 def load_claims(
     file=None,        # path of the YAML file; `None`: data/papers/claims.yaml
 ) -> dict[str, Claim]:  # id -> claim, in the order of the file
-    "Read and check the claims; raise one `ValueError` that lists everything wrong with the file."
+    "Read and check the claims. Raise one `ValueError` that lists everything wrong with the file."
     file = file or Paths().papers/"claims.yaml"
     try:
         content = yaml.safe_load(open(file, encoding="utf-8"))
@@ -257,7 +257,7 @@ def load_claims(
 
 # %% ../nbs/09b_papers.ipynb #4a286ed1
 def _shipped_or_own() -> Paths:
-    "Return the project's folders, or those of the installed library where writing is not allowed."
+    "Return the project's folders. If writing there is not allowed, return those of the installed library."
     try:
         return Paths()
     except (ValueError, OSError):  # code that writes there reports this error; claims can still be read

@@ -70,7 +70,7 @@ EXAMPLES = dict(arms="[ticket, scratch]", recipes="[base]", ticket_recipes="[bas
 
 # %% ../nbs/12a_parameters.ipynb #53e52578
 def _number(form: Form, value) -> int | float:
-    "Return one number of the kind and in the range of its form; raise a `ValueError` for any other value."
+    "Return a number of the form's kind and range. Raise a `ValueError` for any other value."
     if isinstance(value, bool): raise ValueError
     whole = isinstance(value, int) or isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value)
     number = int(value) if whole else float(value)  # a float would round a large seed
@@ -81,7 +81,7 @@ def _number(form: Form, value) -> int | float:
 
 
 def _name(value) -> str:
-    "Return a name; accept a number too, since papermill turns the string '5' into the number 5."
+    "Return a name. Accept a number too, since papermill turns the string '5' into the number 5."
     if isinstance(value, (bool, Mapping, Iterable)) and not isinstance(value, str): raise ValueError
     return str(value)
 
@@ -101,8 +101,8 @@ def _mapping(value) -> dict:
 def read_parameter(
     name: str,  # a key of PARAMETERS
     value,      # in any form: the value itself, a list, a string
-):              # a list, a single value or a dict, as its form says
-    "Return a parameter's value; raise a `ValueError` that names the parameter and what to give if it is invalid."
+):              # a list, a single value or a dict, as its form requires
+    "Return a parameter's value. If it is invalid, raise a `ValueError` that says what to give instead."
     form = PARAMETERS[name]
     values = [] if value == "" else as_list(value)
     try:
@@ -141,6 +141,6 @@ def read_parameters(
     history: list[str],  # sources of the cells executed so far: IPython's `In`
     names: dict,         # the notebook's names: `globals()`
 ) -> dict:               # those among them that are parameters, each in its standard form
-    "Return the parameters of a run notebook; raise a `ValueError` that names an unknown or invalid one."
+    "Return the parameters of a run notebook. Raise a `ValueError` if one is unknown or invalid."
     refuse_unknown_parameters(history)
     return {name: read_parameter(name, names[name]) for name in PARAMETERS if name in names}

@@ -50,7 +50,7 @@ def gain_by_part(
 
 # %% ../nbs/11_parts.ipynb #ac1c139f
 def _in_rows(table: pd.DataFrame, by: str, order: list, columns: int, width: float, height: float, more: float):
-    "Return a figure with one panel per `on`, each as tall as its rows, and axes, title, data and rows of each panel."
+    "Return a figure with one panel per value of `on`, and the axes, title, data and rows of each panel."
     panels = sorted(table.groupby("on"), key=lambda panel: -panel[1][by].nunique())
     columns = min(columns, len(panels))
     lines = [panels[i:i + columns] for i in range(0, len(panels), columns)]
@@ -73,7 +73,7 @@ def plot_gain_by_part(
     gains: pd.DataFrame,   # as made by `gain_by_part`
     columns: int = 2,      # maximum number of panels side by side
 ):                         # matplotlib Figure
-    "Draw one grid of masks by weights per panel; blue is better than a dense network from scratch."
+    "Draw one grid of masks by weights per panel. Blue is better than a dense network from scratch."
     if gains.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     reach = max(1.0, gains.gain.abs().max())
     fig, panels = _in_rows(gains.dropna(subset="gain"), "mask", [*MASKS], columns, width=3.3, height=0.55, more=2.6)
@@ -131,7 +131,7 @@ def plot_winners(
     recipes: dict | None = None,  # recipe -> its label, in the order of the rows; `None`: the recipes' own names
     columns: int = 2,     # maximum number of panels side by side
 ):                        # matplotlib Figure
-    "Color each recipe and density by the leading arm, with its lead in points; pale unless every seed agrees."
+    "Color each recipe and density by the leading arm and write its lead. Pale cells: not every seed agrees."
     if table.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
     chosen = table[table.recipe.isin(names)]

@@ -25,11 +25,11 @@ from .training import steps_per_epoch
 
 # %% ../nbs/12i_pieces.ipynb #5834a7ce
 class OutOfTime(Exception):
-    "Signal that the minutes of a piece are over; its trained networks are kept."
+    "Signal that the time of a piece is over. Its trained networks are kept."
 
 # %% ../nbs/12i_pieces.ipynb #4dee41f9
 def _expected_seconds(study: Study, cell: Block, paths: Paths) -> float:
-    "Return the seconds of the longest training of a cell at the throughput that the study states; 0 if it states none."
+    "Return the seconds of a cell's longest training at the study's stated throughput, or 0 if none is stated."
     trainings = {(c.model, study.ticket_recipes[c.ticket_recipe].training, c.source, c.source_fraction)
                  for c in tickets_of(study, cell)}
     trainings |= {(n.model, study.recipes[n.recipe], n.target, n.fraction) for n in networks_of(study, cell)}

@@ -114,7 +114,7 @@ def epoch(self: PlainLoop, most: int | None = None):
 def _plain_evaluate(
     model: nn.Module, images: Tensor, labels: Tensor, data: Dataset, batch_size: int
 ) -> tuple[float, float]:
-    "Return loss and accuracy as a plain loop measures them."
+    "Return loss and accuracy, measured batch by batch as in plain training code."
     model.eval()
     device, loss, right = next(model.parameters()).device, 0.0, 0
     for x, y in torch.utils.data.DataLoader(Pictures(images, labels, data), batch_size):

@@ -36,7 +36,7 @@ def _random_images(study: Study, count: int, side: int) -> Dataset:
                    (0.5,) * study.channels, (0.25,) * study.channels, "")
 
 # %% ../nbs/12h_plan.ipynb #74d14069
-_LARGEST, _PIXELS = 1024, 2**22  # side and pixels of a batch that fit any memory; for more, the speed is scaled
+_LARGEST, _PIXELS = 1024, 2**22  # limits on the side and on the pixels of a batch; beyond, speed is scaled
 
 
 def measured_throughput(
@@ -46,7 +46,7 @@ def measured_throughput(
     side: int | None = None,  # of the network's input, pixels; `None`: the study's image size
     seconds: float = 3.0,  # about how long to measure
 ) -> float:                # training images per second
-    "Return the training speed of a network on this machine's device, on random images, with the study's first recipe."
+    "Measure the training speed of a network on this machine, with random images and the study's first recipe."
     wanted = side or study.image_size
     side = min(wanted, _LARGEST)
     batch_size = max(2, min(batch_size, _PIXELS // side**2))
@@ -65,7 +65,7 @@ ASSUMED_IMAGES = 10_000  # training images that a plan assumes for a missing dat
 
 
 def images_in(study: Study, name: str, fraction: float, paths: Paths) -> int:
-    "Count the training images of a fraction of a data set; for a missing one, return the published or assumed number."
+    "Count the training images of a fraction of a data set. If it is missing, use the published or assumed number."
     return count_images(name, fraction, paths, **study.counted_as(name)) or ceil(ASSUMED_IMAGES * fraction)
 
 
@@ -82,18 +82,18 @@ def _trainings(study: Study) -> list[tuple]:
 # %% ../nbs/12h_plan.ipynb #314338dc
 @lru_cache(64)
 def _weights_of(model: str, row: Architecture, size: int, channels: int) -> int:
-    "Return the number of weights of a network; the key includes its row, so that a changed builder is counted again."
+    "Return the number of weights of a network. `row` is a cache key, so a changed builder is counted again."
     header = dict(model=model, num_classes=10, image_size=size, channels=channels, init="kaiming", seed=0)
     return sum(p.numel() for p in blueprint(header).parameters())  # uses no memory
 
 
 def _count_weights(model: str, size: int, channels: int) -> int:
-    "Return the number of weights of a network, remembered until its row in MODELS changes."
+    "Return the number of weights of a network, cached until its row in MODELS changes."
     return _weights_of(model, MODELS[model], size, channels)
 
 
 def _ticket_bytes(study: Study, cell: TicketCell) -> float:
-    "Return the bytes of a cell's ticket files: theta_0, theta_k, a byte per weight, the kept weights of each theta_i."
+    "Estimate the bytes of a cell's ticket files: theta_0, theta_k, masks, and the kept weights of every theta_i."
     recipe = study.ticket_recipes[cell.ticket_recipe]
     weights = _count_weights(cell.model, recipe.training.input_size(study.size_of(cell.source)), study.channels)
     finals = sum(recipe.density_at(l) for l in range(recipe.rounds + 1)) if study.keep_final else 0
@@ -101,7 +101,7 @@ def _ticket_bytes(study: Study, cell: TicketCell) -> float:
 
 # %% ../nbs/12h_plan.ipynb #49d1b857
 def _by_kind(study: Study, paths: Paths) -> pd.DataFrame:
-    "Return networks and images of a study, one line per kind of run, model, size of images and batch size."
+    "Count the networks and images of a study for each kind of run, model, image size and batch size."
     lines = []
     for (kind, model, recipe, name, fraction), networks in Counter(_trainings(study)).items():
         images = images_in(study, name, fraction, paths)
@@ -136,7 +136,7 @@ def plan(
 
 # %% ../nbs/12h_plan.ipynb #f637d35e
 def _odd_lengths(recipe, steps: int) -> list[str]:
-    "Return which lengths of a recipe exceed its training, for this many steps per epoch."
+    "Return the lengths in a recipe that exceed its training, given the number of steps per epoch."
     end, wrong = count_steps(recipe.length, steps), []
     if count_steps(recipe.warmup, steps) > end: wrong.append(f"warmup = {recipe.warmup!r}")
     late = [m for m in recipe.milestones if count_steps(m, steps) >= end]
@@ -148,7 +148,7 @@ def check_lengths(
     study: Study,
     paths: Paths | None = None,
 ) -> None:
-    "Raise one `ValueError` about warm-ups, milestones and rewind points after the end of a training."
+    "Raise one `ValueError` that lists warm-ups, milestones and rewind points after the end of training."
     paths, wrong = paths or Paths(), {}
     images = cache(lambda name, fraction: images_in(study, name, fraction, paths))
     def note(place, faults, length, name):
@@ -170,7 +170,7 @@ def check_lengths(
 def check_networks(
     study: Study,
 ) -> None:
-    "Build every network that a study names by a reference; raise one `ValueError` that names the study's file."
+    "Build every network that a study names by reference. Raise one `ValueError` that lists all faults."
     needed, wrong = dict.fromkeys(
         (model, recipe.input_size(study.size_of(name)), recipe.init)
         for _, model, recipe, name, _ in dict.fromkeys(_trainings(study)) if ":" in model), []
@@ -184,7 +184,7 @@ FEWEST_SEEDS = 3  # with fewer, no comparison can be decided
 
 
 def few_seeds(study: Study) -> str:  # a sentence; '' if every network has enough seeds
-    "Return a warning if networks of a study have fewer than three seeds, which can never decide a claim."
+    "Return a warning if any network of a study has fewer than three seeds, too few to decide a claim."
     seeds = {}
     for cell in transfer_cells(study):
         for n in networks_of(study, cell): seeds.setdefault(replace(n, seed=0), set()).add(n.seed)

@@ -55,7 +55,7 @@ def compare_precisions(
 # %% ../nbs/16a_precision.ipynb #d22ae5a1
 def precision_verdicts(
     pairs: pd.DataFrame,    # lines of `compare_precisions`
-    margin: float = 0.005,  # differences in accuracy below this count as none: half a point
+    margin: float = 0.005,  # differences in accuracy below this count as none: half a percentage point
     alpha: float = 0.05,    # level of the two one-sided tests
 ) -> pd.DataFrame:          # one line per model and data set
     "Test whether bf16 is as accurate as fp32."

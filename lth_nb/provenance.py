@@ -27,17 +27,17 @@ INTERVAL = "bars: 95% bootstrap intervals over seeds"
 
 
 def _networks(frame: pd.DataFrame) -> pd.DataFrame:
-    "Return each network of a results table once, without columns added for drawing; leave other tables unchanged."
+    "Return each network of a results table once, without columns added for drawing. Leave other tables unchanged."
     return frame[[c.name for c in SCHEMA if c.name in frame]].drop_duplicates(KEY) if set(KEY) <= set(frame) else frame
 
 
 def caption(
     frame: pd.DataFrame,      # rows that are drawn
     what: str,                # what the figure shows
-    info: dict | None = None, # the study's information, for its scale
+    info: dict | None = None, # the study's description, for its scale
     band: str = "",           # what bands or bars mean: STD_BAND, INTERVAL or ''
 ) -> str:
-    "Return a caption that gives the content, the seeds, the networks, the band and the study."
+    "Return a caption that states the content, the seeds, the networks, the band and the study."
     if frame.empty: raise ValueError("there are no rows to describe; select rows that exist")
     frame = _networks(frame)
     studies = f"Study {', '.join(sorted(frame.study.unique()))}" + (f": {info['scale'].rstrip('.')}." if info else ".")
@@ -63,7 +63,7 @@ def _made_of(frame: pd.DataFrame, info: dict) -> dict:
 
 # %% ../nbs/11_provenance.ipynb #a40ea4cd
 def _source_line(frame: pd.DataFrame, info: dict) -> str:
-    "Return study, scale, number of seeds and a shared source, so that a copied figure still names its data."
+    "Return study, scale, number of seeds and any shared source, so that a copied figure still names its data."
     n = len(info.get("seeds", []))
     seeds = seeds_in_words(frame) if "seed" in frame else f"{n} seed{'s' * (n != 1)}" if n else ""
     sources = {*frame["source"].fillna("")} - {""} if "source" in frame else ()
@@ -94,7 +94,7 @@ def _is_drawn(
     image: io.BytesIO, # the new image, as a PNG file in memory
     made: dict,        # content of the new JSON file
 ) -> bool:
-    "Return whether the saved figure and JSON file already match, whatever version of matplotlib wrote them."
+    "Return whether the saved figure and JSON file already match, regardless of the matplotlib version."
     if not (path.is_file() and path.with_suffix(".json").is_file()): return False
     try: old = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except ValueError: return False
@@ -109,7 +109,7 @@ def save_figure(
     name: str,                  # file name without its extension: lower-case letters, digits and dashes
     caption: str,               # also the alternative text
     frame: pd.DataFrame,        # what was drawn: rows of the results table, or a table made from them
-    info: dict,                 # the study's information
+    info: dict,                 # the study's description
     made_by: str = "",          # the notebook, such as 'nbs/papers/sabatelli.ipynb'
     folder: str | Path | None = None,  # `None`: the project's figures/
 ) -> Path:                      # NAME.png; NAME.json records how it was made

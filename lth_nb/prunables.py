@@ -30,7 +30,7 @@ def _own_forward(layer: nn.Module) -> bool:
 
 
 def _twin(layer: nn.Module) -> nn.Module:
-    "Return a copy that shares all tensors; changes to its attributes do not affect the original."
+    "Return a copy that shares all tensors. Changes to its attributes do not affect the original."
     twin = copy.copy(layer)
     twin.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in vars(layer).items()}
     return twin
@@ -93,7 +93,7 @@ def prunable(
     return found
 
 # %% ../nbs/02e_prunables.ipynb #8b33dd30
-# operations that keep the zeros of a weight: products, and views, parts and casts of the same numbers
+# operations in which pruned weights stay zero: products, and views, parts or casts of the weight
 _KEEP_ZEROS = {
     "linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "einsum", "multi_head_attention_forward",
     "__matmul__", "__rmatmul__", "t", "transpose", "permute", "reshape", "view", "flatten", "unflatten",
@@ -116,7 +116,7 @@ class _Uses(TorchFunctionMode):
 
 # %% ../nbs/02e_prunables.ipynb #1cdd2e75
 def check_part(
-    network: nn.Module,    # with a backbone; the batch that it sees changes its state
+    network: nn.Module,    # with a backbone; running the images changes its state
     images: torch.Tensor,  # two or more, in the form that the backbone takes
 ) -> None:
     "Raise a `ValueError` if a prunable weight does not affect the features or is transformed before it is used."

@@ -20,7 +20,7 @@ def magnitude(
 
 # %% ../nbs/04_pruning.ipynb #53999e46
 def _lowest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
-    "Return `alive` (1-D bool) without its `count` lowest `scores`; ties are pruned in order of position."
+    "Return `alive` (1-D bool) without its `count` lowest `scores`. Ties are pruned in order of position."
     places = alive.nonzero().squeeze(1)
     order = torch.sort(scores[places], stable=True).indices
     kept = alive.clone()

@@ -33,7 +33,7 @@ class Question(BaseModel):
 def load_questions(
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> list[Question]:
-    "Read `data/papers/questions.yaml`; a `ValueError` names what is wrong in it."
+    "Read `data/papers/questions.yaml`. Raise a `ValueError` that names what is wrong in it."
     file = (paths or Paths()).papers/"questions.yaml"
     try:
         found = [Question(**q) for q in yaml.safe_load(file.read_text(encoding="utf-8"))]
@@ -71,7 +71,7 @@ def short_answers(
     found: Findings,
     questions: list[Question] | None = None,  # `None`: those of data/papers/questions.yaml
 ) -> list[ShortAnswer]:
-    "Return the answer of a study to every question; a `ValueError` names a result without a sentence."
+    "Return the study's short answer to every question. Raise a `ValueError` if one has no sentence for its result."
     told = []
     for q in load_questions() if questions is None else questions:
         row = found.verdict(q.claim)

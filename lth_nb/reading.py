@@ -38,7 +38,7 @@ def _engine():
 
 # %% ../nbs/13c_reading.ipynb #c0b7e247
 def _execute(notebook: str, out: str, parameters: dict, folder: str) -> None:
-    "Execute one notebook; write it under its final name only when it has run to the end."
+    "Execute one notebook. Give the result its final name only after all cells have run."
     import papermill
     papermill.engines.papermill_engines.register("in_this_process", _engine())
     os.chdir(folder)
@@ -60,7 +60,7 @@ def run_notebooks(
     folder: Path | None = None,  # working folder; `None`: the project's notebook folder
     loaded: tuple[str, ...] = (),  # modules that the first process loads for all
 ) -> None:
-    "Execute notebooks; after all have run, raise a `RuntimeError` that names any that failed."
+    "Execute notebooks. If any failed, raise a `RuntimeError` that names them after all have run."
     os.environ |= dict(OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     for out in runs: out.parent.mkdir(parents=True, exist_ok=True)
     where, failed, context = str(folder or Paths().nbs), [], _start_with(("execnb.shell", "papermill", *loaded))
@@ -88,7 +88,7 @@ def read_notebooks(
     processes: int = 1,       # in parallel
     folder: Path | None = None,  # working folder; `None`: the project's notebook folder
 ) -> None:
-    "Execute notebooks with the same parameters; at the end, raise a `RuntimeError` that names any that failed."
+    "Execute notebooks with the same parameters. If any failed, raise a `RuntimeError` that names them at the end."
     run_notebooks({out/n.name: (n, parameters) for n in notebooks}, processes, folder, PRELOADED)
 
 # %% ../nbs/13c_reading.ipynb #4e5e4e1f

@@ -37,7 +37,7 @@ def count_steps(
 def no_truth(
     value,  # of a field that holds a number
 ):
-    "Return the value; raise a `ValueError` for a Boolean, which Python would accept as 1 or 0."
+    "Return the value. Raise a `ValueError` for a Boolean, which Python would accept as 1 or 0."
     if isinstance(value, bool): raise ValueError("give a number")
     return value
 

@@ -65,12 +65,12 @@ def read_reference(
 
 # %% ../nbs/02d_references.ipynb #026fe42c
 def use_torchvision():
-    "Import torchvision, even a build for another torch; `import torchvision` then works throughout this process."
+    "Import torchvision, even a build for another torch. Later imports of it in this process then work too."
     return _torchvision()
 
 
 def _library(kind: str):
-    "Import timm or torchvision; raise an `ImportError` that says what to install."
+    "Import timm or torchvision. Raise an `ImportError` that says what to install."
     if importlib.util.find_spec(kind) is None:
         raise ImportError(f"{kind} is not installed, and a model is named '{kind}:...'. Install it: pip install {kind}")
     if importlib.util.find_spec("torchvision"): _torchvision()  # timm imports it, too
@@ -141,7 +141,7 @@ def _built(channels: int, image_size: int, build: Callable, head: str) -> tuple[
 
 
 def _copied(channels: int, image_size: int, module: nn.Module, head: str, fresh: bool) -> tuple[nn.Module, int]:
-    "Copy a network; with `fresh`, reinitialize every layer that supports this."
+    "Copy a network. With `fresh`, reinitialize every layer that supports this."
     net = deepcopy(module).cpu()
     for layer in net.modules() if fresh else ():
         reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))  # attention: the latter
@@ -190,14 +190,14 @@ def _by_text(ref: Reference, folders: tuple[Path, ...]) -> str:
 
 # %% ../nbs/02d_references.ipynb #e711980e
 def _unknown(ref: Reference, names: list[str]) -> str:
-    "Return a message that a library has no network of this name, with the closest names that it has."
+    "Return a message that a library has no network of this name, with the closest names that exist."
     from difflib import get_close_matches
     near = get_close_matches(ref.name.lower(), names, 4, 0.4) or names[:4]
     return f"model {str(ref)!r}: {ref.kind} has no classifier {ref.name!r}; it has {', '.join(near)} and others."
 
 # %% ../nbs/02d_references.ipynb #c01efff2
 def _by_file(ref: Reference, folders: tuple[Path, ...]) -> str:
-    "Register a builder from a Python file; raise a `ValueError` for two files with the same name."
+    "Register a builder from a Python file. Raise a `ValueError` for two files with the same name."
     before: Any = _GIVEN.get(str(ref))
     known = before is not None and before[0].is_file()
     file = before[0] if known and not folders else find_file(ref.kind, folders)

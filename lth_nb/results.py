@@ -48,7 +48,7 @@ def rows_text(
 def table_hash(
     frame: pd.DataFrame,  # any table
 ) -> str:                 # 64 hex digits; for a whole results table the hash of its file
-    "Return the SHA-256 of a table's CSV text; sort the rows of a results table first."
+    "Return the SHA-256 hash of a table's CSV text. The rows of a results table are sorted first."
     return hashlib.sha256(rows_text(_sorted(frame) if set(KEY) <= set(frame) else frame).encode()).hexdigest()
 
 
@@ -61,7 +61,7 @@ def _union(
     frames: list[pd.DataFrame],  # checked rows
     names: list[str],            # file or table that each came from
 ) -> pd.DataFrame:
-    "Return each network once, sorted; raise a ValueError if two rows with one key differ in a result."
+    "Return each network once, sorted. Raise a `ValueError` if two rows with one key differ in a result."
     every = pd.concat([f.assign(_from=name) for f, name in zip(frames, names)], ignore_index=True)
     columns = _columns_in(list(every))
     results = [c.name for c in columns if c.kind != "key" and not c.varies]
@@ -83,7 +83,7 @@ def _union(
 def read_results(
     path: str | Path,  # CSV file of a run or of a study
 ) -> pd.DataFrame:     # checked rows, each network once, sorted by key
-    "Read and check a results table; ignore an incomplete last line in the journal of an unfinished run."
+    "Read and check a results table. Ignore an incomplete last line in the journal of an unfinished run."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path}: no such results table; run the study first")
     try:
@@ -141,9 +141,9 @@ def append_row(
 
 # %% ../nbs/08_results.ipynb #a2ec704d
 def merge_rows(
-    tables: list,   # paths of CSV files, or frames; a mixture is fine
+    tables: list,   # paths of CSV files, data frames, or both
 ) -> pd.DataFrame:  # sorted by key, each network once
-    "Merge the tables of several runs; keep the first of equal rows, and refuse rows that contradict each other."
+    "Merge the tables of several runs. Keep the first of equal rows, and refuse contradictory rows."
     names = [f"table {i}" if isinstance(t, pd.DataFrame) else str(t) for i, t in enumerate(tables, 1)]
     frames = [check_rows(t, name) if isinstance(t, pd.DataFrame) else read_results(t) for t, name in zip(tables, names)]
     return _union(frames or [check_rows([])], names or [""])
@@ -165,7 +165,7 @@ def _info_path(path) -> Path: return Path(path).with_suffix(".json")
 
 # %% ../nbs/08_results.ipynb #2a78cdaa
 def _check_info(info: dict, where) -> dict:
-    "Return `info`; raise a `ValueError` if an entry is missing or wrong, or a role is unknown."
+    "Return `info`. Raise a `ValueError` if an entry is missing or wrong, or if a role is unknown."
     if missing := [k for k in _INFO if k not in info]:
         raise ValueError(f"{where}: {', '.join(missing)} is missing; publish the table again")
     for key, kind in _KINDS.items():
@@ -198,7 +198,7 @@ def write_study_info(
 def read_study_info(
     path: str | Path,  # the study's CSV file
 ) -> dict:
-    "Return the published description of a table; raise a ValueError if the table has changed since."
+    "Return the published description of a table. Raise a `ValueError` if the table has changed since."
     where = _info_path(path)
     if not where.is_file():
         raise FileNotFoundError(f"{where}: the study's description is missing; publish the table with write_results")
@@ -218,8 +218,8 @@ def read_study_info(
 
 # %% ../nbs/08_results.ipynb #b259869c
 def _published_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame | None:
-    """Return the rows of a published table if they hold the same results as `frame`; `None` if not, or if there is no
-    such table."""
+    """Return the rows of a published table if they contain the same results as `frame`. Return `None` if they do not,
+    or if no such table exists."""
     if not path.is_file(): return None
     try: old = read_results(path)
     except ValueError: return None  # a table of another version: it is replaced
@@ -229,7 +229,7 @@ def _published_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame | None:
 
 
 def _is_described(path: Path, info: dict) -> bool:
-    "Return whether a table's description already equals `info`, whatever version wrote it."
+    "Return whether a table's description already equals `info`, regardless of the version that wrote it."
     try: old = read_study_info(path)
     except (ValueError, FileNotFoundError): return False
     known = {k: v for k, v in old.items() if k not in ("provenance", "table_sha256")}
@@ -240,7 +240,7 @@ def write_results(
     rows,              # DataFrame, or a list of dicts
     info: dict,        # see `write_study_info`
     path: str | Path,  # data/results/STUDY.csv
-) -> pd.DataFrame:     # the rows as they are in the file
+) -> pd.DataFrame:     # the rows as written
     "Publish a study: its table, its description, and columns.csv, which describes the columns."
     path = Path(path)
     frame, info = check_rows(rows, str(path)), _check_info(info, _info_path(path))

@@ -35,8 +35,8 @@ def plot_rewinding(
     lines: pd.DataFrame,  # of a connectivity run: measure, level, density, rewind, seed, barrier, target, test_accuracy
     stable: float = 0.02, # barrier below which training counts as stable, a fraction
 ):                        # matplotlib Figure
-    """Draw the barrier of every pair of copies on the left, then one panel per target: how tickets rewound to each
-    step transfer."""
+    """Draw the barrier of every pair of copies on the left. Then draw one panel per target with the accuracy of tickets
+    rewound to each step."""
     barriers, transfers = (lines[lines.measure == m] for m in ("barrier", "transfer"))
     panels = [("", barriers)] * bool(len(barriers)) + [*transfers.groupby("target")]
     if not panels: raise ValueError("there are no lines to draw; run nbs/runs/connectivity.ipynb first")

@@ -31,7 +31,7 @@ from .transfer import transfer
 
 # %% ../nbs/12e_run.ipynb #c82dc82c
 def _refuse_others(file: Path, header: dict, study: Study, cell: TicketCell, seed: int, data: Dataset) -> None:
-    "Raise a `ValueError` if the tickets in a file are not those that the study expects under its name."
+    "Raise a `ValueError` if the header of a ticket file differs from what the study expects."
     recipe = study.ticket_recipes[cell.ticket_recipe]
     meant = dict(seed=seed, model=cell.model, recipe_hash=recipe.hash, channels=data.channels,
                  image_size=recipe.training.input_size(data.image_size))
@@ -55,7 +55,7 @@ def get_tickets(
     paths: Paths,
     tell=None,        # called after each level, when it is safe to stop
 ) -> Tickets:
-    "Return the tickets of one seed: read them if they exist, else find them."
+    "Read the tickets of one seed from their file, or find them if the file is missing."
     file = ticket_file(study, cell, seed, paths)
     data = load_images(study, cell.source, cell.source_fraction, paths, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def get_tickets(
 
 # %% ../nbs/12e_run.ipynb #af2cc13f
 def made_where(made: dict | None = None) -> dict:
-    "Return the columns that record where a row was made: here, or where its tickets were found."
+    "Return the device, torch version and commit of this run, or those in the header of a ticket file."
     made = made or provenance()
     return {k: made[k] for k in ("device", "torch", "commit")}
 
@@ -80,7 +80,7 @@ def made_where(made: dict | None = None) -> dict:
 def _with_metrics(
     study: Study, cell: TicketCell, seed: int, tickets: Tickets, rows: list[dict], paths: Paths,
 ) -> list[dict]:
-    "Return the rows of a search with the study's metrics; they stay empty where the trained weights were not kept."
+    "Return the rows with the study's metrics added. Metrics stay empty if the trained weights were not kept."
     data = load_images(study, cell.source, cell.source_fraction, paths, seed)
     training, where = study.ticket_recipes[cell.ticket_recipe].training, data.train_images.device
     return [row | (measure(trained_network(tickets, row["level"]).to(where), data, training, study.metrics)
@@ -107,7 +107,7 @@ def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) ->
 
 # %% ../nbs/12e_run.ipynb #d56e52e8
 def run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None) -> pd.DataFrame:
-    "Find the missing tickets of one cell and write its table; `after` is called after every network."
+    "Find the missing tickets of one cell and write its table. Call `after` after every network."
     rows, levels = [], study.ticket_recipes[cell.ticket_recipe].rounds + 1
     with tqdm(total=len(cell.seeds) * levels, desc=f"tickets on {cell.source}", unit="network", mininterval=1) as bar:
         for done, seed in enumerate(cell.seeds, 1):
@@ -119,7 +119,7 @@ def run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None)
 
 # %% ../nbs/12e_run.ipynb #630c97d1
 def _blamed(complaint: str, names: dict[str, str], single: set[str]) -> str:
-    "Reword a complaint about the only grid of a narrowed study to name the parameter that its key came from."
+    "Reword an error about the grid of a narrowed study so that it names the parameter behind the key."
     found = re.match(r"transfers\[0\](?:\.(\w+))?(\[\d+\])?(.*)", complaint, re.S)
     if not found: return complaint
     key, index, rest = found.groups()
@@ -131,10 +131,10 @@ def _blamed(complaint: str, names: dict[str, str], single: set[str]) -> str:
 def narrow_study(
     study: Study | str,
     paths: Paths,
-    names: dict[str, str],  # key of the grid -> the parameter it came from, where their names differ
-    **block,                # the grid's keys; an empty one gets its default
+    names: dict[str, str],  # key of the grid -> the parameter it came from, if their names differ
+    **block,                # the grid's keys; an empty value means the default
 ) -> Study:
-    "Return the study with one grid in place of its own, all seeds in one run; errors name the parameter."
+    "Return the study with only this grid and with all seeds in one run. Errors name the parameter."
     study = study if isinstance(study, Study) else load_study(study, paths)
     block = {k: v for k, v in block.items() if v not in ((), [], "")}
     content = {**study.model_dump(exclude={"transfers", "file"}), "transfers": [block], "seeds_per_run": 10**6}
@@ -154,7 +154,7 @@ def _new_name(name: str, changes: dict) -> str:
 
 
 def _with_changes(study: Study, content: dict, paths: Paths, parameter: str, changes: dict) -> Study:
-    "Return the checked study; an error in changed recipes names the parameter that changed them."
+    "Return the checked study. An error in changed recipes names the parameter that changed them."
     changed, wrong = check_content(content, study.file, paths)
     if changed and not wrong: return changed
     fields = "|".join(map(re.escape, changes))
@@ -164,7 +164,7 @@ def _with_changes(study: Study, content: dict, paths: Paths, parameter: str, cha
 
 
 def _changed(study: Study | str, recipes: list[str], changes: dict, paths: Paths) -> tuple[Study, list[str]]:
-    "Return the study with changed copies of the recipes, and their names, which include the changes."
+    "Return the study with changed copies of the recipes, and the names of the copies."
     study = study if isinstance(study, Study) else load_study(study, paths)
     named = {r: _new_name(r, changes) for r in recipes}
     content = study.model_dump(exclude={"file"})
@@ -176,7 +176,7 @@ def _changed(study: Study | str, recipes: list[str], changes: dict, paths: Paths
 # %% ../nbs/12e_run.ipynb #7e74605a
 def _changed_search(study: Study | str, ticket_recipes: list[str], changes: dict, paths: Paths,
                     parameter: str = "ticket_changes") -> tuple[Study, list[str]]:
-    "Return the study with changed copies of the ticket recipes, and their names; training fields change its training."
+    "Return the study with changed copies of the ticket recipes, and the names of the copies."
     study = study if isinstance(study, Study) else load_study(study, paths)
     content = study.model_dump(exclude={"file"})
     fields = {**TicketRecipe.__dataclass_fields__, **Recipe.__dataclass_fields__}
@@ -195,7 +195,7 @@ def _changed_search(study: Study | str, ticket_recipes: list[str], changes: dict
 
 # %% ../nbs/12e_run.ipynb #16c9a36d
 def _say_where(pairs: list[tuple], study: Study, paths: Paths) -> pd.DataFrame:
-    "Join the tables of cells; print where they were written if the working folder is outside the project's folder."
+    "Join the tables of cells. Print their location if the working folder is outside the project."
     if not Path.cwd().resolve().is_relative_to(paths.root):
         files = [str(cell_file(study, cell, paths).relative_to(paths.root)) for cell, _ in pairs]
         print(f"rows: {', '.join(files)} in {paths.root}")
@@ -217,7 +217,7 @@ def run_tickets(
     changes: dict | None = None,    # fields of the ticket recipe, or of its training, to change; the rows record them
     paths: Paths | None = None,
 ) -> pd.DataFrame:                  # one row per trained network
-    "Find tickets on one source for every seed; write ticket files and rows."
+    "Find tickets on one source for every seed, and write ticket files and rows."
     paths = project(paths)
     given = _read(source=source, source_fraction=source_fraction, ticket_recipe=ticket_recipe, model=model, seeds=seeds)
     source, source_fraction, ticket_recipe, model, seeds = given.values()
@@ -267,14 +267,14 @@ def run_transfers(
 
 # %% ../nbs/12e_run.ipynb #85ec86ca
 def _hashes(study: Study, n: Planned, data: Dataset, source: Tickets | None, target: Tickets | None) -> dict:
-    "Return hashes of what a row was made from; a row of an interrupted run counts only if none has changed."
+    "Return the hashes of the recipe, the tickets and the images behind a row."
     found = source or target
     return dict(recipe_hash=study.recipes[n.recipe].hash, ticket_hash=found.hash if found else "",
                 data_hash=data.content_hash[:12], source_hash=found.header["data_hash"][:12] if found else "")
 
 # %% ../nbs/12e_run.ipynb #ebea0123
 def _fault_of(study: Study, cell: Block, rows: pd.DataFrame, paths: Paths) -> str:
-    "Return why the rows of a finished cell do not count: networks are missing, or images have changed."
+    "Return why the table of a finished cell is out of date: missing networks or changed images."
     planned = {row_key(dict(study=study.study, **asdict(n))) for n in networks_of(study, cell)}
     there = {row_key(r) for r in rows.to_dict("records")}
     if planned != there: return f"it holds {len(planned & there)} of the {len(planned)} networks of its run"
@@ -291,7 +291,7 @@ def _fault_of(study: Study, cell: Block, rows: pd.DataFrame, paths: Paths) -> st
 
 # %% ../nbs/12e_run.ipynb #bd687025
 def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.DataFrame:
-    "Train the missing networks of one cell and write its table; `after` is called after every network."
+    "Train the missing networks of one cell and write its table. Call `after` after every network."
     file = cell_file(study, cell, paths)
     started, (target,) = file.with_suffix(".rows.csv"), cell.targets
     if file.is_file():
@@ -313,14 +313,14 @@ def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.
 
     rows, about = [], f"{(cell.sources or ('scratch',))[0]} -> {target}"
     for n in tqdm(networks_of(study, cell), desc=about, unit="network", mininterval=1):
-        # unless seeds draw their own images, read once for all seeds
+        # read once for all seeds, unless each seed draws its own images
         data = images(n.fraction, n.seed if study.by_seed(target, n.fraction) else 0)
         rows.append(_one_row(study, n, data, [tickets(n.seed, key) for key in tickets_for(n)], done, started, after))
     return write_rows(rows, file)
 
 # %% ../nbs/12e_run.ipynb #4a3ea8ff
 def _one_row(study: Study, n: Planned, data: Dataset, pair: list, done: dict, started: Path, after) -> dict:
-    "Return the row of one network: from the journal if it has a row with the same inputs, else by training."
+    "Return the row of one network, from the journal if its hashes match and otherwise by training."
     source, target = pair
     keys, hashes = dict(study=study.study, **asdict(n)), _hashes(study, n, data, source, target)
     row = done.get(row_key(keys))

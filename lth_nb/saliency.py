@@ -29,7 +29,7 @@ def first_images(
     recipe: Recipe,  # batch size
     seed: int,       # decides the order of the images
 ) -> list[Tensor]:   # batches of indexes into the training images
-    "Return the first batches of a training run: at least one, with an average of ten or more images per class."
+    "Return the first batches of a training run: at least one, and enough for ten images per class on average."
     order = torch.randperm(len(data.train_labels), generator=generator_for(seed, "order", data.name))
     wanted = -(-max(recipe.batch_size, 10 * data.num_classes) // recipe.batch_size)
     batches = order.to(data.train_labels.device).split(recipe.batch_size)[:wanted]
@@ -60,7 +60,7 @@ def snip_scores(
 # %% ../nbs/05e_saliency.ipynb #a3c0b36f
 def synflow_scores(
     network: nn.Module,  # untrained; not modified
-    mask: Mask,          # what is alive
+    mask: Mask,          # which weights are alive
     shape: tuple,        # of an image: channels, height, width
 ) -> dict[str, Tensor]:  # parameter name -> |w * dR/dw|, float64, on the CPU
     "Return the SynFlow score of every weight."
@@ -80,8 +80,8 @@ STEPS = 100  # SynFlow steps per level (Tanaka et al. 2020)
 
 def prune_by_flow(
     network: nn.Module,  # untrained; not modified
-    rate: float,         # of the weights still alive, in [0, 1)
-    mask: Mask,          # what is alive now
+    rate: float,         # share of the alive weights to prune, in [0, 1)
+    mask: Mask,          # which weights are alive now
     scope: str,          # a key of SCOPES: where weights compete
     shape: tuple,        # of an image: channels, height, width
     steps: int = STEPS,  # how many times the scores are computed
@@ -110,7 +110,7 @@ def _check_flow(scores: dict[str, Tensor]) -> None:
 # %% ../nbs/05e_saliency.ipynb #db827711
 @dataclass(frozen=True)
 class Untrained:
-    "The inputs of a method: an untrained network, and how it would be trained."
+    "An untrained network and the training that it would get: the inputs of a method."
     network: nn.Module  # theta_0, on the data's device
     data: Dataset       # the source
     training: Recipe

@@ -64,13 +64,13 @@ def select_weights(
     rule: str = USUAL,   # words joined by +
     head: bool = False,  # also the weights of linear layers under the name 'head'
 ) -> dict[str, nn.Parameter]:  # name -> weight; a weight with two names has the first one
-    "Return the weights that a rule names, in network order; raise a `ValueError` if a word names nothing."
+    "Return the weights that a rule names, in network order. Raise a `ValueError` if a word names nothing."
     taken, out = _words(rule)
     found, used, everything = {}, set(), {}
     for name, weight in model.named_parameters():
         if weight.dim() < 2 or not weight.is_floating_point(): continue
         chain, own = _chain(model, name), name.removeprefix("backbone.")
-        if name.startswith("head."):  # we make the head, so a word need not name it
+        if name.startswith("head."):  # we add the head ourselves, so a word need not name it
             if head and isinstance(chain[-1], nn.Linear): found[name] = weight
             continue
         everything[own] = weight

@@ -75,7 +75,7 @@ def _view(self: Slot, flat: Tensor, p: nn.Parameter) -> Tensor:
 
 @patch
 def _gradient(self: Slot) -> Tensor:
-    "Return the gradients as a flat vector; backward passes add to it in place."
+    "Return the gradients as a flat vector, to which backward passes add in place."
     assert self.weights.grad is not None
     return self.weights.grad
 
@@ -83,7 +83,7 @@ def _gradient(self: Slot) -> Tensor:
 def _common(
     parameters: dict[str, nn.Parameter],
 ) -> Tensor:  # one of them, without its gradient
-    "Return one parameter; raise a `ValueError` unless all of them fit in one flat vector."
+    "Return one parameter. Raise a `ValueError` unless all of them fit in one flat vector."
     if not parameters: raise ValueError("no parameter has requires_grad; unfreeze the part to train")
     kinds = {(str(p.dtype).removeprefix("torch."), str(p.device)): name for name, p in parameters.items()}
     if len(kinds) > 1 or not all(p.is_floating_point() for p in parameters.values()):
@@ -96,7 +96,7 @@ def _common(
 def set_mask(self: Slot,
     mask: dict[str, Tensor] | None,  # parameter name -> bool; `None`: nothing is pruned
 ):
-    "Set which weights the steps keep at zero; they must be zero already (see `apply_mask`)."
+    "Set which weights the steps keep at zero. These must be zero already (see `apply_mask`)."
     if self.mask is None: return
     self.mask.fill_(1)
     mask = mask or {}
@@ -134,7 +134,7 @@ def _update(self: Slot, lr: float | Tensor):
 def learn(self: Slot,
     x: Tensor,           # a batch, (B, C, H, W), or (B, features) for a head
     y: Tensor,           # (B,) int64
-    lr: float | Tensor,  # learning rate; on a GPU a 0-d float32 tensor on it
+    lr: float | Tensor,  # learning rate; on a GPU, a 0-d float32 tensor there
 ) -> Tensor:             # mean loss of the batch, 0-d, still on the device
     "Take one optimizer step."
     with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"): scores = self.part(x)
@@ -158,7 +158,7 @@ def steps(self: Slot,
     device, size = self.labels.device, self.recipe.batch_size
     total, order = torch.zeros((), device=device, dtype=torch.float64), order.to(device)
     labels, lrs = self.labels[order], cast(Sequence[float | Tensor], rates)
-    if device.type == "cuda":  # as in a graph, so that both kinds of slot round alike
+    if device.type == "cuda":  # as in a graph, so that both kinds of slot round in the same way
         lrs = torch.tensor(rates, dtype=torch.float32, device=device).unbind()
     for i, lr in enumerate(lrs):
         index = order[i * size:(i + 1) * size]
@@ -176,7 +176,7 @@ def _copy_state(source: nn.Module, target: nn.Module):
 
 # %% ../nbs/04a_slots.ipynb #64ecb1b1
 class ReplayedSlot(Slot):
-    "A slot whose steps take no arguments, so that a GPU can replay them; a CPU calls them as functions."
+    "A slot whose steps take no arguments, so that a GPU can replay them. A CPU calls them as functions."
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
         device, images, size = self.labels.device, len(self.labels), self.recipe.batch_size
@@ -237,7 +237,7 @@ def steps(self: ReplayedSlot,
 # %% ../nbs/04a_slots.ipynb #355166f0
 @patch
 def _put(self: ReplayedSlot, table: Tensor, values: Tensor):
-    "Copy from the CPU to the front of a table, without waiting for it."
+    "Copy values from the CPU to the start of a table, without waiting for the copy."
     front = table[..., :values.shape[-1]]
     front.copy_(values.pin_memory() if table.is_cuda else values, non_blocking=True)
 
@@ -248,7 +248,7 @@ _TRIALS = 3                    # trial runs before a recording, as in torch's ow
 
 @patch
 def _recorded(self: ReplayedSlot, size: int) -> Callable:
-    "Return a step that can be called repeatedly; making it leaves the slot unchanged."
+    "Return a step that can be called repeatedly. Recording it leaves the slot unchanged."
     device, step = self.labels.device, partial(self._next, size)
     changed = [*self.state, *self.moments, self.count, self.place, self.done, self.lr, self.total]
     before = [t.clone() for t in changed]
@@ -269,7 +269,7 @@ def _recorded(self: ReplayedSlot, size: int) -> Callable:
 # %% ../nbs/04a_slots.ipynb #03022799
 @patch
 def _captured(self: ReplayedSlot, step: Callable, trials: Callable) -> Callable:
-    "Record `step` as a CUDA graph on a separate stream; all graphs of a slot share one pool of memory."
+    "Record `step` as a CUDA graph on a separate stream. All graphs of a slot share one pool of memory."
     # sharing is safe, since they never run at the same time
     here, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(here)
@@ -288,7 +288,7 @@ def borrowed_slot(
     key,             # hashable: what the slot is for
     make: Callable,  # () -> a new slot
 ):
-    "Lend an idle slot made for `key`, or a new one; drop it if an error occurs."
+    "Lend an idle slot made for `key`, or a new one. Drop it if an error occurs."
     with _AT_THE_DOOR:
         found = next((k for k in _IDLE if k[0] == key), None)
         slot = _IDLE.pop(found) if found else None

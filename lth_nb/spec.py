@@ -123,7 +123,7 @@ def papers_in(self: Study, paths: Paths) -> list[str]:  # names without ending, 
 
 # %% ../nbs/12b_spec.ipynb #690d4b90
 def _unresolved(study: Study) -> dict[str, str]:  # model -> what is wrong
-    "Register the networks that a study names by references; return those that cannot be registered."
+    "Register the networks that a study names by references. Return those that cannot be registered."
     folder = (Path(study.file).resolve().parent,) if study.file.endswith((".yaml", ".yml")) else ()
     wrong = {}
     for model in dict.fromkeys([*study.models, *(m for b in study.transfers for m in b.models)]):
@@ -143,7 +143,7 @@ def _allowed(study: Study, paths: Paths) -> dict:
 
 
 def _is_known(name, key: str, paths: Paths) -> bool:
-    "Return whether a data set is in the project's list or on this machine; 'own' is allowed in transfers."
+    "Return whether a data set is in the project's list or on this machine. Allow 'own' in transfers."
     if not isinstance(name, str) or name == "own" and "transfers" in key: return True
     return half_of(name, paths)[0] in DATASETS or is_here(name, paths)
 
@@ -191,7 +191,7 @@ def _odd_roles(study: Study) -> list[str]:
 
 
 def _other_halves(study: Study) -> list[str]:
-    "Return complaints about keys that name a data set of which the transfers use a half, or the reverse."
+    "Return complaints about keys that name a data set while the transfers use a half of it, or the reverse."
     used = {n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}
     keys = {k: {*getattr(study, k)} for k in ("resplit", "grouped", "redraw", "image_sizes")}
     pairs = [(n, n + part) for n in used | set().union(*keys.values()) for part in (".a", ".b")]

@@ -59,7 +59,7 @@ def subset(
     seed: int = 0,
     groups: torch.Tensor | None = None,  # int64 (N,), group of each image; `None`: each image is its own group
 ) -> torch.Tensor:          # int64 indices, ascending
-    "Draw a stratified share with at least one image of each class; larger fractions contain smaller ones."
+    "Draw a stratified share with at least one image of each class. Larger fractions contain smaller ones."
     _check_draw(fraction, seed)
     labels = labels.cpu()
     keep = max(int(fraction * len(labels) + 0.5), len(labels.unique()))
@@ -76,7 +76,7 @@ def subset(
 
 # %% ../nbs/01b_splits.ipynb #2fc4aa36
 def _settle(piece: np.ndarray, tally: np.ndarray, excess: np.ndarray, order: np.ndarray, rounds: int = 5) -> None:
-    "Move single groups to other pieces, in place, as long as that brings the classes closer to their shares."
+    "Move single groups to other pieces, in place, as long as this brings the classes closer to target shares."
     for _ in range(rounds):
         moved = False
         for g in order:
@@ -97,7 +97,7 @@ def _pieces_by_group(
     seed: int,
     purpose: str,                # names the random stream
 ) -> list[torch.Tensor]:         # int64 indices of each piece, ascending
-    "Split a data set into given shares, with groups kept together and classes as close to their shares as possible."
+    "Split a data set into given shares, with groups kept together and each class close to the given shares."
     groups, count = _numbered(groups.cpu())
     tally = _tally(labels.cpu(), groups, count).double().numpy()
     tally = tally / tally.sum(0)                      # share of each class that each group holds

@@ -19,7 +19,7 @@ from .results import KEY
 
 # %% ../nbs/09_statistics.ipynb #b3253de7
 def _differences(a, b) -> np.ndarray:
-    "Return a - b as floats; raise a `ValueError` unless the two are pairs of finite numbers."
+    "Return a - b as floats. Raise a `ValueError` unless the two are pairs of finite numbers."
     a, b = (np.asarray(x, float) for x in (a, b))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
@@ -68,7 +68,7 @@ class PairedDifference:
 
 # %% ../nbs/09_statistics.ipynb #7c63b10c
 def _t_test(d: np.ndarray) -> tuple[float, float, float]:
-    "Return t, p for a mean above 0 and p for a mean below 0; with zero variance the sign decides."
+    "Return t and the p-values for a mean above and below 0. With zero variance, the sign decides."
     if len(d) == 1: return math.nan, math.nan, math.nan
     if np.ptp(d) == 0:
         sign = float(np.sign(d[0]))
@@ -123,7 +123,7 @@ def non_inferiority(
     a, b,           # values paired by seed
     margin: float,  # largest loss that counts as no loss, in the unit of a and b
 ) -> float:         # p; a small value supports a > b - margin
-    "Run a one-sided paired test that a is worse than b by less than the margin, and return p."
+    "Return p of a one-sided paired test of the claim that a is worse than b by less than the margin."
     return _t_test(_differences(a, b) + _check_margin(margin))[1]
 
 
@@ -155,7 +155,7 @@ def choose_level(
     | None = None,  # columns that name a series of levels, including the seed; `None`: the whole key except the level
     value: str = "val_accuracy",  # column to maximize
 ) -> pd.DataFrame:  # one row per series, in the order of `frame`
-    "Return the level with the best validation accuracy; of tied levels, the sparsest."
+    "Return the level with the best validation accuracy. Of tied levels, return the sparsest."
     by = SERIES if by is None else list(by)
     if missing := [c for c in (value, "density", *by) if c not in frame]:
         raise KeyError(f"the table has no column {', '.join(missing)}")
@@ -206,9 +206,9 @@ class Welch(NamedTuple):
 
 def welch(
     mean_a: float, std_a: float, n_a: int,   # mean, standard deviation with n - 1, number of runs
-    mean_b: float, std_b: float, n_b: int,   # the same of the other group
+    mean_b: float, std_b: float, n_b: int,   # the same for the other group
 ) -> Welch:
-    "Run Welch's two-sided test on published means and standard deviations; a single run gives NaN."
+    "Run Welch's two-sided test on published means and standard deviations. A single run gives NaN."
     if min(n_a, n_b) < 1 or min(std_a, std_b) < 0:
         raise ValueError(f"need n >= 1 and std >= 0, found n {n_a}, {n_b} and std {std_a}, {std_b}")
     if min(n_a, n_b) == 1: return Welch(mean_a - mean_b, math.nan, math.nan)

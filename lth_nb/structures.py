@@ -33,7 +33,7 @@ def channel_norms(
 
 # %% ../nbs/04e_structures.ipynb #446decb4
 def _competing(groups: list[ChannelGroup], alive: list[int], scope: str) -> list[list[int]]:
-    "Return lists of surviving groups, each of groups that compete with each other."
+    "Return the surviving groups as lists, one list for each set of groups that compete with each other."
     if scope == "global": return [alive]
     by_layers: dict[tuple, list[int]] = {}
     for i in alive: by_layers.setdefault(tuple(groups[i].rows), []).append(i)
@@ -80,7 +80,7 @@ def prune_channels(
 
 # %% ../nbs/04e_structures.ipynb #72c06d03
 def _in_fours(values: Tensor) -> Tensor | None:
-    "View a weight as (..., 4), four consecutive inputs in the last dimension; `None` if this is impossible."
+    "View a weight as (..., 4) with four consecutive inputs last. Return `None` if this is impossible."
     if values.dim() not in (2, 4) or values.shape[1] % 4: return None
     last = values.movedim(1, -1)
     return last.reshape(*last.shape[:-1], -1, 4)
@@ -89,7 +89,7 @@ def _in_fours(values: Tensor) -> Tensor | None:
 def two_of_four(
     scores: Tensor,  # of one weight: (out, in) or (out, in, height, width)
 ) -> Tensor:         # bool, the same shape: two of each four consecutive inputs, or all
-    "Return the 2:4 mask of one weight; among equal scores the later ones stay."
+    "Return the 2:4 mask of one weight. Among equal scores, the later ones stay."
     if (fours := _in_fours(scores)) is None: return torch.ones_like(scores, dtype=torch.bool)
     kept = torch.ones_like(fours, dtype=torch.bool)
     kept.scatter_(-1, fours.sort(dim=-1, stable=True).indices[..., :2], False)
@@ -103,7 +103,7 @@ def prune_two_of_four(
     scope: str,                  # has no effect
     groups: list[ChannelGroup],  # unused
 ) -> Mask:                       # parameter name -> bool
-    "Return the 2:4 mask of every weight whose number of inputs is a multiple of four; the others stay dense."
+    "Return the 2:4 mask of every weight whose number of inputs is a multiple of four. The others stay dense."
     _check(scores, rate, mask)
     made = {n: two_of_four(s) for n, s in scores.items()}
     if all(m.all() for m in made.values()):
@@ -123,7 +123,7 @@ def _is_channels(mask: Tensor) -> bool:
 
 
 def _is_two_of_four(mask: Tensor) -> bool:
-    "Return whether two of each four consecutive inputs are alive, or all weights."
+    "Return whether two of every four consecutive inputs are alive, or all weights are alive."
     fours = _in_fours(mask)
     return bool(mask.all()) or fours is not None and bool((fours.sum(-1) == 2).all())
 

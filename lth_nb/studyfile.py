@@ -74,7 +74,7 @@ MOST_VALUES = 100_000
 
 
 def _count_values(node, counted: dict | None = None, above: tuple = ()) -> int:
-    "Count the values that a parsed YAML file expands to; raise a `ValueError` if something contains itself."
+    "Count the values that a parsed YAML file expands to. Raise a `ValueError` if a node contains itself."
     counted = {} if counted is None else counted
     if not isinstance(node, yaml.CollectionNode): return 1
     if id(node) in above:
@@ -100,7 +100,7 @@ def _odd_numbers(node, seen: set) -> list[str]:
 def read_yaml(
     file: str | Path,  # a YAML file, UTF-8
 ):                     # its content
-    "Read a YAML file; if a mapping has a key twice, raise a `ValueError` that names the key and its line."
+    "Read a YAML file. If a mapping has a key twice, raise a `ValueError` that names the key and its line."
     size = Path(file).stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{file}: {size:,} bytes, and a study has at most {MOST_BYTES:,}; give a study file")
@@ -135,7 +135,7 @@ def _merge_like(table: dict, where: str) -> dict:
 
 
 def _tables(content: dict, key: str) -> dict:
-    "Return the recipes under a key of a study file; raise a `ValueError` unless they are a mapping of mappings."
+    "Return the recipes under a key of a study file. Raise a `ValueError` unless they are a mapping of mappings."
     table = content.get(key) or {}
     if not isinstance(table, dict):
         raise ValueError(f"{key} = {table!r}: give a mapping of names to recipes, such as base: {{...}}")
@@ -147,7 +147,7 @@ def _tables(content: dict, key: str) -> dict:
 
 # %% ../nbs/12c_studyfile.ipynb #bdf9053a
 def _resolve(content: dict) -> dict:
-    "Fill in `like`, and the training recipe that a ticket recipe names."
+    "Resolve `like`, and the training recipe that each ticket recipe names."
     if odd := [k for k in content if not isinstance(k, str)]: raise ValueError(f"{odd[0]!r}: a key is a text")
     recipes = _merge_like(_tables(content, "recipes"), "recipes")
     tickets = _merge_like(_tables(content, "ticket_recipes"), "ticket_recipes")
@@ -187,7 +187,7 @@ def _fault(detail: Mapping[str, Any]) -> str:
 
 # %% ../nbs/12c_studyfile.ipynb #5c2d7e27
 def gathered(complaints: list[str]) -> list[str]:
-    "Return complaints in their order; merge those that report the same fault in several places."
+    "Return complaints in their order. Merge those that report the same fault in several places."
     places = {}
     for complaint in dict.fromkeys(complaints):
         place, _, fault = complaint.partition(": ")
@@ -204,7 +204,7 @@ def check_content(
     file: str,             # kept in the study, for errors
     paths: Paths | None,   # where data sets are looked for
 ) -> tuple[Study | None, list[str]]:
-    "Return a study and its faults; `None` for the study if its fields cannot be read."
+    "Return a study and its faults. The study is `None` if its fields cannot be read."
     try: study = Study(**{**_resolve(content), "file": file})
     except ValidationError as e:
         details = e.errors()
@@ -219,7 +219,7 @@ def parse_study(
     file: str = "the study",  # named in errors
     paths: Paths | None = None,  # where data sets are looked for
 ) -> Study:
-    "Return a checked study; raise one `ValueError` that lists everything wrong with it."
+    "Return a checked study. Raise one `ValueError` that lists everything wrong with it."
     study, wrong = check_content(content, file, paths)
     if wrong or study is None: raise ValueError(f"{file}: " + "; ".join(gathered(wrong)))
     return study
@@ -229,7 +229,7 @@ def study_file(
     name: str | Path,  # a name in studies/ or nbs/studies, or the path of a YAML file, with or without its suffix
     paths: Paths,
 ) -> Path:
-    "Return the file of a study; a `FileNotFoundError` names the studies that exist."
+    "Return the file of a study. If none is found, raise a `FileNotFoundError` that names the existing studies."
     text = str(name)
     is_path = text.endswith((".yaml", ".yml"))
     places = [paths.root/"studies", paths.studies]
@@ -256,7 +256,7 @@ def load_study(
     if not isinstance(content, dict):
         keys = ", ".join(k for k in Study.model_fields if k != "file")
         raise ValueError(f"{file}: a study is a mapping with the keys {keys}")
-    if "like" in content:  # take over another study's, except for the keys given here
+    if "like" in content:  # take the keys of another study, except those given here
         like = content.pop("like")
         if not isinstance(like, str): raise ValueError(f"{file}: like = {like!r}: give the name of a study")
         other = load_study(like, paths, (*_seen, file.resolve()))

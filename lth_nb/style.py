@@ -101,7 +101,7 @@ def looks(
     by: str,               # 'arm' or 'source'
     names: list[str],      # all that a figure, or a set of figures, shows; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
-    "Return the look of each name; a name without a row gets a look that no other name in the list has."
+    "Return the look of each name. A name without a row gets a look that no other name in the list has."
     table, longer = (
         ARM_STYLE if by == "arm" else SOURCE_STYLE,
         lambda recipe: re.sub(r"^base-x(\d+)$", r"\1x the steps", recipe),

@@ -23,11 +23,11 @@ from .ticket_values import NEVER, LevelHeader, TicketHeader, Tickets, short
 
 # %% ../nbs/05b_ticket_checks.ipynb #5ba0bc2c
 class TicketError(ValueError):
-    "An error in tickets; the message says what to do."
+    "An error in tickets with a message that says what to do."
 
 
 class OtherArchitecture(TicketError):
-    "Tickets were found on a network other than the one that their model's name now refers to."
+    "Raised if the network that a model's name now refers to differs from the one that the tickets were found on."
 
 # %% ../nbs/05b_ticket_checks.ipynb #8c49030a
 Kind = tuple[torch.dtype, tuple[int, ...]]  # dtype and shape of a tensor
@@ -52,7 +52,7 @@ def parts_of(
 
 
 def _differences(ours: dict[str, Kind], theirs: dict[str, Kind], us: str, them: str) -> str:
-    "Name the first tensors in which two states differ; return an empty string if they agree."
+    "Name the first tensors in which two states differ, or return an empty string if they agree."
     def words(kind): return f"{str(kind[0]).removeprefix('torch.')} {kind[1]}" if kind else "none"
     names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
     told = [f"{short(n)} ({us} {words(ours.get(n))}, {them} {words(theirs.get(n))})" for n in names[:3]]
@@ -132,7 +132,7 @@ def check_architecture(
 
 # %% ../nbs/05b_ticket_checks.ipynb #2a1ecd7f
 def _resolve(model: str) -> None:
-    "Register the network that a ticket's header refers to; raise a `TicketError` if it cannot be built."
+    "Register the network that a ticket's header refers to. Raise a `TicketError` if it cannot be built."
     if model in MODELS: return
     try:
         ref = read_reference(model)

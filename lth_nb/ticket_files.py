@@ -29,7 +29,7 @@ _DELETE = "Delete it and find the tickets again"
 
 
 def _place(path) -> Path:
-    "Return the path of a ticket file; raise a `TypeError` for anything else."
+    "Return the path of a ticket file. Raise a `TypeError` for anything else."
     if isinstance(path, (str, os.PathLike)): return Path(path)
     raise TypeError(f"path is a {type(path).__name__}: give the path of a ticket file, such as 'seed0.safetensors'")
 
@@ -53,7 +53,7 @@ def _naming(path: Path, cure: str = _DELETE):
 
 # %% ../nbs/05c_ticket_files.ipynb #2603798e
 def _opened(path: Path):
-    "Open a ticket file; if the path is something else, raise an error that says what."
+    "Open a ticket file, or raise an error that says what the path refers to instead."
     try: kind = os.stat(path).st_mode
     except FileNotFoundError:
         advice = "find tickets first (nbs/runs/find_tickets.ipynb)"
@@ -120,12 +120,12 @@ _LONGEST = 100_000_000  # bytes of the table of tensors, as in safetensors itsel
 
 
 def _layout(file) -> tuple[dict[str, _Stored], dict[str, str]]:
-    "Read the positions of a file's tensors and its metadata; read and allocate nothing else."
+    "Read the metadata of a file and the positions of its tensors. Read and allocate nothing else."
     size, start = os.fstat(file.fileno()).st_size, file.read(8)
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise TicketError("a file of torch.save or another archive, not tickets. Give a file that find_tickets wrote.")
     length = int.from_bytes(start, "little")
-    if start.isascii() and start[4:].strip(b"\0"):  # as a length: a header of gigabytes
+    if start.isascii() and start[4:].strip(b"\0"):  # as a length, it would be gigabytes
         raise TicketError("a text or another kind of file, not tickets. Give a file that find_tickets wrote.")
     if len(start) < 8 or not 2 <= length <= min(size - 8, _LONGEST):
         raise ValueError(f"damaged, not readable as safetensors ({size:,} bytes, cut short or another kind of file)")
@@ -158,7 +158,7 @@ def _read(file, stored: _Stored) -> Tensor:
 
 # %% ../nbs/05c_ticket_files.ipynb #458df6c2
 def _checked_header(text: str, whole: bool) -> tuple[dict, TicketHeader]:
-    "Return a header as a dictionary and as a `TicketHeader`; if `whole`, the search must be finished."
+    "Return a header as a dictionary and as a `TicketHeader`. If `whole`, the search must be finished."
     raw = _json(text, "its header")
     try: header = TicketHeader.model_validate(raw)
     except ValidationError as e: raise ValueError(f"its header does not describe tickets ({complaint(e)})") from e

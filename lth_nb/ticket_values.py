@@ -48,7 +48,7 @@ class TicketRecipe:
     def untrained(self) -> bool: return self.score != "magnitude"  # whether the search trains no network
 
     def density_at(self, level: int) -> float:
-        "Return the target density of `level`, before rounding to whole weights; for channels, their fraction."
+        "Return the target density of `level` before rounding to whole weights, or the fraction of channels."
         return (1 - self.rate) ** level
 
 # %% ../nbs/05a_ticket_values.ipynb #5c1a54e5
@@ -160,7 +160,7 @@ class LevelHeader(BaseModel):
 
 # %% ../nbs/05a_ticket_values.ipynb #bf2935a2
 class TicketHeader(BaseModel):
-    "The header of a ticket file; newer versions may add keys."
+    "The header of a ticket file. Newer versions may add keys."
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=())
     format: Literal["lth_nb tickets 1"]
     source: _Text              # data set on which the tickets were found

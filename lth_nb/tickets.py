@@ -48,14 +48,14 @@ _all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", 
 
 # %% ../nbs/06_tickets.ipynb #3cac39cb
 def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, seed: int) -> tuple[dict, TrainResult]:
-    "Train the network of `level`; in the first round also save theta_0 and theta_k."
+    "Train the network of `level`. In the first round, also save theta_0 and theta_k."
     model = _build(tickets.header, data.train_images.device)
     if recipe.untrained: return _look(tickets, level, model, data, recipe)
     if level == 0:
         tickets.initial = state_of(model)
         k = count_steps(recipe.rewind, steps_per_epoch(len(data.train_images), recipe.training.batch_size))
         result = train(model, data, recipe.training, seed, keep_at=k)
-        tickets.rewind = cast(dict[str, Tensor], result.kept)  # set, since keep_at was given
+        tickets.rewind = cast(dict[str, Tensor], result.kept)  # not `None`, since keep_at was given
         tickets.pruned_at = _all_alive(model, recipe)
     else:
         load_state(model, tickets.rewind)
@@ -87,7 +87,7 @@ def _check_finite(level: int, result: TrainResult, state: dict[str, Tensor]) -> 
 
 # %% ../nbs/06_tickets.ipynb #1919d9c2
 def _look(tickets: Tickets, level: int, model: nn.Module, data: Dataset, recipe: TicketRecipe) -> tuple:
-    "Measure the untrained network of `level`; at level 0 also save theta_0, which equals theta_k."
+    "Measure the untrained network of `level`. At level 0, also save theta_0, which equals theta_k."
     began = time.perf_counter()
     if level == 0:
         tickets.initial, tickets.rewind = state_of(model), state_of(model)
@@ -140,7 +140,7 @@ def _describe(level: int, mask: Mask, result: TrainResult) -> dict:
 
 # %% ../nbs/06_tickets.ipynb #38d68833
 def _due(recipe: TicketRecipe, level: int) -> range:
-    "Return the levels that are pruned from the weights trained at `level`."
+    "Return the levels whose masks are computed from the weights trained at `level`."
     if recipe.one_shot: return range(1, recipe.rounds + 1) if level == 0 else range(0)
     return range(level + 1, min(level + 1, recipe.rounds) + 1)
 
@@ -182,7 +182,7 @@ _TRIED = {}  # (id of a row of MODELS, pixels, channels) -> the row, whose netwo
 
 
 def _check_parts(header: dict) -> None:
-    "Raise a `ValueError` unless every prunable weight itself affects the output of the network."
+    "Raise a `ValueError` unless every prunable weight directly affects the output of the network."
     row, size, channels = MODELS[header["model"]], header["image_size"], header["channels"]
     if (id(row), size, channels) in _TRIED: return
     try: check_part(_build(header), torch.randn(2, channels, size, size, generator=generator_for(0, "check")))
@@ -191,7 +191,7 @@ def _check_parts(header: dict) -> None:
 
 
 def _check_pattern(header: dict, recipe: TicketRecipe) -> None:
-    "Raise a `ValueError` unless the network can be pruned with the recipe's pattern: try it on untrained weights."
+    "Try the recipe's pattern on untrained weights. Raise a `ValueError` if it cannot prune the network."
     if recipe.granularity == "weight": return
     scores = magnitude({**prunable(_build(header), head=recipe.prune_head)})
     try: GRANULARITIES[recipe.granularity].prune(scores, recipe.rate, None, recipe.scope, _groups(header, recipe))
@@ -218,7 +218,7 @@ def _start(model, data, recipe, seed, keep_final) -> Tickets:
 
 
 def _resume(partial: Path, fresh: Tickets) -> Tickets:
-    "Return the rounds that an interrupted search had finished, if it was the same search."
+    "Return the tickets of an interrupted search if its header matches `fresh`. Otherwise return `fresh`."
     try: found = load_tickets(partial)
     except OtherArchitecture: raise
     except ValueError: return fresh  # damaged: the search starts over
@@ -227,8 +227,8 @@ def _resume(partial: Path, fresh: Tickets) -> Tickets:
 
 # %% ../nbs/06_tickets.ipynb #0ffa1691
 def check_fits(
-    tickets: Tickets,   # found on some network
-    model: nn.Module,   # the network to use them on
+    tickets: Tickets,   # the tickets to load
+    model: nn.Module,   # the network to load them into
 ) -> None:
     "Raise a `ValueError` if the backbone of the tickets differs from that of `model`, apart from the image size."
     ours = {n: tuple(v.shape) for n, v in model.state_dict().items() if not n.startswith("head.")}

@@ -33,7 +33,7 @@ _all_ = ["Batches", "evaluate", "Count", "Length", "Real", "Recipe", "count_step
 
 # %% ../nbs/05_training.ipynb #bb2dbdd4
 class Diverged(FloatingPointError):
-    "The loss became NaN or infinite; `epoch` and `steps` say when this was noticed."
+    "Raised when the loss becomes NaN or infinite. `epoch` and `steps` tell when this was noticed."
     def __init__(self, words: str, epoch: int, steps: int):
         super().__init__(words)
         self.epoch, self.steps = epoch, steps
@@ -41,7 +41,7 @@ class Diverged(FloatingPointError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    "The measurements of one training run; the network itself is trained in place."
+    "The measurements of one training run. The network itself is trained in place."
     val_loss: float        # mean cross-entropy in nats of the state that was kept
     val_accuracy: float    # in [0, 1]
     test_loss: float       # as val_loss, on the test split
@@ -81,7 +81,7 @@ def steps_per_epoch(
     images: int,      # training images
     batch_size: int,  # images per step
 ) -> int:             # optimizer steps
-    "Count the batches of an epoch: the last one may be smaller, but a single image is left out (BatchNorm needs two)."
+    "Count the batches of an epoch. The last may be smaller, but a single image is left out (BatchNorm needs two)."
     return max(1, images // batch_size + (images % batch_size > 1))
 
 # %% ../nbs/05_training.ipynb #b1a06aa4
@@ -93,7 +93,7 @@ class _Features:
 
     @torch.no_grad()
     def renew(self):
-        "Compute the features; reuse the memory if they were computed before."
+        "Compute the features, reusing their memory if it was allocated before."
         self.backbone.eval()
         every = torch.arange(self.images, device=self.batches.images.device).split(500)
         with torch.autocast(self.batches.images.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
@@ -127,7 +127,7 @@ def _new_slot(kind, network, data, recipe, freeze, masked):
     return kind(network, network.head, head, features, data.train_labels, recipe, False, weights)
 
 # %% ../nbs/05_training.ipynb #6208af35
-_NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # any fits a slot
+_NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # not in the key
 
 
 def _purpose(model, data, recipe, freeze) -> tuple:
@@ -152,7 +152,7 @@ def _code_of(module: nn.Module) -> tuple:
 # %% ../nbs/05_training.ipynb #c16462dd
 @contextmanager
 def _slot_for(model, data, recipe, mask, freeze, stepping):
-    "Lend a slot with this model and mask; afterwards the model has the trained weights."
+    "Lend a slot with this model and mask. Afterwards, the model has the trained weights."
     if stepping not in ("auto", "graph", "eager"):
         raise ValueError(f"stepping={stepping!r}: use 'auto', 'graph' or 'eager'")
     if stepping == "graph" or stepping == "auto" and data.train_images.is_cuda:
@@ -179,12 +179,12 @@ def _copied_slot(model, data, recipe, freeze) -> ReplayedSlot:
 
 # %% ../nbs/05_training.ipynb #d6dc66ac
 class _BestState:
-    "The state with the lowest validation loss so far; selected and kept on the device."
+    "The state with the lowest validation loss so far, selected and kept on the device."
     def __init__(self, slot, patience):
         self.slot, self.patience, self.epoch, self.state, self.loss = slot, patience, 0, None, None
 
     def update(self, loss: Tensor) -> Tensor:
-        "Keep the state if it is the best; return whether it is, as a 0-d float64 tensor."
+        "Keep the state if it is the best. Return whether it is, as a 0-d float64 tensor."
         if self.state is None:
             self.state, self.loss = [v.clone() for v in self.slot.state], loss.clone()
             return torch.ones_like(loss)
@@ -265,7 +265,7 @@ def train(
 
 # %% ../nbs/05_training.ipynb #65526c73
 def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch):
-    "Loop over epochs; return the history, the tracker of the best state (with patience), and theta_k."
+    "Loop over epochs. Return the history, the tracker of the best state (with patience), and theta_k."
     # the CPU waits for the device once per epoch
     network, best = slot.network, _BestState(slot, recipe.patience) if recipe.patience else None
     val = Batches(data.val_images, data, recipe, dtype=_dtype(network)) if best or validate else None
@@ -292,7 +292,7 @@ def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, v
 # %% ../nbs/05_training.ipynb #7e5299e3
 @torch.no_grad()
 def _line(slot, best, val, data, recipe, epoch, done, sums, parts):
-    "Wait for the device; return an epoch's entry in the history, and whether its state is the best."
+    "Wait for the device. Return an epoch's entry in the history, and whether its state is the best."
     measured = _measured(slot.network, val, data.val_labels, recipe) if val else []
     better = [best.update(measured[0])] if best else []
     values = torch.stack([*sums, *measured, *better]).tolist()

@@ -24,10 +24,10 @@ from .training import Diverged, Recipe, TrainResult, evaluate, load_state, train
 # %% ../nbs/07_transfer.ipynb #0317ccde
 @dataclass(frozen=True)
 class Arm:
-    "Where the mask and the weights of a network come from."
+    "The origin of a network's mask and weights."
     name: str
     mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose mask, or how changed
-    weights: Literal["initial", "rewind", "final", "fresh"]   # theta_0, theta_k, theta_i or drawn anew
+    weights: Literal["initial", "rewind", "final", "fresh"]   # theta_0, theta_k, theta_i or newly initialized
     weights_from: Literal["source", "target", ""]             # whose weights; '' for fresh ones
     meaning: str                                              # one line for tables and legends
 
@@ -56,7 +56,7 @@ ARMS = {a.name: a for a in (
 
 # %% ../nbs/07_transfer.ipynb #2236ce73
 def _tickets_of(arm: Arm, whose: str, source: Tickets | None, target: Tickets | None) -> Tickets:
-    "Return the tickets that an arm takes its mask or weights from; raise a `ValueError` if they are missing."
+    "Return the tickets that an arm reads. Raise a `ValueError` if they are missing."
     if (found := target if whose == "target" else source) is not None: return found
     on = "the target itself" if whose == "target" else "a source"
     raise ValueError(f"arm {arm.name!r} needs tickets found on {on}: pass {whose}=")
@@ -143,7 +143,7 @@ def transfer(
     may_diverge: bool = False,       # measure a network whose loss is no longer finite, instead of raising `Diverged`
     metrics: tuple[str, ...] = (),   # names in METRICS to measure as well
 ) -> Transferred:
-    "Attach a new random head to the arm's mask and weights, train the network on the target, and measure it."
+    "Build an arm's network with a new random head, train it on the target, and measure it."
     row = _check_transfer(arm, level, source, target, freeze)
     check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     check_kind("recipe", recipe, Recipe, "give Recipe(length='20ep', ...)")
@@ -162,7 +162,7 @@ def transfer(
 
 # %% ../nbs/07_transfer.ipynb #e86cc4ac
 def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, source, target, model) -> Network:
-    "Build the network that an arm starts from; its head is replaced later."
+    "Build the network that an arm starts from. Its head is replaced later."
     name = next((t.header["model"] for t in (source, target) if t), None) if model in (None, "") else model
     if name is not None: name = resolve_model(name, init=recipe.init)
     if name is None: raise ValueError(f"arm {arm.name!r} without tickets: say which network with model=")
@@ -182,14 +182,14 @@ _MEASURED = ("val_accuracy", "test_accuracy", "val_loss", "test_loss", "best_epo
 
 
 def _diverged(net: nn.Module, data: Dataset, recipe: Recipe, e: Diverged) -> TrainResult:
-    "Measure the accuracies of a network that diverged; its losses are NaN, which marks its row."
+    "Measure the accuracies of a network that diverged. Set its losses to NaN, which marks its row."
     (_, val_accuracy), (_, test_accuracy) = (evaluate(net, data, split, recipe) for split in ("val", "test"))
     nan = float("nan")
     return TrainResult(nan, val_accuracy, nan, test_accuracy, e.epoch, e.epoch, e.steps, seconds=0.0)
 
 
 def _values(net: nn.Module, mask: Mask | None, image_size: int, channels: int, result: TrainResult) -> dict:
-    "Return the value columns of one row; parameters and operations count unpruned weights only."
+    "Return the value columns of one row. Parameters and operations count unpruned weights only."
     pruned = sum(int((~m).sum()) for m in mask.values()) if mask else 0
     measured = {k: getattr(result, k) for k in _MEASURED}
     return dict(density=density(mask) if mask else 1.0, **measured, dead_layers=len(dead_layers(mask)) if mask else 0,

@@ -63,7 +63,7 @@ def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
 # %% ../nbs/13e_workflow.ipynb #c1cc890a
 @contextmanager
 def _bar(watch: Progress):
-    "Show a bar of networks once the yielded event is set; its clock advances even while no network finishes."
+    "Show a progress bar once the yielded event is set. Its clock advances even while no network finishes."
     shown, over, every = threading.Event(), threading.Event(), 1 if sys.stderr.isatty() else 10
 
     def draw():
@@ -85,7 +85,7 @@ def _bar(watch: Progress):
 
 # %% ../nbs/13e_workflow.ipynb #b72e68ac
 def _follow(command: list[str], log: Path, lock: int, watch: Progress) -> int:
-    "Run Snakemake with a log file and a bar of networks; print what failed, and return its exit code."
+    "Run Snakemake with a log file and a progress bar. Print what failed, and return its exit code."
     log.parent.mkdir(parents=True, exist_ok=True)
     guarded = [sys.executable, "-c", "from lth_nb.guard import guard; guard()", *command]
     stopped, pipe = False, subprocess.PIPE
@@ -149,7 +149,7 @@ def _interrupted_by_sigterm():
 def hold_lock(
     paths: Paths,  # of the project
 ):                 # the open file; the lock is held until it is closed or the process ends
-    "Take the project's lock, which `lth run` and Snakemake share; a `ValueError` names the process that holds it."
+    "Take the lock that `lth run` and Snakemake share. Raise a `ValueError` if another process holds it."
     import fcntl
     paths.runs.mkdir(parents=True, exist_ok=True)
     lock = open(paths.runs/".lock", "a+", encoding="utf-8")
@@ -175,7 +175,7 @@ def hold_lock(
 
 # %% ../nbs/13e_workflow.ipynb #709c782a
 def _is_alive(pid: str) -> bool:
-    "Return whether the process exists; an unknown one counts as alive."
+    "Return whether the process exists, or `True` if its ID is unreadable."
     try: os.kill(int(pid), 0)
     except ProcessLookupError: return False
     except (ValueError, PermissionError): pass
@@ -184,7 +184,7 @@ def _is_alive(pid: str) -> bool:
 # %% ../nbs/13e_workflow.ipynb #0d15d9b3
 @contextmanager
 def _only_run(paths: Paths):
-    "Hold the project's lock and yield its file descriptor; tell Snakemake not to take the lock itself."
+    "Hold the project's lock and yield its file descriptor. Tell Snakemake not to take the lock itself."
     with hold_lock(paths) as lock:
         os.environ["LTH_LOCKED"] = "1"
         try: yield lock.fileno()
