@@ -130,7 +130,7 @@ def export_best(
     multiple: int = 8,
     rounds: int = 20,              # of `measure_latency`
 ) -> str:                          # the level that was chosen, and a table of the best other levels
-    "Write the most accurate level within limits, and return a description of the choice."
+    "Export the network of the most accurate level within the limits, and return a description of the choice."
     limits, suffix = Limits(max_ms, max_mb, max_params, batch), Path(file).suffix
     if suffix not in (".onnx", ".pt2"): raise ValueError(f"{file}: the name must end in .onnx or .pt2")
     with tempfile.TemporaryDirectory() as folder:

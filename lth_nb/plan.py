@@ -180,11 +180,11 @@ def check_networks(
     if wrong: raise ValueError(f"{study.file}: " + "; ".join(dict.fromkeys(wrong)))
 
 # %% ../nbs/12h_plan.ipynb #9b9b659e
-FEWEST_SEEDS = 3  # with fewer, no comparison can be decided
+FEWEST_SEEDS = 3  # with fewer, a target says little or nothing about a claim
 
 
 def few_seeds(study: Study) -> str:  # a sentence; '' if every network has enough seeds
-    "Return a warning if any network of a study has fewer than three seeds, too few to decide a claim."
+    "Return a warning if any network of a study has fewer than three seeds, too few for a claim."
     seeds = {}
     for cell in transfer_cells(study):
         for n in networks_of(study, cell): seeds.setdefault(replace(n, seed=0), set()).add(n.seed)
@@ -193,5 +193,5 @@ def few_seeds(study: Study) -> str:  # a sentence; '' if every network has enoug
     count = {1: "one seed", 2: "two seeds"}[max(few.values())]
     on = ", ".join(sorted({network.target for network in few}))
     which = "the study has" if len(few) == len(seeds) else f"{len(few):,} of its {len(seeds):,} networks (on {on}) have"
-    return (f"{study.file}: {which} {count}, and a comparison of fewer than {FEWEST_SEEDS} can never decide a claim; "
-            "give at least three seeds, better five, or take the results as a try")
+    return (f"{study.file}: {which} {count}. One seed does not count for a verdict, and two leave a very wide "
+            f"interval. Give at least {FEWEST_SEEDS} seeds, better five, or treat the results as a trial.")

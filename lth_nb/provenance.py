@@ -37,7 +37,7 @@ def caption(
     info: dict | None = None, # the study's description, for its scale
     band: str = "",           # what bands or bars mean: STD_BAND, INTERVAL or ''
 ) -> str:
-    "Return a caption that states the content, the seeds, the networks, the band and the study."
+    "Return a caption that states what is shown, the seeds, what bands mean, the number of networks, and the study."
     if frame.empty: raise ValueError("there are no rows to describe; select rows that exist")
     frame = _networks(frame)
     studies = f"Study {', '.join(sorted(frame.study.unique()))}" + (f": {info['scale'].rstrip('.')}." if info else ".")

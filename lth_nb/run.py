@@ -107,7 +107,7 @@ def _search_rows(study: Study, cell: TicketCell, seed: int, tickets: Tickets) ->
 
 # %% ../nbs/12e_run.ipynb #d56e52e8
 def run_search(study: Study, cell: TicketCell, paths: Paths, after=lambda: None) -> pd.DataFrame:
-    "Find the missing tickets of one cell and write its table. Call `after` after every network."
+    "Find the missing tickets of one cell and write its table. Call `after` whenever a network is finished."
     rows, levels = [], study.ticket_recipes[cell.ticket_recipe].rounds + 1
     with tqdm(total=len(cell.seeds) * levels, desc=f"tickets on {cell.source}", unit="network", mininterval=1) as bar:
         for done, seed in enumerate(cell.seeds, 1):
@@ -291,7 +291,7 @@ def _fault_of(study: Study, cell: Block, rows: pd.DataFrame, paths: Paths) -> st
 
 # %% ../nbs/12e_run.ipynb #bd687025
 def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.DataFrame:
-    "Train the missing networks of one cell and write its table. Call `after` after every network."
+    "Train the missing networks of one cell and write its table. Call `after` whenever a network is finished."
     file = cell_file(study, cell, paths)
     started, (target,) = file.with_suffix(".rows.csv"), cell.targets
     if file.is_file():

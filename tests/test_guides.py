@@ -78,7 +78,7 @@ def test_a_data_set_and_a_study_of_ones_own(tmp_path):
     (home/"nbs"/"studies"/"shapes.yaml").write_text(study)
 
     planned = run_in(home, "lth_nb.cli", "plan", "shapes", "--images-per-second", 20000)
-    assert "the study has two seeds, and a comparison of fewer than 3 can never decide a claim" in planned.stderr
+    assert "the study has two seeds. One seed does not count for a verdict" in planned.stderr
     assert "5 of" not in run_in(home, "lth_nb.cli", "run", "shapes", "-n").stdout
     run_in(home, "lth_nb.cli", "run", "shapes", "--jobs", 2, "--until", "paper")
     pages = sorted((home/"data"/"runs"/"shapes"/"papers").glob("*.ipynb"))
