@@ -3,7 +3,8 @@
     python bench/ticket_cost.py [STUDY] [--out data/results/ticket_cost.csv]
 
 Every network is exported to ONNX as `lth ticket export` does it, without its useless channels, and run by onnxruntime
-on one thread. The networks of one target and seed are timed in turn. Zeros that remain in a file save neither time nor
+on one thread. The networks of one target and seed are timed in turn. The table is written after every one of them, and
+an interrupted run resumes where it left off. Zeros that remain in a file save neither time nor
 bytes, but they compress: the table also has the size of the file after gzip.
 """
 import argparse
@@ -67,11 +68,13 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=20, help="there and back, per network")
     parser.add_argument("--out", type=Path, help="the CSV file; without it the table is printed")
     given, paths = parser.parse_args(), Paths()
-    study, rows = load_study(given.study, paths), []
+    study = load_study(given.study, paths)
+    table = pd.read_csv(given.out, keep_default_na=False) if given.out and given.out.is_file() else pd.DataFrame()
+    done = {*zip(table["study"], table["target"], table["seed"])} if len(table) else set()
     for target in dict.fromkeys(t for block in study.transfers for t in block.targets):
         for seed in study.seeds:
-            rows += measure(study, target, seed, paths, given.rounds)
+            if (study.study, target, seed) in done: continue
+            table = pd.concat([table, pd.DataFrame(measure(study, target, seed, paths, given.rounds))])
+            if given.out: table = pd.read_csv(write_latency(table, given.out), keep_default_na=False)
             print(target, seed, flush=True)
-    table = pd.DataFrame(rows)
-    if given.out: write_latency(table, given.out)
-    else: print(table.to_string())
+    if not given.out: print(table.to_string())

@@ -169,10 +169,11 @@ def write_latency(
     table: pd.DataFrame,  # from `measure_ticket`; several may be joined
     path: str | Path,     # the CSV file
 ) -> Path:                # the file
-    "Write measurements with what they depend on: processor, versions, commit and date."
+    "Write measurements with what they depend on: processor, versions, commit and date. Keep what a row already says."
     made = provenance()
-    told = table.assign(processor=processor(), torch=made["torch"], onnxruntime=version("onnxruntime"),
-        commit=made["commit"], date=made["time"][:10])
+    origin = dict(processor=processor(), torch=made["torch"], onnxruntime=version("onnxruntime"), commit=made["commit"],
+        date=made["time"][:10])
+    told = table.assign(**{c: table[c].fillna(v) if c in table else v for c, v in origin.items()})
     with write_atomically(path) as f: told.to_csv(f, index=False, float_format="%.5g")
     return Path(path)
 
