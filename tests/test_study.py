@@ -12,6 +12,7 @@ from lth_nb.studyfile import EXAMPLE, gathered, load_study, parse_study, read_ya
 # study -> number of cells, and hashes of their names, of ticket files and of jobs, as when results were made from them
 NAMES = {
     "cnn5": (25, "b04908644add", "2313fb2adf0d", "2b052e9ef08b"),
+    "cost": (40, "9df447359107", "e6930c763e1f", "861f72e91c75"),
     "gpu": (1098, "9a277acd3ee5", "616c42c27ae2", "12123bca2cb3"),
     "paper-mehta": (56, "a741be940eef", "201986e43161", "1419302da486"),
     "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
