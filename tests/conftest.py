@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.pop("LTH_DATA", None)  # tests see what ships with the package, whatever data are on this machine
@@ -44,11 +43,10 @@ def home(tmp_path):
 def run(*words, home=None, check=True, **settings):
     "A command with the project's Python; fails the test with its output if it exits with another code than 0."
     environment = settings.pop("env", {**ENVIRONMENT, **({"LTH_HOME": str(home)} if home else {})})
-    words, folder = [*map(str, words)], settings.pop("cwd", home or ROOT)
-    if settings:
-        asked = [sys.executable, "-m", *words]
-        done = subprocess.run(asked, cwd=folder, env=environment, capture_output=True, text=True, **settings)
-    else: done = run_module(words, folder, environment)
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment,
+        capture_output=True, text=True, **settings
+    )
     assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
     return done
 
