@@ -152,7 +152,7 @@ def test_committed_results_belong_together():
     from lth_nb.questions import found_in_readme
     from lth_nb.results import read_results, read_study_info
     from lth_nb.study import load_study, networks_of, study_info, ticket_cells, transfer_cells
-    for name in ("quick", "small", "cost"):
+    for name in ("quick", "small"):
         path = ROOT/"data"/"results"/f"{name}.csv"
         rows, info, study = read_results(path), read_study_info(path), load_study(name)
         planned = sum(len(networks_of(study, c)) for c in transfer_cells(study))
