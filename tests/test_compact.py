@@ -11,7 +11,7 @@ from lth_nb.compact import compact, export_onnx, load_onnx
 from lth_nb.masking import apply_mask, random_mask
 from lth_nb.models import MODELS, build_model, prunable, replace_head
 
-# of narrower networks the masks below leave nothing (w4), or `compact` keeps a few channels more than the reference (w6 to w12)
+# of narrower networks the masks below leave nothing (w4), or `compact` keeps a few channels more than the reference
 WIDE = [name for name, row in MODELS.items() if not row.origin.startswith("narrower")]
 SMALL = ("lenet_300_100", "cnn_small", "resnet8", "resnet20")
 #        head,  kept, share of each layer's outputs and inputs that lose all weights, whether the head is pruned too
