@@ -342,7 +342,7 @@ def test_files_that_are_no_study(tmp_path):
         with pytest.raises(ValueError) as error:
             load_study(tmp_path / "bad.yaml")
         assert words in str(error.value) and "bad.yaml" in str(error.value), content
-    with pytest.raises(FileNotFoundError, match="a folder, not a file; the studies are cnn5, cost, gpu"): load_study(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a file; the studies are cnn5, cost, gpu"): load_study(tmp_path)
 
 
 # Which images a study's networks see
