@@ -2,10 +2,10 @@
 
     python bench/ticket_cost.py [STUDY] [--out data/results/ticket_cost.csv]
 
-Every network is exported to ONNX as `lth ticket export` does it, without its useless channels, and run by onnxruntime
-on one thread. The networks of one target and seed are timed in turn. The table is written after every one of them, and
-an interrupted run resumes where it left off. Zeros that remain in a file save neither time nor
-bytes, but they compress: the table also has the size of the file after gzip.
+Every network is exported to ONNX without its useless channels, and run by onnxruntime on one thread. Layers are not
+padded to a multiple of eight channels, because those of narrower networks are not padded either. The networks of one
+target and seed are timed in turn. The table is then written, and an interrupted run resumes where it left off. Zeros
+that remain in a file save neither time nor bytes, but they compress: the table also has the file's size after gzip.
 """
 import argparse
 import gzip
@@ -25,7 +25,6 @@ from lth_nb.studyfile import load_study
 from lth_nb.tickets import load_tickets
 
 BATCHES = 1, 64  # images at a time
-MULTIPLE = 8     # of how many channels a layer keeps, as in `lth ticket export`
 
 
 def networks_on(study: Study, target: str, seed: int, paths: Paths) -> dict[tuple, Network]:
@@ -36,8 +35,7 @@ def networks_on(study: Study, target: str, seed: int, paths: Paths) -> dict[tupl
         tickets = load_tickets(ticket_file(study, cell, seed, paths))
         classes = tickets.header["num_classes"]
         for level in range(1, len(tickets)):
-            small = compact(trained_network(tickets, level), tickets[level], multiple=MULTIPLE)
-            found[cell.model, cell.ticket_recipe, level] = small
+            found[cell.model, cell.ticket_recipe, level] = compact(trained_network(tickets, level), tickets[level])
     blocks = [b for b in transfer_cells(study) if target in b.targets and "scratch" in b.arms]
     dense = {model for b in blocks for model in b.models or study.models}
     for model in sorted(dense):

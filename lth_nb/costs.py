@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.stats import t
 
 from .core import Paths
@@ -117,8 +118,9 @@ def plot_costs(
                 linestyle=look.line or "none", elinewidth=1, label=look.label)
         axes.axhline(0, color=BLACK, linewidth=0.8)
         axes.set(xscale="log", xlabel=f"{COSTS[cost].words.partition(' (')[0]}: % of the full network")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     figure.supylabel("test accuracy minus the full network's (points)", fontsize=12)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)

@@ -7,6 +7,7 @@ __all__ = ['LONGER', 'EXPLAINED', 'plot_forest', 'plot_claim', 'plot_contrasts',
 
 # %% ../nbs/11a_forest.ipynb #7741d18e
 import math
+import textwrap
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -135,7 +136,8 @@ def plot_contrasts(
             axes.plot([mean["low"], mean["high"]], [place, place], color=BLUE, linewidth=2.5)
             axes.plot(mean["difference"], place, "D", color=BLUE, markersize=7)
     axes.axvline(0, color=BLACK, linewidth=0.8)
-    axes.set_yticks(range(len(drawn), 0, -1), [compared_words(name) for name in drawn], fontsize=10)
+    labels = [textwrap.fill(compared_words(name), 40) for name in drawn]
+    axes.set_yticks(range(len(drawn), 0, -1), labels, fontsize=10)
     axes.set(xlabel="difference in test accuracy (points)")
     axes.grid(axis="y", visible=False)
     return figure

@@ -13,8 +13,8 @@ WRITTEN = {  # typed name -> written name; in other names, spaces replace unders
     "white_blood_cells_small": "white blood cells (small set)",
     "lenet_300_100": "LeNet-300-100", "lenet5": "LeNet-5", "cnn5": "the five-layer CNN",
     "resnet8": "ResNet-8", "resnet18": "ResNet-18",
-    "resnet8_w12": "ResNet-8, ¾ width", "resnet8_w8": "ResNet-8, ½ width", "resnet8_w6": "ResNet-8, ⅜ width",
-    "resnet8_w4": "ResNet-8, ¼ width", "resnet20": "ResNet-20", "resnet50": "ResNet-50", "vgg19": "VGG19",
+    "resnet8_w12": "ResNet-8 at ¾ width", "resnet8_w8": "ResNet-8 at ½ width", "resnet8_w6": "ResNet-8 at ⅜ width",
+    "resnet8_w4": "ResNet-8 at ¼ width", "resnet20": "ResNet-20", "resnet50": "ResNet-50", "vgg19": "VGG19",
 }
 
 
