@@ -101,6 +101,20 @@ def _means(points: pd.DataFrame, cost: str) -> pd.DataFrame:
     return found.assign(half=found["se"] * t.ppf(0.975, (found["n"] - 1).clip(lower=1))).sort_values(cost)
 
 
+def _draw_panel(axes, points: pd.DataFrame, cost: str) -> None:
+    "Draw one line per kind of network, against the logarithm of one cost in percent."
+    for kind, look in KINDS.items():
+        means = _means(points[points["kind"] == kind], cost)
+        if means.empty: continue
+        axes.errorbar(100 * means[cost], means["gain"], means["half"], color=look.color, marker=look.marker,
+            linestyle=look.line or "none", elinewidth=1, label=look.label)
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    axes.set(xscale="log", xlabel=f"{COSTS[cost].words.partition(' (')[0]}: % of the full network")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+# %% ../nbs/11d_costs.ipynb #c0570101
 @use_style()
 def plot_costs(
     points: pd.DataFrame,  # from `cost_points`
@@ -110,17 +124,7 @@ def plot_costs(
     if points.empty: raise ValueError("no network with a measured cost; run bench/ticket_cost.py for this study")
     size = (6.4, 0.9 + 2.9 * len(costs))
     figure, grid = plt.subplots(len(costs), 1, figsize=size, layout="constrained", squeeze=False, sharey=True)
-    for axes, cost in zip(grid[:, 0], costs):
-        for kind, look in KINDS.items():
-            means = _means(points[points["kind"] == kind], cost)
-            if means.empty: continue
-            axes.errorbar(100 * means[cost], means["gain"], means["half"], color=look.color, marker=look.marker,
-                linestyle=look.line or "none", elinewidth=1, label=look.label)
-        axes.axhline(0, color=BLACK, linewidth=0.8)
-        axes.set(xscale="log", xlabel=f"{COSTS[cost].words.partition(' (')[0]}: % of the full network")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    for axes, cost in zip(grid[:, 0], costs): _draw_panel(axes, points, cost)
     figure.supylabel("test accuracy minus the full network's (points)", fontsize=12)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
