@@ -21,8 +21,17 @@ import typer
 from . import file_commands, machine_commands  # noqa: F401 (they add their commands to `app`)
 from .console import AsJson, StudyName, _plain_errors, _show, app
 from .core import Paths, device
-from .progress import Progress
-from .workflow import _devices, _follow, _only_run, _profile, _snakemake
+from lth_nb.workflow import (
+    _RULES,
+    UP_TO_DATE,
+    _as_remembered,
+    _follow,
+    _only_run,
+    _places,
+    _remember,
+    _snakemake,
+    _sources,
+)
 
 # %% ../nbs/13_cli.ipynb #10f8b3e6
 def _first(study, paths: Paths, count: int) -> list[str]:
@@ -66,22 +75,6 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
         typer.echo("after that the results table, the papers and the site, which take some minutes: "
             "`--until results` leaves papers and site out")
 
-# %% ../nbs/13_cli.ipynb #c814ba21
-_RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # step -> its rule if jobs are groups
-          ("transfer", "study"): "all_transfers", ("find_tickets", "study"): "all_tickets"}
-
-
-def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, profile: str, first: int):
-    """Return the study as this call runs it, and Snakemake's arguments for where it runs. `job: study` uses one CPU and
-    one marker file for all cells. Clusters and GPUs therefore run it pair by pair, and `--first` cell by cell."""
-    if profile and (gpus or per_gpu):
-        raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster the profile does it")
-    words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
-    if loaded.job != "study" or not (words or first): return loaded, words
-    job = "cell" if first else "pair"
-    apart = [f"job={job}"] if "--config" in words else ["--config", f"job={job}"]
-    return loaded.model_copy(update={"job": job}), [*words, *apart]
-
 # %% ../nbs/13_cli.ipynb #97c54561
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each  "
                                           "[default: one a core, or what the profile says]")]
@@ -97,12 +90,27 @@ PerGpu = Annotated[int, typer.Option(min=0, help="runs that may share a GPU; 0: 
 Profile = Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/profiles, such as slurm, "
                                       "or the folder of your own")]
 
+# %% ../nbs/13_cli.ipynb #fd2366d4
+def _carry_out(study, paths: Paths, words: list[str], complete: bool, to_the_end: bool) -> None:
+    "Repair the state of the project, run Snakemake with some arguments, and exit with 1 if it fails."
+    from lth_nb.progress import Progress
+    from lth_nb.study import reopen
+    sources = _sources(study, paths)
+    with _only_run(paths) as lock:
+        if not complete:  # with these, Snakemake would not look for missing runs
+            for mark in (paths.runs/study.study).glob("results-*.done"): mark.unlink()
+        for said in reopen(study, paths): typer.echo(said, err=True)
+        if any((paths.root/".snakemake"/"locks").glob("*")):  # left by a run that was killed
+            subprocess.run(_snakemake(study, paths, "--jobs", "1", "--unlock"), capture_output=True)
+        log = paths.runs/study.study/"snakemake.log"
+        if _follow(_snakemake(study, paths, *words), log, lock, Progress(study, paths)): raise typer.Exit(1)
+    if to_the_end: _remember(study, paths, sources)
+
 # %% ../nbs/13_cli.ipynb #52ec5f65
 @app.command()
 def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Until = "site", first: First = 0,
         keep_going: KeepGoing = False, gpus: Gpus = None, per_gpu: PerGpu = 0, profile: Profile = ""):
     "Run the missing parts of a study: tickets, transfers, results table, papers, site."
-    from lth_nb.study import reopen
     with _plain_errors():
         loaded, todo = _look(study, paths := Paths(), here=not profile)
         table = paths.results/f"{loaded.study}.csv"
@@ -115,16 +123,10 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         if first: words += ["--", *_first(loaded, paths, first)]
         elif until != "site": words += ["--until", _RULES.get((until, loaded.job), until)]
         if dry_run: return _show_missing(todo, table_there)
-        _tell_before(loaded, paths, todo, until == "site" and not first)
-        with _only_run(paths) as lock:
-            if len(todo) or not table_there:  # with these, Snakemake would not look for missing runs
-                for mark in (paths.runs/loaded.study).glob("results-*.done"): mark.unlink()
-            for said in reopen(loaded, paths): typer.echo(said, err=True)
-            if any((paths.root/".snakemake"/"locks").glob("*")):  # left by a run that was killed
-                subprocess.run(_snakemake(loaded, paths, "--jobs", "1", "--unlock"), capture_output=True)
-            log = paths.runs/loaded.study/"snakemake.log"
-            code = _follow(_snakemake(loaded, paths, *words), log, lock, Progress(loaded, paths))
-    if code: raise typer.Exit(1)
+        to_the_end, complete = until == "site" and not first, table_there and not len(todo)
+        _tell_before(loaded, paths, todo, to_the_end)
+        if complete and to_the_end and _as_remembered(loaded, paths): typer.echo(UP_TO_DATE)
+        else: _carry_out(loaded, paths, words, complete, to_the_end)
     if not first and until in ("paper", "site"): claims(loaded.study)
     if not first and until in ("results", "paper", "site"): typer.echo(_where(loaded, paths, until))
 
