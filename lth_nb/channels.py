@@ -54,6 +54,9 @@ class _Marks:
         for name, layer in self.layers.items(): vars(layer)["forward"] = partial(self._first, name, layer.forward)
         self.run()
         for name, layer in self.layers.items(): vars(layer)["forward"] = partial(self._later, name)
+        for norm in self.net.modules():  # in eval mode, marks pass it unchanged
+            if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and norm.track_running_stats:
+                vars(norm)["forward"] = nn.Identity.forward.__get__(norm)
 
     def run(self) -> list[Tensor]:
         with _plain_torch(), _evaluating(self.net):
@@ -76,7 +79,7 @@ def _later(self: _Marks, name, x, *args, **kwargs):
     "Record which inputs are marked, and return zeros, with NaN marks if this layer is the writer."
     units, shape = self.units(name), self.shapes[name][self.calls.get(name, 0)]
     self.calls[name] = self.calls.get(name, 0) + 1
-    marks = x.isnan().movedim(units, 1).flatten(2).any(2) if x.dim() > 2 else x.isnan()
+    marks = (x.movedim(units, 1).flatten(2).sum(2) if x.dim() > 2 else x).isnan()
     marks = marks.reshape(self.images, -1, marks.shape[1]).any(1)
     self.seen[name] = self.seen.get(name, torch.zeros_like(marks)) | marks
     made = torch.zeros(len(x), *shape[1:])

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .masking import Mask, apply_mask
 from .models import Network, Residual, build_model
+from .removal import remove_channels
 from .tickets import Ticket, Tickets
 from .training import load_state
 
@@ -81,6 +82,10 @@ _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
+class _Unfollowed(ValueError):
+    "A network contains a module through which units cannot be followed."
+
+# %% ../nbs/15_compact.ipynb #509329b5
 def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constants: bool, steps: list) -> _Units | None:
     "Return the units after `module`, given those before it (`None`: the image). Append layers and sums to `steps`."
     def go(part, child, x): return _follow(part, f"{name}.{child}".lstrip("."), x, mask, constants, steps)
@@ -102,8 +107,8 @@ def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constant
     if isinstance(module, _ELEMENTWISE): return x and replace(x, value=module(x.value.clone()))
     if x and isinstance(module, _NORMS) and module.affine and module.running_mean is not None:
         return _normalize(module, x)
-    kind = type(module).__name__
-    raise ValueError(f"compact cannot follow units through {name or 'the network'}, a {kind}; it knows "
+    where = name or "the network"
+    raise _Unfollowed(f"compact cannot follow units through {where}, a {type(module).__name__}; it knows "
         "chains of convolutions without groups, linear layers, BatchNorm with running statistics, ReLU and its like, "
         "max and global average pooling, and residual blocks")
 
@@ -267,6 +272,14 @@ def _report(steps: list, weights: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="layer"))
 
 # %% ../nbs/15_compact.ipynb #3d0621de
+def _reduce(steps: list, mask: Mask, multiple: int) -> tuple[pd.DataFrame, Mask]:
+    "Cut the layers that were followed. Return the report and the mask of the weights left."
+    _mark_needed(steps, multiple)
+    weights = {s.name: s.module.weight.numel() for s in steps if isinstance(s, _Layer)}
+    for layer in (s for s in steps if isinstance(s, _Layer)): _cut(layer, mask)
+    return _report(steps, weights), mask
+
+
 def compact(
     network: Network,              # from `build_model`, any device and dtype; not changed
     ticket: Ticket | Mask | None,  # whose mask is applied, or parameter name -> bool tensor; `None`: nothing is pruned
@@ -280,12 +293,11 @@ def compact(
     mask = {n: m.to(device) for n, m in given.items()}
     apply_mask(small, mask).eval()
     steps = []
-    _follow(small, "", None, mask, constants, steps)
-    _mark_needed(steps, multiple)
-    layers = [s for s in steps if isinstance(s, _Layer)]
-    weights = {layer.name: layer.module.weight.numel() for layer in layers}
-    for layer in layers: _cut(layer, mask)
-    small.report, small.mask = _report(steps, weights), mask
+    try: _follow(small, "", None, mask, constants, steps)
+    except _Unfollowed:
+        if not hasattr(network, "shape"): raise
+        small = cast(Network, remove_channels(network, mask, network.shape, constants, multiple))
+    else: small.report, small.mask = _reduce(steps, mask, multiple)
     if isinstance(small, Network):
         small.name += " (compact)"
         small.num_features = next(m.in_features for m in small.head.modules() if isinstance(m, nn.Linear))

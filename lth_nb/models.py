@@ -229,7 +229,7 @@ def build_model(
     if not keep:
         with _stream(seed, "init", name): _initialize(made[0], init)
     network = Network(name, *made, init)
-    network._loaded, network._prune = loaded, row.prune
+    network._loaded, network._prune, network.shape = loaded, row.prune, (channels, image_size)
     if row.prune: prunable(network)  # raises an error before training if its rule names no weight
     return replace_head(network, num_classes, head, seed)
 

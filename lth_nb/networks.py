@@ -115,6 +115,7 @@ def _plain_torch():
 class Network(nn.Module):
     "A backbone and a head, built by `build_model`."
     head: nn.Module                # features (B, num_features) -> class scores
+    shape: tuple[int, int]         # of the images that it was built for: channels, pixels
     report: Any                    # only of a compact network, a DataFrame: see `compact`
     mask: dict[str, torch.Tensor]  # only of a compact network
     _loaded: tuple[str, ...]

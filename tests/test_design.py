@@ -27,7 +27,7 @@ FLOORS |= dict(made_up=1.5, style=1, curves=2.5, estimates=2.5, parts=2.7, rewou
 FLOORS |= dict(selection=1, heads=2.2, own_files=2.3, references=2.5, doctor=15.5, layout=1, metrics=3.5, explorer=6.5)
 FLOORS |= dict(layers=11.6, costs=11.6)
 FLOORS |= dict(interop=2, open_lth=8, hub=6.5, choice=11)  # other libraries; what to deploy
-FLOORS |= dict(channels=2, structures=3.5, saliency=3.5)  # what is pruned at once, and by which score
+FLOORS |= dict(channels=2, removal=2.2, structures=3.5, saliency=3.5)  # what is pruned at once, and by which score
 JUDGES = (
     "core", "names", "results", "statistics", "effects", "papers", "claims", "over_targets", "columns",
     "comparisons", "answers", "questions", "forest", "plots", "style", "curves", "estimates", "parts",
