@@ -185,9 +185,9 @@ def test_arms_of_tickets_that_were_not_trained(digits):
     for arm in ("ticket", "original", "reinit", "random"):
         assert transfer(arm, digits, BRIEF, level=2, source=tickets).values["density"] == tickets[2].density
     for arm, level in dict(finetuned=1, dense_finetuned=0).items():
-        with pytest.raises(ValueError, match="score 'snip' trains nothing; use another arm"):
+        with pytest.raises(ValueError, match="score 'snip' needs no training; use another arm"):
             transfer(arm, digits, BRIEF, level=level, source=tickets)
-    with pytest.raises(ValueError, match="their score trains nothing"): trained_network(tickets, 1)
+    with pytest.raises(ValueError, match="their score needs no training"): trained_network(tickets, 1)
 
 
 def test_a_channel_ticket_is_smaller_after_a_transfer(digits):
