@@ -150,7 +150,7 @@ def reopen(
     for cell in _all_cells(study):
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)
         if not file.is_file() or (rows := _rows_in(file)) == networks: continue
-        said.append(f"{file.name}: it holds {rows} of the {networks} networks of its run; the others are trained")
+        said.append(f"{file.name}: it has {rows} of the {networks} networks of its run; the others are trained")
         if isinstance(cell, TicketCell): file.unlink()  # its rows are made again from the tickets
         else: file.replace(file.with_suffix(".rows.csv"))
     return said

@@ -175,7 +175,7 @@ def test_a_published_table_comes_back(tmp_path):
         },
         "example.yaml",
     )
-    fails(lambda: restore(bigger, paths), contains="another image_size")
+    fails(lambda: restore(bigger, paths), contains="a different image_size")
     more = parse_study(
         {
             **yaml.safe_load(EXAMPLE.replace("levels: [2, 4]", "levels: [1, 2, 4]")),
