@@ -317,7 +317,7 @@ def check_dataset(
     row |= {f"{s}_near_train": n for s, n in near.items()}
     row |= dict(groups=len(torch.cat([*data.groups.values()]).unique()) if data.groups else None)
     row |= dict(hash=data.content_hash[:12])
-    notes, good = list(data.notes), "; accuracies on it are too good"
+    notes, good = list(data.notes), "; accuracy on it is inflated"
     def told(counts): return f"{data.name}: {counts['val']} validation and {counts['test']} test"
     if any(same.values()): notes.append(f"{told(same)} images are also training images, byte for byte{good}")
     if any(near[s] > same[s] for s in near):

@@ -60,7 +60,7 @@ def _splits_of(path: Path) -> dict[str, Path]:
 def _misread(path: Path) -> str:
     "Name the folders that cannot be classes because of their names. Return '' if there are none."
     odd = [d.name for d in _listed(path) if d.is_dir() and d.name.lower() in _LIKE_SPLITS | _NOT_IMAGES]
-    return f"; no class without splits can be called {_some(odd)}: rename it" if odd else ""
+    return f"; without splits, a class cannot be called {_some(odd)}: rename it" if odd else ""
 
 
 def _holds_classes(path: Path) -> bool:

@@ -218,7 +218,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
 def _odd_recipes(study: Study) -> list[str]:
     "Return complaints about recipes, roles and models that do not depend on the transfers."
     allowed = r"\w[\w.+=-]*( [\w.+=-]+)*"
-    wrong = [f"{table}: {n!r} is no name; use letters, digits and . _ + = -, words apart by one space"
+    wrong = [f"{table}: {n!r} is not a valid name; use letters, digits and . _ + = -, and single spaces"
              for table in ("recipes", "ticket_recipes") for n in getattr(study, table) if not re.fullmatch(allowed, n)]
     for name, t in study.ticket_recipes.items():
         rewind, length = t.rewind, t.training.length
@@ -265,7 +265,7 @@ def _odd_block(study: Study, b: Block, where: str) -> list[str]:
             f"none (score: {study.ticket_recipes[early[0]].score})")
     for one, other in product({*b.sources} - {"own"}, b.targets):
         if any(x in DATASETS and DATASETS[x].part_of == y for x, y in ((one, other), (other, one))):
-            same = "hold the same images under other labels; they are no source and target"
+            same = "have the same images with different labels; they cannot be source and target"
             wrong.append(f"{where}: {one} and {other} {same}")
     return wrong
 

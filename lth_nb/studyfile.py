@@ -90,7 +90,7 @@ def _odd_numbers(node, seen: set) -> list[str]:
     if isinstance(node, yaml.ScalarNode):
         odd = node.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"[-+]?0[\d_]+|.*:.*", node.value)
         where = f"line {node.start_mark.line + 1}"
-        return [f"{where}: YAML reads {node.value} as another number; write it without leading 0 and :"] * bool(odd)
+        return [f"{where}: YAML reads {node.value} as another number; write it without a leading 0 or :"] * bool(odd)
     if not isinstance(node, yaml.CollectionNode) or id(node) in seen: return []
     seen.add(id(node))
     inside = (v for pair in node.value for v in (pair if isinstance(pair, tuple) else (pair,)))

@@ -144,7 +144,7 @@ def _tell_failure(log: Path) -> None:
     "Show Snakemake's report of a failure, then the errors of the runs."
     lines = log.read_text(encoding="utf-8").splitlines()
     said = [l for l in lines if l.strip() and not l.startswith(("Command ", "Select jobs", "Execute "))]
-    where = f"lth: a run failed; all of Snakemake's words are in {log}"
+    where = f"lth: a run failed; Snakemake's full output is in {log}"
     typer.echo("\n".join([*said[-40:], where, *_errors(said)]), err=True)
 
 # %% ../nbs/13e_workflow.ipynb #8044440f

@@ -112,7 +112,7 @@ def test_classes_with_the_names_of_splits_or_masks_are_said(home, names):
         for i in range(10):
             (home.raw/"own"/name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(noise(8, 8)).save(home.raw/"own"/name/f"{i}.png")
-    with pytest.raises((ValueError, FileNotFoundError), match=f"can be called {names[0]}: rename it"): notes_of(home)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"cannot be called {names[0]}: rename it"): notes_of(home)
 
 
 def test_copies_of_training_images_are_noted(home):

@@ -245,7 +245,7 @@ def test_a_study_from_its_file_to_a_smaller_network(home):
         assert footprint(small, 8, 1)["params"] < 0.6 * footprint(net, 8, 1)["params"]
         shown = run("lth_nb.cli", "ticket", "show", file, home=home).stdout
         assert f"{ticket.density:.3f}"[:4] in shown
-        assert "whole, Tickets(cnn_small" in run("lth_nb.cli", "ticket", "verify", file, home=home).stdout
+        assert "valid, Tickets(cnn_small" in run("lth_nb.cli", "ticket", "verify", file, home=home).stdout
         told = json.loads(run("lth_nb.cli", "ticket", "show", "--json", file, home=home).stdout)
         assert told["recipe"]["granularity"] == "channel"
     for source, arms, recipes in (("mnist_5k", ("ticket", "reinit", "finetuned"), ("channel", "half")),

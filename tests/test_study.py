@@ -131,12 +131,12 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     ("channels: 1", "channels: 1\nimage_sizes: {mnists: 28}", "image_sizes = 'mnists': unknown data set; "),
     ("channels: 1", "channels: 1\nimages_per_second: {lenet: 28}", "images_per_second.lenet: unknown model"),
     ("seeds: [0, 1]", "seeds: [0, 1]\nkeep_final: false", "finetuned need keep_final: true"),
-    ("base-x2:", "a/b:", "recipes: 'a/b' is no name"),
+    ("base-x2:", "a/b:", "recipes: 'a/b' is not a valid name"),
     ("related:", "relatives:", "roles.relatives: unknown role; use one of natural"),
     (
         "{sources: mnist_5k, targets: digits",
         "{sources: art_type, targets: painting_subject",
-        "hold the same images under other labels",
+        "have the same images with different labels",
     ),
     ("{targets: digits, fractions: 0.1, arms: scratch", "{targets: own, arms: scratch", "transfers[2].targets = 'own'"),
     (

@@ -169,7 +169,7 @@ def test_verify_says_one_line_per_file(whole, tmp_path, home):
         "unknown.safetensors", "weights.pt"] and len(done.stderr.splitlines()) == 6, done.stderr
     assert "MODELS['mine'] = Architecture(builder, halvings, origin)" in told["unknown.safetensors"]
     accepted = run("lth_nb.cli", "ticket", "verify", "--any-model", unknown, home=home)
-    assert "whole, Tickets(mine on digits" in accepted.stdout
+    assert "valid, Tickets(mine on digits" in accepted.stdout
     assert "density" in run("lth_nb.cli", "ticket", "show", unknown, home=home).stdout
     assert json.loads(run("lth_nb.cli", "ticket", "show", "--json", unknown, home=home).stdout)["model"] == "mine"
     for word, options in {"show": [], "export": ["--level", 1, "-o", tmp_path/"x.onnx"], "latency": []}.items():
