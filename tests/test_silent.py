@@ -249,7 +249,7 @@ def test_pieces_that_contradict_each_other(home):
     for folder, old, new, words in (
         ("size", "image_size: 8", "image_size: 16", "image_size = 16, but 8 in"),
         ("recipe", "lr: 0.05", "lr: 0.01", "recipes.base differs from the one in"),
-        ("name", "", "", "study = 'other', and 'shapes' in"),
+        ("name", "", "", "study = 'other', but 'shapes' in"),
     ):
         other = piece(folder, lambda text, old=old, new=new: text.replace(old, new) if old else text)
         if folder == "name":

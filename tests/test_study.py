@@ -70,7 +70,7 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     (
         "related: [[mnist_5k, digits]]",
         "related: [[[mnist_5k], digits]]",
-        "roles.related = [['mnist_5k'], 'digits']: give",
+        "roles.related = [['mnist_5k'], 'digits']: list",
     ),
     (
         "related: [[mnist_5k, digits]]",
