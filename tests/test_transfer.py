@@ -28,7 +28,7 @@ REFUSED = {
     "needs tickets found on a source": dict(arm="ticket", level=1, source=None),
     "is dense: use level 0, not 2": dict(arm="scratch", level=2, source=None, model="lenet_300_100"),
     "sparse arms start at level 1": dict(arm="ticket", level=0),
-    "have 0 to 3": dict(arm="ticket", level=9),
+    "have levels 0 to 3": dict(arm="ticket", level=9),
     "name a network": dict(arm="scratch", source=None),
     "do not fit the model": dict(arm="ticket", level=1, data=digits(12)),
 }
