@@ -63,7 +63,7 @@ def measure(study: Study, target: str, seed: int, paths: Paths, rounds: int) -> 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study", nargs="?", default="cost")
-    parser.add_argument("--rounds", type=int, default=20, help="there and back, per network")
+    parser.add_argument("--rounds", type=int, default=20, help="in forward and reverse order, per network")
     parser.add_argument("--out", type=Path, help="the CSV file; without it the table is printed")
     given, paths = parser.parse_args(), Paths()
     study = load_study(given.study, paths)

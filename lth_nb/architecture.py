@@ -57,8 +57,8 @@ def describe_architecture(
     for part, named in parts.items():
         for name, tensor in named(remove_duplicate=False):
             if is_lazy(tensor):
-                raise ValueError(f"{part} {name!r} has no shape before the first batch. Use a layer with all its sizes "
-                    "given, such as nn.Linear instead of nn.LazyLinear.")
+                raise ValueError(f"{part} {name!r} has no shape before the first batch. Use a layer with explicit "
+                    "sizes, such as nn.Linear instead of nn.LazyLinear.")
             same = first.setdefault(id(tensor), name)
             shape = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
             lines.append(f"{part} {name}: " + (shape if same == name else f"is {same}"))

@@ -40,7 +40,7 @@ def _check_room(source, needed: int, free: int, where: str) -> None:
     "Raise ValueError if more bytes are needed than are free."
     if needed <= free: return
     raise ValueError(f"{source}: the images need {needed / 1e9:,.2f} GB {where} and {max(free, 0) / 1e9:,.2f} GB are "
-                     "free; give a smaller image_size, keep fewer files, or use a machine with more memory")
+                     "free; use a smaller image_size, fewer files, or a machine with more memory")
 
 
 def _check_memory(source, images: int, side: int, channels: int) -> None:
@@ -63,7 +63,7 @@ def _check_split(source, split: str, images: np.ndarray, labels: np.ndarray) -> 
         fault = f"has shape {labels.shape} for {len(images)} images"
         raise _wrong(source, y, fault, "store one label per image, (N,) or (N, 1)")
     if labels.dtype.kind not in "iu":
-        raise _wrong(source, y, f"has dtype {labels.dtype}", "store class numbers from 0 as integers")
+        raise _wrong(source, y, f"has dtype {labels.dtype}", "store integer class labels, starting at 0")
 
 # %% ../nbs/01c_arrays.ipynb #e2a89dd3
 def _check_text(source, key: str, texts: np.ndarray) -> None:
@@ -71,29 +71,29 @@ def _check_text(source, key: str, texts: np.ndarray) -> None:
     if texts.dtype.kind != "U" or not texts.size or not texts.dtype.itemsize: return
     codes = np.frombuffer(texts.astype(texts.dtype.newbyteorder("=")).tobytes(), np.uint32)
     if codes.max() < 0x110000 and not ((codes >= 0xD800) & (codes < 0xE000)).any(): return
-    raise _wrong(source, key, "holds what is no text", "save it again as an array of strings")
+    raise _wrong(source, key, "contains invalid Unicode characters", "save it again as an array of strings")
 
 # %% ../nbs/01c_arrays.ipynb #c387a69a
 def _names_of(source, learned: str, last: int, images: int, class_names) -> tuple[str, ...]:
     "Return the class names, after checking that there are at least two and no more than training images."
     if class_names is None:
-        if last < 1: raise _wrong(source, learned, "holds 1 class, 0", "a classifier needs at least 2")
+        if last < 1: raise _wrong(source, learned, "contains only class 0", "add images of at least one other class")
         if last < images: return tuple(map(str, range(last + 1)))
-        raise _wrong(source, learned, f"goes up to class {last} with {images} images", "number the classes from 0")
+        raise _wrong(source, learned, f"has class {last} but only {images} images", "number the classes 0, 1, 2, ...")
     given = np.asarray(class_names)
     if given.ndim != 1 or given.dtype.kind not in "UTiu":
         fault = f"has shape {given.shape} and dtype {given.dtype}"
         raise _wrong(source, "class_names", fault, "store one name per class, as an array of strings (N,)")
     _check_text(source, "class_names", given)
     if len(given) < 2:
-        raise _wrong(source, "class_names", f"holds {len(given)} class", "a classifier needs at least 2")
+        raise _wrong(source, "class_names", f"has length {len(given)}", "name at least 2 classes")
     if len(given) > images:
-        raise _wrong(source, "class_names", f"names {len(given)} classes for {images} images",
-                     "every class needs a training image: leave the others out")
+        raise _wrong(source, "class_names", f"names {len(given)} classes, but there are {images} training images",
+                     "leave out the classes without a training image")
     names = tuple(map(str, given.tolist()))
     if twice := sorted({n for n in names if names.count(n) > 1} if len(names) < 2000 else ()):
-        raise _wrong(source, "class_names", f"gives several classes the name {_some(map(repr, twice))}",
-                     "give every class a name of its own, or leave class_names out")
+        raise _wrong(source, "class_names", f"repeats {_some(map(repr, twice))}",
+                     "use a different name for each class, or leave class_names out")
     return names
 
 
@@ -112,22 +112,21 @@ def _check_classes(
     key = "all" if "all" in labels else "train"
     learned, last = f"{key}_labels", int(labels[key].max())
     if below := [(s, int(of.min())) for s, of in labels.items() if of.min() < 0]:
-        raise _wrong(source, f"{below[0][0]}_labels", f"goes down to {below[0][1]}",
-                     "number the classes from 0, and leave images without a class out")
+        raise _wrong(source, f"{below[0][0]}_labels", f"contains {below[0][1]}",
+                     "number the classes from 0, and leave out images without a class")
     names = _names_of(source, learned, last, len(labels[key]), class_names)
     for split, of in labels.items():
         low, high = int(of.min()), int(of.max())
         if class_names is None and high > last:
-            raise _wrong(source, f"{split}_labels", f"has class {high}, of which {learned} has no image",
-                         "add some there, or leave the class out (without class_names the classes are those of "
-                         f"{learned}, 0 to {last})")
+            raise _wrong(source, f"{split}_labels", f"has class {high}, but {learned} only has 0 to {last}",
+                         "add training images of this class, or remove it")
         if high >= len(names):
-            more = " in class_names, or name the others there" * (class_names is not None)
-            raise _wrong(source, f"{split}_labels", f"runs from {low} to {high}",
+            more = " in class_names, or add the missing names there" * (class_names is not None)
+            raise _wrong(source, f"{split}_labels", f"ranges from {low} to {high}",
                          f"use 0 to {len(names) - 1} for the {len(names)} classes{more}")
     if empty := sorted({*range(len(names))} - {*np.unique(labels[key]).tolist()}):
         raise _wrong(source, learned, f"has no image of class {_some(f'{c} ({names[c]})' for c in empty)}",
-                     "add some, or leave the class out and renumber")
+                     "add some, or remove the class and renumber the others")
     return names
 
 # %% ../nbs/01c_arrays.ipynb #c1fc2987
@@ -135,17 +134,17 @@ def _missing_in_test(source, labels: dict[str, np.ndarray], names: tuple[str, ..
     "Return a note if the given test split has no image of a class."
     absent = [] if "test" not in labels else sorted({*range(len(names))} - {*np.unique(labels["test"]).tolist()})
     which = _some(names[c] for c in absent)
-    return (f"{source}: the test split has no image of {which}; no accuracy speaks of it, so add some",) * bool(absent)
+    return (f"{source}: the test split has no image of {which}; add some, or test accuracy ignores it",) * bool(absent)
 
 # %% ../nbs/01c_arrays.ipynb #6565b8a8
 def _check_groups(source, groups: dict, labels: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     "Return the groups of each split as numbers, after checking that every image has one."
     for split, of in labels.items():
         key, mine = f"{split}_groups", groups.get(split)
-        if mine is None: raise _wrong(source, key, "is missing", "give every split its groups, or none")
+        if mine is None: raise _wrong(source, key, "is missing", "store groups for every split, or for none")
         if mine.dtype.kind not in "UTiu" or mine.shape not in ((len(of),), (len(of), 1)):
             raise _wrong(source, key, f"has shape {mine.shape} and dtype {mine.dtype} for {len(of)} images",
-                         "store the number or the name of one group per image, (N,)")
+                         "store one group number or name per image, (N,)")
         _check_text(source, key, mine)
     whole = np.concatenate([groups[s].reshape(-1).astype(str) for s in labels])
     codes = torch.from_numpy(np.unique(whole, return_inverse=True)[1].astype(np.int64))
@@ -161,15 +160,15 @@ def _odd_pixels(source, images: dict[str, np.ndarray]) -> list[str]:
     "Return notes on pixels that are all dark or all equal. Raise ValueError if nothing can be learned from them."
     tops = {s: int(x.max()) for s, x in images.items() if len(x) >= _MANY}
     if blank := [s for s in tops if images[s].min() == tops[s]]:
-        raise _wrong(source, f"{blank[0]}_images", f"have one value in all pixels, {tops[blank[0]]}", "save them anew")
+        raise _wrong(source, f"{blank[0]}_images", f"have the value {tops[blank[0]]} in every pixel", "save them again")
     dark, light = min(tops, key=tops.__getitem__, default=""), max(tops, key=tops.__getitem__, default="")
     if tops and tops[light] > _DARKER * tops[dark]:
-        fault = f"go up to {tops[dark]}, and {light}_images to {tops[light]}"
-        raise _wrong(source, f"{dark}_images", fault, "store the pixels of all splits in one range, 0 to 255")
+        fault = f"go up to {tops[dark]}, but {light}_images to {tops[light]}"
+        raise _wrong(source, f"{dark}_images", fault, "store the pixels of all splits in the same range, 0 to 255")
     plain = sum(int((x.reshape(len(x), -1).max(1) == x.reshape(len(x), -1).min(1)).sum()) for x in images.values())
-    notes = [f"{source}: {plain:,} images have one value in all pixels"] * bool(plain)
+    notes = [f"{source}: {plain:,} images have the same value in every pixel"] * bool(plain)
     top = max(int(x.max()) for x in images.values())
-    return notes + [f"{source}: no pixel is above {top} of 255; scale them to 0 to 255"] * (top < _DIM)
+    return notes + [f"{source}: no pixel value is above {top}; scale them to 0 to 255"] * (top < _DIM)
 
 # %% ../nbs/01c_arrays.ipynb #5d13dccc
 def _copies(source, images: dict[str, np.ndarray]) -> list[str]:
@@ -177,7 +176,7 @@ def _copies(source, images: dict[str, np.ndarray]) -> list[str]:
     if "train" not in images: return []
     trained = {*fingerprints(images["train"])}
     found = {s: sum(x in trained for x in fingerprints(images[s])) for s in ("val", "test") if s in images}
-    return [f"{source}: {n:,} images of {s} are also training images, byte for byte; accuracies on them are too good"
+    return [f"{source}: {n:,} images of {s} are also training images, byte for byte; accuracy on them is inflated"
             for s, n in found.items() if n]
 
 # %% ../nbs/01c_arrays.ipynb #5363c3b1
@@ -186,7 +185,7 @@ def _check(source, arrays: dict[str, tuple], class_names=None) -> tuple[str, ...
     for split, pair in arrays.items(): _check_split(source, split, *pair)
     if len({x.shape[1:] for x, _ in arrays.values()}) > 1:
         shapes = {s: x.shape[1:] for s, (x, _) in arrays.items()}
-        raise _wrong(source, "images", f"differ in shape: {shapes}", "store all splits in one size")
+        raise _wrong(source, "images", f"differ in shape: {shapes}", "store all splits at the same image size")
     return _check_classes(source, {s: y.reshape(-1) for s, (_, y) in arrays.items()}, class_names)
 
 
@@ -214,12 +213,12 @@ class _Archive:
         try: self.zip = zipfile.ZipFile(path)
         except Exception as e:
             cure = "download it again, or save it with numpy.savez"
-            raise _wrong(path, "the file", f"is no readable .npz file ({type(e).__name__})", cure) from e
+            raise _wrong(path, "the file", f"is not a readable .npz file ({type(e).__name__})", cure) from e
         names = self.zip.namelist()
         self.keys = [n.removesuffix(".npy") for n in names]
         if twice := sorted({k for k in self.keys if self.keys.count(k) > 1} if len(names) < 1000 else ()):
             self.zip.close()
-            raise _wrong(path, "keys", f"{_some(twice)} are there twice", "save each array once")
+            raise _wrong(path, "keys", f"{_some(twice)} occur twice", "save each array once")
 
     def __enter__(self): return self
 
@@ -233,9 +232,9 @@ class _Archive:
         header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(member)
         needed = prod(shape) * dtype.itemsize
-        if dtype.hasobject: raise ValueError("it holds Python objects, which could run code")
+        if dtype.hasobject: raise ValueError("it contains Python objects, which could run code")
         if min(shape, default=0) < 0 or member.tell() + needed != info.file_size:
-            raise ValueError(f"its header tells of {needed:,} bytes and {info.file_size - member.tell():,} are there")
+            raise ValueError(f"its header declares {needed:,} bytes, but it has {info.file_size - member.tell():,}")
         return member, shape, dtype, needed
 
 # %% ../nbs/01c_arrays.ipynb #037857f5
@@ -250,7 +249,7 @@ def read(self: _Archive, key: str, read_it: bool = True) -> np.ndarray:
                 member.seek(0)
                 return np.lib.format.read_array(member, allow_pickle=False)
     except Exception as e:  # zipfile and numpy may raise any error on a damaged file
-        cure = "store plain arrays; class names as an array of strings"
+        cure = "store plain arrays, and class names as an array of strings"
         raise _wrong(self.path, key, f"cannot be read ({type(e).__name__}: {str(e)[:120]})", cure) from e
     _check_room(f"{self.path}: {key}", needed, _free_memory(), "of memory")
     return self.read(key)  # memory has become free in the meantime
@@ -271,12 +270,12 @@ def _arrays_of(
         splits = [s for s in SPLITS if s != "val" or {"val_images", "val_labels"} & {*file.keys}]
         wanted = [f"{s}_{part}" for s in splits for part in ("images", "labels")]
         if missing := [k for k in wanted if k not in file.keys]:
-            fault = f"{', '.join(missing)} are missing among {_some(file.keys, 12)}"
-            raise _wrong(path, "keys", fault, "name the arrays as MedMNIST does")
+            fault = f"{', '.join(missing)} are missing; the file has {_some(file.keys, 12)}"
+            raise _wrong(path, "keys", fault, "use MedMNIST's names for the arrays")
         odd = [k for k in file.keys if "group" in k.lower() and k not in {f"{s}_groups" for s in SPLITS}]
         if odd:
-            cure = "name groups train_groups, val_groups, test_groups"
-            raise _wrong(path, "keys", f"{_some(odd)} are not read", cure)
+            cure = "rename them to train_groups, val_groups and test_groups"
+            raise _wrong(path, "keys", f"{_some(odd)} would be ignored", cure)
         if read_images: _check_room(path, sum(map(file.size_of, wanted)), _free_memory(), "of memory")
         grouped = [s for s in SPLITS if f"{s}_groups" in file.keys]
         groups = {s: file.read(f"{s}_groups") for s in grouped if s in splits} or None

@@ -31,7 +31,7 @@ class Batches:
         self.size, self.upsample, self.crop_to = images.shape[1:3], recipe.upsample, recipe.crop_to
         self.augment, sides = augment, (self.upsample,) * 2 if self.upsample else self.size
         if self.crop_to and self.crop_to > min(sides):
-            raise ValueError(f"crop_to is {self.crop_to}: the images have {min(sides)} pixels; "
+            raise ValueError(f"crop_to is {self.crop_to}, but the images are {min(sides)} pixels wide; "
                 "set a larger image_size, or set `upsample`")
         room = tuple(n - self.crop_to + 1 for n in sides) if self.crop_to and augment else ()
         self.ranges = (2,) * self.flip + (2 * self.crop + 1,) * 2 * (self.crop > 0) + room  # flip, rows, columns

@@ -97,7 +97,7 @@ def benchmark(
         w.name: partial(_work_lines, w, where) for w in (WORKLOADS[where.type] if work is None else work)}
     pieces["small study"] = lambda limits, rounds, turn, until: _study_lines(where, rounds, until)
     if wrong := set(only) - set(pieces):
-        raise ValueError(f"no such work: {', '.join(sorted(wrong))}; there is {', '.join(pieces)}")
+        raise ValueError(f"no such workload: {', '.join(sorted(wrong))}; use {', '.join(pieces)}")
     limits, run, until = ceilings(where), {**machine(), "device": where.type}, began + budget
     out = Path(out or Paths().results/"benchmark.csv")
     def add(name, found):

@@ -124,10 +124,10 @@ DATASETS: dict[str, DatasetEntry] = {row[0]: DatasetEntry(*row) for row in _ROWS
 def _check_name(name) -> None:
     "Raise ValueError unless `name` may be the name of a data set."
     if isinstance(name, str) and len(name.encode(errors="replace")) > 200:
-        raise ValueError(f"data set name {name[:20]!r}...: it has more than 200 characters; give a shorter one")
+        raise ValueError(f"data set name {name[:20]!r}...: it has more than 200 bytes; use a shorter one")
     if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name) and not name.endswith(".npz"): return
-    where = "put the file or folder into data/raw, or its parent folder into LTH_DATA, and give its name"
-    if not isinstance(name, (str, Path)): raise ValueError(f"data set name {name!r}: give text, such as 'digits'")
+    where = "put the file or folder into data/raw, or its parent folder into LTH_DATA, and use its name"
+    if not isinstance(name, (str, Path)): raise ValueError(f"data set name {name!r}: use a string, such as 'digits'")
     stem = re.sub(r"[\\/]+$", "", str(name)).replace("\\", "/").rpartition("/")[2].removesuffix(".npz")
     if stem != str(name) and re.fullmatch(r"\w[\w.-]*", stem):
         raise ValueError(f"data set name {str(name)!r}: this is a path; {where}: {stem!r}")
@@ -144,7 +144,7 @@ def find_dataset(
         found = [p for p in (folder/f"{name}.npz", folder/name) if _is_dataset(p)]
         if len(found) > 1:
             where = f"as {found[0]} and as {found[1]}/"
-            raise ValueError(f"data set {name!r} is there twice, {where}; keep one of them, or rename it")
+            raise ValueError(f"data set {name!r} exists twice, {where}; remove or rename one of them")
         if found: return found[0]
     return None
 
@@ -157,7 +157,7 @@ def _is_dataset(path: Path) -> bool:
         return (path/"train").is_dir() or bool(_norb_files(path)) or _holds_classes(path)
     except PermissionError as e:
         cure = "change its permissions, or leave it out of LTH_DATA"
-        raise ValueError(f"{path}: cannot be looked at ({e.strerror}); {cure}") from e
+        raise ValueError(f"{path}: cannot be read ({e.strerror}); {cure}") from e
 
 # %% ../nbs/01f_catalog.ipynb #d07c5f89
 def half_of(

@@ -65,7 +65,7 @@ class _Marks:
     def _first(self, name, forward, x, *args, **kwargs):
         made = forward(x, *args, **kwargs)
         if len(x) % 2 or len(made) != len(x) or made.dim() != x.dim():
-            raise ValueError(f"layer {name!r} does not take images one by one")
+            raise ValueError(f"layer {name!r} does not process images independently")
         self.shapes[name].append(made.shape)
         return made
 
@@ -159,7 +159,7 @@ def find_channels(
     weights, cure = {*prunable(network, head)}, "Use granularity 'weight' for this network."
     try: joined, edges = _joined(marks := _Marks(network, image_size, channels), weights)
     except Exception as e:
-        raise ValueError(f"granularity 'channel': we cannot follow the channels through this network "
+        raise ValueError(f"granularity 'channel': the channels of this network cannot be traced "
             f"({type(e).__name__}: {e}). {cure}") from e
     readers = {}
     for reader, i, writer, c in edges: readers.setdefault((reader, i), []).append((writer, c))

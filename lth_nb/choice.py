@@ -31,10 +31,10 @@ class Limits:
     batch: int = 1               # images at a time, for `ms`
 
     def __post_init__(self):
-        if not self.given: raise ValueError("no limit is given; set one of max_ms, max_mb, max_params")
+        if not self.given: raise ValueError("no limit is given; set at least one of max_ms, max_mb, max_params")
         for name, limit in self.given.items():
-            if not limit > 0: raise ValueError(f"max_{name} = {limit}: a limit is above 0")
-        if self.batch < 1: raise ValueError(f"batch = {self.batch}: time one image or more")
+            if not limit > 0: raise ValueError(f"max_{name} = {limit}: a limit must be above 0")
+        if self.batch < 1: raise ValueError(f"batch = {self.batch}: use at least one image")
 
     @property
     def given(self) -> dict: return {n: v for n in ("ms", "mb", "params") if (v := getattr(self, n)) is not None}

@@ -108,7 +108,7 @@ class RowReader:
     "Reads and caches the rows of both sides of comparisons from one study's table."
     def __init__(self, frame: pd.DataFrame, info: dict, recipe: str = "base", choose_by: str = "val_accuracy"):
         if len(studies := frame["study"].unique()) > 1:
-            raise ValueError(f"give the rows of one study; these are rows of {', '.join(sorted(studies))}")
+            raise ValueError(f"these are rows of {', '.join(sorted(studies))}; select the rows of one study")
         self.roles, self.kept, others = (
             info.get("roles", {}),
             {},

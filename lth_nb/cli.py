@@ -72,23 +72,23 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
     from lth_nb.study import data_notes
     for note in data_notes(study, paths): typer.echo(f"note: {note}", err=True)
     if to_the_end:
-        typer.echo("after that the results table, the papers and the site, which take some minutes: "
-            "`--until results` leaves papers and site out")
+        typer.echo("then: the results table, the papers and the site, which take some minutes; "
+            "`--until results` skips the papers and the site")
 
 # %% ../nbs/13_cli.ipynb #97c54561
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="runs side by side, one thread each  "
-                                          "[default: one a core, or what the profile says]")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="number of parallel runs, one thread each "
+                                          "(default: one per core, or the profile's number)")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="only list what is missing")]
 Until = Annotated[Literal["find_tickets", "transfer", "results", "paper", "site"],
                   typer.Option(help="stop after this step")]
-First = Annotated[int, typer.Option(min=0, help="only this many of the missing transfers, in the order of the study "
-                                    "file, and the tickets they need")]
-KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="go on with independent runs after a failure")]
-Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs of this machine to use, each run on one of them  "
-                                          "[default: all]")]
-PerGpu = Annotated[int, typer.Option(min=0, help="runs that may share a GPU; 0: as many as --jobs asks for")]
-Profile = Annotated[str, typer.Option(help="run on a cluster: a profile in nbs/profiles, such as slurm, "
-                                      "or the folder of your own")]
+First = Annotated[int, typer.Option(min=0, help="run only this many missing transfers, in the order of the study "
+                                    "file, and find the tickets they need")]
+KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="continue with independent runs after a failure")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="number of GPUs to use; each run uses one of them "
+                                          "(default: all)")]
+PerGpu = Annotated[int, typer.Option(min=0, help="number of runs that may share a GPU; 0: as many as --jobs requires")]
+Profile = Annotated[str, typer.Option(help="run on a cluster: the name of a profile in nbs/profiles, such as "
+                                      "slurm, or the path of your own profile's folder")]
 
 # %% ../nbs/13_cli.ipynb #fd2366d4
 def _carry_out(study, paths: Paths, words: list[str], complete: bool, to_the_end: bool) -> None:
@@ -115,7 +115,7 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
         loaded, todo = _look(study, paths := Paths(), here=not profile)
         table = paths.results/f"{loaded.study}.csv"
         table_there = table.is_file() and table.with_suffix(".json").is_file()
-        if dry_run and first: raise ValueError("--first: leave it out of --dry-run, which lists all that is missing")
+        if dry_run and first: raise ValueError("--first: leave it out with --dry-run, which lists all missing runs")
         jobs = jobs or (0 if profile else max(1, os.cpu_count() or 1))
         loaded, words = _places(loaded, paths, jobs, gpus, per_gpu, profile, first)
         if jobs: words += ["--jobs", str(jobs)]
@@ -144,15 +144,15 @@ def _where(loaded, paths: Paths, until: str) -> str:
 @app.command()
 def plan(study: StudyName,
     images_per_second: Annotated[float, typer.Option(
-        help="training throughput of one device at the study's image size; by default the study's own, or else "
-             "measured here")] = 0.0,
+        help="training throughput of one device at the study's image size; 0: the value in the study file, "
+             "otherwise measured here")] = 0.0,
     as_json: AsJson = False):
-    "Print networks, hours on one device and disk space of a study, before anything runs."
+    "Estimate the number of networks, hours on one device and disk space of a study before it runs."
     from lth_nb.study import check_lengths, few_seeds, load_study, missing_data
     from lth_nb.study import plan as planned
     with _plain_errors():
         if not 0 <= images_per_second < float("inf"):
-            raise ValueError(f"--images-per-second {images_per_second}: give a number above 0")
+            raise ValueError(f"--images-per-second {images_per_second}: use a number above 0")
         loaded = load_study(study)
         check_lengths(loaded)
         table, missing = planned(loaded, images_per_second=images_per_second or None), missing_data(loaded)
@@ -195,20 +195,19 @@ def piece(
         float,
         typer.Option(
             min=0,
-            help="begin no network that would not finish within this many minutes, but train at least one if any is "
+            help="start only networks expected to finish within this many minutes, but at least one if any is "
                  "missing; rows of data/results/STUDY.csv count as done",
         ),
     ] = 8.0,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for STUDY.csv, STUDY.json and new ticket files  [default: data/results, tickets stay in "
-                 "data/tickets]"
+            help="folder for STUDY.csv, STUDY.json and new ticket files (default: data/results; tickets stay in "
+                 "data/tickets)"
         ),
     ] = None,
 ):
-    """Train the missing networks of a study for some minutes in this process, without papermill or Snakemake: for a
-    lent GPU."""
+    "Train missing networks of a study for some minutes in this process, without Snakemake, as on a borrowed GPU."
     from lth_nb.study import load_study, run_piece
     with _plain_errors():
         loaded = load_study(study)
@@ -218,22 +217,22 @@ def piece(
 # %% ../nbs/13_cli.ipynb #e020fa4b
 @app.command()
 def status(study: StudyName, as_json: AsJson = False,
-    stale: Annotated[bool, typer.Option("--stale", help="only files made from images that have changed since")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="with --stale: delete these files, after asking")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="with --delete: do not ask")] = False):
+    stale: Annotated[bool, typer.Option("--stale", help="list files made from images that have changed since")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="with --stale: delete the files, after asking")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="with --delete: skip the confirmation")] = False):
     "Print which runs of a study are done, and whether their images have changed since."
     from lth_nb.study import load_study, stale_files
     from lth_nb.study import status as of
     with _plain_errors():
-        if delete and not stale: raise ValueError("--delete: it goes with --stale, and deletes what --stale lists")
+        if delete and not stale: raise ValueError("--delete: add --stale, which lists the files to delete")
         loaded = load_study(study)
         if stale: return _stale(list(map(str, stale_files(loaded))), as_json, delete, yes)
         table = of(loaded)
     _show(table if table.changed.any() else table.drop(columns="changed"), as_json)
     if as_json: return
     if changed := int((table.changed != "").sum()):
-        typer.echo(f"{changed} runs were made from other images than those that are here: "
-                   f"`lth status {study} --stale` lists the files, with `--delete` it deletes them")
+        typer.echo(f"{changed} runs used images that have since changed: "
+                   f"`lth status {study} --stale` lists their files, and `--delete` deletes them")
     rows, networks = int(table.rows.sum()), int(table.networks.sum())
     typer.echo(f"{int(table.done.sum())} of {len(table)} runs are done, {rows:,} of {networks:,} networks")
 
@@ -246,7 +245,7 @@ def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
     if not yes: typer.confirm(f"delete these {len(files)} files?", abort=True, err=True)
     with _only_run(Paths()):
         for file in files: Path(file).unlink()
-    typer.echo(f"deleted {len(files)} files; `lth run` makes them anew", err=True)
+    typer.echo(f"deleted {len(files)} files; `lth run` makes them again", err=True)
 
 # %% ../nbs/13_cli.ipynb #370d72f5
 def _tell_findings(study: str, rows, info: dict, found) -> None:
@@ -256,12 +255,12 @@ def _tell_findings(study: str, rows, info: dict, found) -> None:
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     typer.echo(textwrap.fill(re.sub("[*`]", "", study_banner(rows, info)), width) + "\n")
     typer.echo(claims_in_lines(found, width) + "\n")
-    typer.echo(textwrap.fill("Differences are points of test accuracy, averaged over targets, with a 95% confidence "
-        "interval. The site explains the rule under Statistics.", width))
+    typer.echo(textwrap.fill("Differences are percentage points of test accuracy, averaged over targets, with a 95% "
+        "confidence interval. The site explains the rule under Statistics.", width))
     if words := _study_has_changed(study, info): typer.echo(words, err=True)
     if (lost := diverged(rows)).any():
         recipes = ", ".join(sorted({*rows.recipe[lost]}))
-        typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with the accuracy they ended with "
+        typer.echo(f"{lost.sum()} of {len(rows):,} networks diverged and count with their final accuracy "
             f"(recipe {recipes})")
 
 # %% ../nbs/13_cli.ipynb #fe6f1ebd

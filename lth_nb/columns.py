@@ -174,7 +174,7 @@ def _checked(columns: list[Column], values, where: str, number: int = 1) -> list
         try: cells.append(_cell(column, value))
         except (TypeError, ValueError):
             raise ValueError(
-                f"{where}: row {number}, column {column.name!r}: {str(value)!r} is not allowed; it holds "
+                f"{where}: row {number}, column {column.name!r}: {str(value)!r} is not allowed; use "
                 f"{column.allowed}"
             ) from None
     return cells

@@ -108,8 +108,8 @@ def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constant
     if x and isinstance(module, _NORMS) and module.affine and module.running_mean is not None:
         return _normalize(module, x)
     where = name or "the network"
-    raise _Unfollowed(f"compact cannot follow units through {where}, a {type(module).__name__}; it knows "
-        "chains of convolutions without groups, linear layers, BatchNorm with running statistics, ReLU and its like, "
+    raise _Unfollowed(f"compact cannot trace units through {where}, a {type(module).__name__}; it supports "
+        "chains of convolutions without groups, linear layers, BatchNorm with running statistics, ReLU and the like, "
         "max and global average pooling, and residual blocks")
 
 # %% ../nbs/15_compact.ipynb #fa368b0a
@@ -287,7 +287,7 @@ def compact(
     multiple: int = 1,             # layers keep a multiple of this many units: 8 channels are as fast as one
 ) -> Network:                      # in eval mode, with `report` (one row per layer) and `mask` (of the weights left)
     "Return the masked network without its useless units: the same class scores in eval mode, up to rounding."
-    if multiple < 1: raise ValueError(f"compact: multiple is {multiple}; give 1 or more")
+    if multiple < 1: raise ValueError(f"compact: multiple is {multiple}; use 1 or more")
     small, device = deepcopy(network), next(network.parameters()).device
     given = cast(Mask, getattr(ticket, "mask", ticket) or {})
     mask = {n: m.to(device) for n, m in given.items()}
@@ -311,8 +311,8 @@ def trained_network(
     "Return the network that was trained at a level, with its head."
     h, ticket = tickets.header, tickets[level]
     if ticket.final is None:
-        cure = "their score trains nothing" if tickets.untrained else "find them with keep_final=True"
-        raise ValueError(f"these tickets hold no trained weights of level {level}: {cure}")
+        cure = "their score needs no training" if tickets.untrained else "find them with keep_final=True"
+        raise ValueError(f"these tickets contain no trained weights of level {level}: {cure}")
     network = build_model(h["model"], h["num_classes"], h["image_size"], h["channels"], h["init"])
     return load_state(network, ticket.final).eval()
 

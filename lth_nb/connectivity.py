@@ -27,7 +27,7 @@ def interpolate(
     "Return the state at one point of the straight line between two networks."
     if a.keys() != b.keys():
         differ = ", ".join(sorted(a.keys() ^ b.keys())[:4])
-        raise ValueError(f"two networks with different parameters: {differ} are in one only")
+        raise ValueError(f"the two networks have different parameters: only one has {differ}")
     return {n: torch.lerp(v, b[n], share) if v.is_floating_point() else v.clone() for n, v in a.items()}
 
 # %% ../nbs/14_connectivity.ipynb #8953e584
@@ -92,7 +92,7 @@ def error_path(
 ) -> ErrorPath:
     "Return the errors of networks on the straight line between two networks."
     if batchnorm not in BATCHNORM: raise ValueError(f"batchnorm={batchnorm!r}: use {' or '.join(BATCHNORM)}")
-    if points < 2: raise ValueError(f"points={points}: a line has at least its two ends")
+    if points < 2: raise ValueError(f"points={points}: use at least 2, the two ends of the line")
     net, errors, (pixels, labels) = deepcopy(model), [], data.split(split)
     some = _some(labels, images).to(labels.device)
     part: dict[str, Any] = {f"{split}_images": pixels[some], f"{split}_labels": labels[some]}
@@ -127,7 +127,7 @@ def trained_copies(
     mask: Mask | None = None,  # `None`: dense
 ) -> list[dict[str, Tensor]]:  # the copies' states at the end of training
     "Train copies of a network from step k to the end, each with a different order of the images."
-    if orders < 2: raise ValueError(f"orders={orders}: a barrier needs two copies or more")
+    if orders < 2: raise ValueError(f"orders={orders}: a barrier needs at least two copies")
     found = []
     for order in range(orders):
         net = deepcopy(model)

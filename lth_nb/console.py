@@ -17,9 +17,9 @@ app = typer.Typer(
     help="Transfer lottery tickets between image domains, and judge the papers' claims.", no_args_is_help=True,
     add_completion=False, pretty_exceptions_enable=False
 )
-data_app = typer.Typer(help="Data sets: what there is, and whether it is sound.", no_args_is_help=True)
+data_app = typer.Typer(help="List, download and check data sets.", no_args_is_help=True)
 ticket_app = typer.Typer(help="Inspect and check ticket files.", no_args_is_help=True)
-results_app = typer.Typer(help="Handle results tables: publish them, merge pieces, adopt rows.", no_args_is_help=True)
+results_app = typer.Typer(help="Publish, merge and restore results tables.", no_args_is_help=True)
 for name, sub in (("data", data_app), ("ticket", ticket_app), ("results", results_app)): app.add_typer(sub, name=name)
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a name in nbs/studies, or the path of a YAML file")]
@@ -34,7 +34,7 @@ def _in_words(error: Exception) -> str:
     if not isinstance(error, OSError): return str(error.args[0] if error.args else error)
     if error.errno not in _FORBIDDEN or not error.filename: return str(error)
     return (f"{error.filename}: {(error.strerror or 'not allowed').lower()}; make it writable, "
-            "or set LTH_HOME to a folder of your own, where data, runs and results are to go")
+            "or set LTH_HOME to a folder of your own for data, runs and results")
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class _Processes:
         "Run one epoch in each of the first `count` processes."
         for p in self.all[:count]: self._tell(p, "epoch")
         if not all(p.stdout and p.stdout.readline() for p in self.all[:count]):
-            raise RuntimeError("a process that trains side by side has ended")
+            raise RuntimeError("one of the processes training in parallel ended early")
 
 # %% ../nbs/16d_contest.ipynb #c4da7348
 def compete(

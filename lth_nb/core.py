@@ -51,8 +51,8 @@ def _find_root(
         if not (found := _library_of(folder)): continue
         file, library = found
         if library.replace("-", "_") in ("", "lth_nb") or (folder/"nbs"/"Snakefile").is_file(): return folder
-        raise ValueError(f"{file}: this is the project of {library}, into which lth_nb writes nothing; "
-            "set LTH_HOME to the folder where data, runs and results are to go, or work outside this project")
+        raise ValueError(f"{file}: this is the project of {library}, and lth_nb does not write into other projects; "
+            "set LTH_HOME to a folder for data, runs and results, or work outside this project")
     return here
 
 # %% ../nbs/00_core.ipynb #6bbf6f61
@@ -63,7 +63,7 @@ class Paths:
     ):
         self.root = Path(root or os.environ.get("LTH_HOME") or _find_root(Path.cwd())).expanduser().resolve()
         if self.root.exists() and not self.root.is_dir():
-            raise ValueError(f"{self.root}: a file, not the folder of a project; set LTH_HOME to a folder, or unset it")
+            raise ValueError(f"{self.root}: is a file, not a project folder; set LTH_HOME to a folder, or unset it")
         self.data, self.figures = self.root/"data", self.root/"figures"
         self.raw, self.cache, self.tickets = self.data/"raw", self.data/"cache", self.data/"tickets"
         self.runs, self.results = self.data/"runs", self.data/"results"
@@ -124,7 +124,7 @@ def whole_seed(
 ) -> int:
     "Return a seed as an integer. Raise a `ValueError` for any other value, such as 0.5."
     try: return operator.index(seed)
-    except TypeError: raise ValueError(f"seed is {seed!r}: give a whole number") from None
+    except TypeError: raise ValueError(f"seed is {seed!r}: use a whole number") from None
 
 
 def seed_for(
@@ -160,7 +160,7 @@ def project(
     paths: Paths | None,  # `None`: the current project's
 ) -> Paths:
     "Return the given paths or those of the current project. Raise a `TypeError` for any other type."
-    if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
+    if paths is not None: check_kind("paths", paths, Paths, "use Paths(folder)")
     return paths or Paths()
 
 # %% ../nbs/00_core.ipynb #41dce09b
@@ -177,7 +177,8 @@ def device(
         raise ValueError(f"device {name!r}: this machine has no usable CUDA GPU; use 'auto' or 'cpu'")
     if found.type == "cpu":
         threads = os.environ.get("LTH_THREADS", "1")
-        if not re.fullmatch(r"[1-9]\d{0,3}", threads): raise ValueError(f"LTH_THREADS={threads}: give a number from 1")
+        if not re.fullmatch(r"[1-9]\d{0,3}", threads):
+            raise ValueError(f"LTH_THREADS={threads}: use a whole number, 1 or more")
         torch.set_num_threads(int(threads))
         _keep_memory()
     else:

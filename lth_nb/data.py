@@ -130,8 +130,8 @@ def _read(name: str, image_size, channels, paths: Paths, download: bool) -> Cont
     "Read the data set `name` and fit its images, before any split is drawn."
     entry, path = DATASETS.get(name), find_dataset(name, paths.raw_folders)
     if entry and entry.kind == "embedded" and path:
-        raise ValueError(f"{path}: {name} is the name of a set that comes with a package, so these images would not be "
-                         "read; give them another name")
+        raise ValueError(f"{path}: {name} is also a data set from a package, which would be read instead; rename "
+                         "this file or folder")
     if entry and entry.kind == "embedded": read = cast(Callable, entry.load)
     elif path: read = partial(_reader(path), path, image_size)
     else:
@@ -151,8 +151,8 @@ def _how_to_get(name: str, paths: Paths) -> str:
     odd = next((f/name for f in paths.raw_folders if (f/name).is_dir()), None)
     if not odd or name in DATASETS:
         return f"data set {name!r} is not in {where} (LTH_DATA names further folders): {cure}"
-    return (f"{odd}/ is no data set: it holds neither train/ and test/ nor one folder of images per class; name its "
-            f"folders train, val and test, in lower case, with one folder per class in each{_misread(odd)}")
+    return (f"{odd}/ is not a data set: it contains neither train/ and test/ nor one folder of images per class; name "
+            f"its folders train, val and test, in lower case, with one folder per class in each{_misread(odd)}")
 
 # %% ../nbs/01_data.ipynb #f8830c29
 _GROUPINGS = ("near-duplicates", "none")
@@ -191,10 +191,10 @@ def load_dataset(
     "Load a data set by name: check it, split it without dividing groups, resize it and move it to the device."
     _check_fit(image_size, channels)
     _check_draw(fraction, split_seed)
-    if paths is not None: check_kind("paths", paths, Paths, "give Paths(folder)")
+    if paths is not None: check_kind("paths", paths, Paths, "use Paths(folder)")
     device = _device(device)
     if groups not in (None, *_GROUPINGS):
-        raise ValueError(f"groups is {groups!r}: use 'near-duplicates', 'none' or None (as the files name them)")
+        raise ValueError(f"groups is {groups!r}: use 'near-duplicates', 'none' or None (the groups in the files)")
     (whole, half), paths = half_of(name, paths), paths or Paths()
     found = _grouped(_read(whole, image_size, channels, paths, download), whole, groups, paths, download)
     for note in found.notes: warnings.warn(note, stacklevel=2)
@@ -317,7 +317,7 @@ def check_dataset(
     row |= {f"{s}_near_train": n for s, n in near.items()}
     row |= dict(groups=len(torch.cat([*data.groups.values()]).unique()) if data.groups else None)
     row |= dict(hash=data.content_hash[:12])
-    notes, good = list(data.notes), "; accuracies on it are too good"
+    notes, good = list(data.notes), "; accuracy on it is inflated"
     def told(counts): return f"{data.name}: {counts['val']} validation and {counts['test']} test"
     if any(same.values()): notes.append(f"{told(same)} images are also training images, byte for byte{good}")
     if any(near[s] > same[s] for s in near):

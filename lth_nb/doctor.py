@@ -86,11 +86,11 @@ def _torchvision_fits() -> Finding:
         return Finding("torchvision", "note", "missing; its data sets and networks need it: pip install torchvision")
     needs = next((r for r in map(Requirement, requires("torchvision") or []) if r.name == "torch"), None)
     if needs and not needs.specifier.contains(torch.split("+")[0], prereleases=True):
-        return Finding("torchvision", "broken", f"torchvision {vision} is for torch{needs.specifier}, and torch "
-            f"{torch} is here. Install the one for this torch: pip install --upgrade torchvision, or another torch.")
+        return Finding("torchvision", "broken", f"torchvision {vision} needs torch{needs.specifier}, but torch "
+            f"{torch} is installed. Install the matching one: pip install --upgrade torchvision, or change torch.")
     done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
     if not done.returncode: return Finding("torchvision", "OK", f"{vision} fits torch {torch}")
-    return Finding("torchvision", "note", f"{vision} is another build than torch {torch} (CUDA beside CPU): lth_nb "
+    return Finding("torchvision", "note", f"{vision} and torch {torch} are different builds (CUDA and CPU): lth_nb "
         "reads data sets and networks with it, but `import torchvision` fails in your own code. Begin it with `from "
         "lth_nb.references import use_torchvision; use_torchvision()`, or install the build for the CPU.")
 
@@ -106,7 +106,7 @@ def _device() -> Finding:
         return Finding("device", "OK", "cpu (no GPU here)")
     why = "torch is built for the CPU" if not torch.version.cuda else "its driver does not fit torch's CUDA"
     return Finding("device", "note", f"cpu, although there is a GPU: {why}. Install a torch for it (pytorch.org tells "
-        "which), or go on with the CPU.")
+        "which), or continue on the CPU.")
 
 
 def _threads() -> Finding:
@@ -114,9 +114,9 @@ def _threads() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     text = os.environ.get("LTH_THREADS", "1")
     if not text.isdecimal() or not int(text):
-        return Finding("threads", "broken", f"LTH_THREADS={text!r}: give a whole number from 1, or unset it.")
+        return Finding("threads", "broken", f"LTH_THREADS={text!r}: use a whole number, 1 or more, or unset it.")
     if int(text) > cores:
-        return Finding("threads", "note", f"LTH_THREADS={text}, and there are {cores} cores: slow. Unset it.")
+        return Finding("threads", "note", f"LTH_THREADS={text}, but there are only {cores} cores: slow. Unset it.")
     return Finding("threads", "OK", f"{text} per run on {cores} cores; `lth run` starts one run per core")
 
 # %% ../nbs/13a_doctor.ipynb #4ffdc00d
@@ -144,11 +144,11 @@ def _data(paths: Paths) -> Finding:
     from lth_nb.data import DATASETS, is_here, own_datasets
     absent = [str(f) for f in paths.raw_folders[:-1] if not f.is_dir()]
     if absent:
-        cure = f"LTH_DATA names {', '.join(absent)}, which is no folder. Correct LTH_DATA, or unset it."
+        cure = f"LTH_DATA names {', '.join(absent)}, which is not a folder. Correct LTH_DATA, or unset it."
         return Finding("data", "broken", cure)
     here = [n for n in DATASETS if is_here(n, paths)] + [*own_datasets(paths)]
     if not here:
-        return Finding("data", "broken", "none is here. Two come with packages: pip install 'lth_nb[data]'")
+        return Finding("data", "broken", "no data set found. Two come with packages: pip install 'lth_nb[data]'")
     return Finding("data", "OK", f"{len(here)} data sets: {', '.join(here[:6])}{' …' if len(here) > 6 else ''}")
 
 
@@ -160,10 +160,10 @@ def _kernel() -> Finding:
     cure = f"{sys.executable} -m ipykernel install --sys-prefix --name python3"
     try: python = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        return Finding("kernel", "broken", f"there is no Jupyter kernel 'python3'. Make it: {cure}")
+        return Finding("kernel", "broken", f"there is no Jupyter kernel 'python3'. Create it: {cure}")
     own = Path(shutil.which(python) or python).absolute().parent == Path(sys.executable).absolute().parent
     if own or re.fullmatch(r"python[\d.]*", python): return Finding("kernel", "OK", "python3 is this Python")
-    return Finding("kernel", "broken", f"the Jupyter kernel 'python3' is {python}, not this one. Make it anew: {cure}")
+    return Finding("kernel", "broken", f"the Jupyter kernel 'python3' is {python}, not this one. Recreate it: {cure}")
 
 # %% ../nbs/13a_doctor.ipynb #f0d69c81
 def examine(

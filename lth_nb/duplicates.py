@@ -261,8 +261,8 @@ def near_duplicate_groups(
 ) -> torch.Tensor:         # int64 (N,), the same number for copies of one picture, from 0 in order of appearance
     "Group images that are copies of one picture: re-encoded, rotated, sheared, scaled, mirrored or cropped."
     if len(images) > MOST:
-        raise ValueError(f"{len(images):,} images: near-duplicates are found among {MOST:,} at most; name the groups "
-                         "in the files, as train_groups or groups.csv")
+        raise ValueError(f"{len(images):,} images: the search for near-duplicates handles at most {MOST:,}; store the "
+                         "groups in the files, as train_groups or groups.csv")
     hashes = perceptual_hash(images)
     same = torch.cat([torch.stack(near.nonzero(as_tuple=True), 1) + torch.tensor([start, 0])
                       for start, near in _near_pairs(hashes, hashes)])

@@ -38,9 +38,9 @@ def target_effect(
     "Return the mean difference on one target with its t interval and one-sided p-values."
     x = np.asarray(differences, float)
     if x.ndim != 1 or not len(x):
-        raise ValueError("a target has no differences; give at least one per target")
+        raise ValueError("a target has no differences; pass at least one per target")
     if not np.isfinite(x).all():
-        raise ValueError("a difference is NaN or infinite; leave out the pair or run it again")
+        raise ValueError("a difference is NaN or infinite; leave the pair out, or run it again")
     n, mean = len(x), float(x.mean())
     if n == 1:
         return TargetEffect(1, mean, math.nan, math.nan, math.nan, math.nan, math.nan)
@@ -76,7 +76,7 @@ def mean_effect(
     if len(effects) < 2:
         raise ValueError(f"a mean over targets needs at least 2 targets, not {len(effects)}")
     if any(math.isnan(e.se) for e in effects):
-        raise ValueError("a target has one seed and so no variance; leave it out or train a second seed")
+        raise ValueError("a target has only one seed, and so no variance; leave it out or train a second seed")
     from statsmodels.stats.meta_analysis import combine_effects
     values, variances = np.array([e.mean for e in effects]), np.array([e.se**2 for e in effects])
     found = combine_effects(values, variances, method_re="pm")
@@ -129,6 +129,6 @@ def ordered_effects(
     "Run Page's trend test of the predicted order of arms over targets."
     table = np.asarray(table, float)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3:
-        raise ValueError(f"Page's test needs at least 2 targets and 3 arms, found a table of shape {table.shape}")
+        raise ValueError(f"Page's test needs at least 2 targets and 3 arms, not a table of shape {table.shape}")
     forward = scipy.stats.page_trend_test(table[:, ::-1]).pvalue
     return float(forward), float(scipy.stats.page_trend_test(table).pvalue)

@@ -25,12 +25,12 @@ def transfer_matrix(
     frame = frame.assign(source=frame.source.mask(frame.source == frame.target, "own"))
     if frame.duplicated(["source", "target", "seed"]).any():
         raise ValueError(
-            "several rows for one source, target and seed; choose the arm, the fraction and the level first"
+            "several rows per source, target and seed; select one arm, fraction and level first"
         )
     if reference is not None:
         keys = ["target", "fraction", "model", "seed"]
         if reference.duplicated(keys).any():
-            raise ValueError("several reference rows for one target and seed; select one first")
+            raise ValueError("several reference rows per target and seed; select one of them first")
         base = frame[keys].merge(reference[[*keys, value]], how="left")[value]
         frame = frame.assign(**{value: frame[value].to_numpy() - base.to_numpy()})
         frame = frame[frame[value].notna()]
@@ -132,7 +132,7 @@ def plot_pairs(
     ax=None,               # matplotlib Axes; `None`: a new figure
 ):                         # matplotlib Axes
     "Draw mean and interval over seeds as a diamond with a bar, and every seed as a dot below."
-    if pairs.empty: raise ValueError("there are no pairs to draw; the study has only one side of them")
+    if pairs.empty: raise ValueError("there are no pairs to draw; the study has only one side of the comparison")
     table = seed_differences(pairs, [by])
     said = "" if margin is None else f"\ndashed: margin of {100 * margin:g} point{'s' * (margin != 0.01)}"
     ax = _forest(

@@ -157,7 +157,7 @@ def explorer_chart(
 ) -> alt.LayerChart:      # as wide as the page allows
     "Return the chart with its menus. Raise a `ValueError` if there is nothing to draw."
     points, names = _named(explorer_points(frame)), measures(frame)
-    if points.empty: raise ValueError("no rows to explore: none has a linear head on a backbone that is trained")
+    if points.empty: raise ValueError("no rows to explore: none has a linear head and a trained backbone")
     arms = [*looks("arm", [*points["arm"]])]
     picked = alt.selection_point(fields=["words"], bind="legend", name="picked")
     bright = alt.when(picked, alt.datum.bright)
@@ -216,7 +216,7 @@ def layer_chart(
     layers: pd.DataFrame,  # from `read_layers`
 ) -> alt.LayerChart:       # as wide as the page allows
     "Return a bar chart of layer densities with menus. Raise a `ValueError` if there is nothing to draw."
-    if layers.empty: raise ValueError("no layers to explore: this study has published no densities")
+    if layers.empty: raise ValueError("no layers to explore: this study has no published layer densities")
     named = [mask_words(*key) for key in zip(layers["source"], layers["source_fraction"], layers["ticket_recipe"])]
     shares = (100 * layers[["density", "lowest", "highest"]]).round(2).set_axis(["kept", "low", "high"], axis=1)
     bars = pd.concat([layers[["model", "level", "layer", "place", "weights", "seeds"]], shares], axis=1)

@@ -60,16 +60,17 @@ def export_program(
 ) -> torch.export.ExportedProgram:  # input `images`, any number of them
     "Return a network as a `torch.export` program: a graph of tensor operations without any Python."
     network = deepcopy(network).float().cpu().eval()
-    if (mean is None) != (std is None): raise ValueError("export: give mean and std, or neither")
+    if (mean is None) != (std is None): raise ValueError("export: pass both mean and std, or neither")
     if mean is not None and std is not None and {len(mean), len(std)} != {channels}:
-        raise ValueError(f"export: {len(mean)} means and {len(std)} standard deviations for {channels} channels")
+        raise ValueError(f"export: {len(mean)} means and {len(std)} standard deviations for {channels} channels; "
+             "pass one of each per channel")
     size = (2, image_size, image_size, channels) if mean else (2, channels, image_size, image_size)
     model = RawImages(network, mean, std) if mean and std else network
     example = torch.zeros(size, dtype=torch.uint8 if mean else torch.float32)
     try: model(example)
     except RuntimeError as e:
         images = f"{channels} x {image_size} x {image_size} images"
-        raise ValueError(f"export: the network does not take {images}: {e}") from e
+        raise ValueError(f"export: the network does not accept {images}: {e}") from e
     with quiet(): return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 

@@ -20,7 +20,7 @@ from .core import Paths
 # %% ../nbs/13f_file_commands.ipynb #9713113f
 @data_app.command("list")
 def data_list(as_json: AsJson = False):
-    "List every data set known by name, and your own in data/raw and LTH_DATA, and whether they are present."
+    "List all known data sets, and your own in data/raw and LTH_DATA, and say which are present."
     import pandas as pd
 
     from lth_nb.data import DATASETS, is_here, own_datasets
@@ -39,7 +39,7 @@ def data_list(as_json: AsJson = False):
 
 @data_app.command("get")
 def data_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="data sets")]):
-    "Download data sets that torchvision can fetch into data/raw; of any other say how to get it."
+    "Download data sets into data/raw if torchvision provides them; for others, print how to get them."
     from lth_nb.data import load_dataset
     with _plain_errors():
         for n in names: typer.echo(load_dataset(n, download=True))
@@ -47,9 +47,9 @@ def data_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help=
 # %% ../nbs/13f_file_commands.ipynb #7a7c6512
 @data_app.command("check")
 def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="data sets")],
-    image_size: Annotated[int, typer.Option(help="bring the images to this size, pixels; 0 leaves them")] = 0,
+    image_size: Annotated[int, typer.Option(help="resize the images to this many pixels; 0: keep their size")] = 0,
     as_json: AsJson = False):
-    "Read data sets whole: splits, classes, sizes, groups, content hash, and anything unusual."
+    "Read whole data sets, and print splits, classes, sizes, groups, content hash and anything unusual."
     import warnings
 
     import pandas as pd
@@ -68,7 +68,7 @@ TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors
 
 @ticket_app.command("show")
 def ticket_show(file: TicketFile, as_json: AsJson = False):
-    "Print source, recipe, and density and accuracy of every level."
+    "Print the source, the recipe, and the density and accuracy of every level."
     import pandas as pd
 
     from lth_nb.tickets import load_tickets
@@ -83,19 +83,19 @@ def ticket_show(file: TicketFile, as_json: AsJson = False):
 TicketPaths = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="ticket files, or folders with *.safetensors")
 ]
-AnyModel = Annotated[bool, typer.Option("--any-model", help="accept tickets of a network that is not in MODELS, as far "
-    "as they can be checked without it")]
+AnyModel = Annotated[bool, typer.Option("--any-model", help="accept tickets of a network that is not in MODELS, after "
+    "the checks that do not need it")]
 
 
 @ticket_app.command("verify")
 def ticket_verify(files: TicketPaths, any_model: AnyModel = False):
-    "Check files in full: checksum, header, tensors, network. One line per file; exit 1 if any fails."
+    "Check the checksum, header, tensors and network of files. Print one line per file; exit with 1 if any fails."
     from lth_nb.tickets import load_tickets
     bad = 0
     found = [f for path in files for f in (sorted(path.rglob("*.safetensors")) if path.is_dir() else [path])]
     if not found: typer.echo(f"lth: no ticket files (*.safetensors) under {', '.join(map(str, files))}", err=True)
     for file in found:
-        try: typer.echo(f"{file}: whole, {load_tickets(file, any_model)}")
+        try: typer.echo(f"{file}: valid, {load_tickets(file, any_model)}")
         except (ValueError, OSError) as e:
             bad += 1
             typer.echo(" ".join(str(e).split()), err=True)
@@ -105,23 +105,23 @@ def ticket_verify(files: TicketPaths, any_model: AnyModel = False):
 @ticket_app.command("export")
 def ticket_export(file: TicketFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="the file to write: .onnx, or .pt2 for torch")],
-    level: Annotated[int | None, typer.Option(help="which level; 0 is dense. Or give limits instead")] = None,
-    max_ms: Annotated[float | None, typer.Option(help="take the best level within this latency, milliseconds per batch "
-        "(onnxruntime, one thread)")] = None,
-    max_mb: Annotated[float | None, typer.Option(help="take the best level whose ONNX file has at most this many MB "
+    level: Annotated[int | None, typer.Option(help="level to export; 0 is dense. Or set limits instead")] = None,
+    max_ms: Annotated[float | None, typer.Option(help="choose the best level within this latency, in milliseconds per "
+        "batch (onnxruntime, one thread)")] = None,
+    max_mb: Annotated[float | None, typer.Option(help="choose the best level whose ONNX file has at most this many MB "
         "(1,000,000 bytes)")] = None,
-    max_params: Annotated[int | None, typer.Option(help="take the best level with no more parameters")] = None,
-    batch: Annotated[int, typer.Option(help="images at a time, for --max-ms")] = 1,
-    floats: Annotated[bool, typer.Option("--floats", help="take normalized float images, channels first, instead of "
-        "uint8 images with channels last (which needs the source data set here)")] = False):
-    "Write the network of a level, or of the best one within limits, for use without this kit."
+    max_params: Annotated[int | None, typer.Option(help="choose the best level up to this many parameters")] = None,
+    batch: Annotated[int, typer.Option(help="batch size for --max-ms")] = 1,
+    floats: Annotated[bool, typer.Option("--floats", help="take normalized float images, channels first; the "
+        "default takes uint8 images, channels last, and needs the source data set here")] = False):
+    "Export the network of one level, or of the best level within limits, for use without lth_nb."
     from lth_nb.choice import export_best
     from lth_nb.core import check_writable
     from lth_nb.export import export_ticket
     from lth_nb.tickets import load_tickets
     with _plain_errors():
         if (level is None) == (max_ms is None and max_mb is None and max_params is None):
-            raise ValueError("give either --level, or limits: --max-ms, --max-mb, --max-params")
+            raise ValueError("use either --level or limits: --max-ms, --max-mb, --max-params")
         tickets = load_tickets(file)
         check_writable(out)
         if level is None: typer.echo(export_best(tickets, out, max_ms, max_mb, max_params, batch, raw=not floats))
@@ -132,14 +132,14 @@ def ticket_export(file: TicketFile,
 @ticket_app.command("latency")
 def ticket_latency(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files")],
-    level: Annotated[list[int] | None, typer.Option(help="a level, may be repeated; all if not given")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed, there and back")] = 20,
+    level: Annotated[list[int] | None, typer.Option(help="a level; can be repeated (default: all)")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="timings per variant, in forward and in reverse order")] = 20,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="also write a CSV file, with processor and date")
+        Path | None, typer.Option("--out", "-o", help="also write the table to this CSV file, with processor and date")
     ] = None,
     as_json: AsJson = False,
 ):
-    "Time trained levels: masked, compact and sparse, in torch and onnxruntime, on one thread of this processor."
+    "Time trained levels (masked, compact and sparse) in torch and onnxruntime, on one thread of this processor."
     import pandas as pd
 
     from lth_nb.core import check_writable
@@ -166,14 +166,14 @@ def results_publish(
     study: StudyName,
     partial: Annotated[bool, typer.Option("--partial", help="publish the rows of an unfinished study")] = False,
 ):
-    "Join the rows of a study into data/results/STUDY.csv, and renew what the README says of it."
+    "Join the rows of a study into data/results/STUDY.csv, and update its findings in the README."
     from lth_nb.over_targets import judge
     from lth_nb.study import load_study, publish
     with _plain_errors():
         table = publish(load_study(study), partial=partial)
         typer.echo(f"wrote {table}")
         judge(table)
-        if _renew_readme(table): typer.echo("renewed README.md")
+        if _renew_readme(table): typer.echo("updated README.md")
 
 
 def _renew_readme(table: Path) -> bool:
@@ -199,30 +199,30 @@ def results_restore(study: StudyName):
     with _plain_errors():
         loaded = load_study(study)
         if not (table := Paths().results/f"{loaded.study}.csv").is_file():
-            raise FileNotFoundError(f"{table}: no such table, so no rows can be taken over; publish or copy it first")
-        typer.echo(f"took over {(count := restore(loaded))} rows")
+            raise FileNotFoundError(f"{table}: no such table, so no rows can be restored; publish or copy it first")
+        typer.echo(f"restored {(count := restore(loaded))} rows")
     if not count:
-        typer.echo(f"no row of {table} is new here and made as {loaded.file} now says (recipes, images, networks, "
-                   "seeds)", err=True)
+        typer.echo(f"no row of {table} is both missing here and made with the settings now in {loaded.file} (recipes, "
+                   "images, networks, seeds)", err=True)
 
 # %% ../nbs/13f_file_commands.ipynb #8e11ce00
 @results_app.command("merge")
-def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to join")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="the joined table")]):
-    "Join tables of pieces of a study, and their descriptions; rows that contradict each other are an error."
+def results_merge(tables: Annotated[list[Path], typer.Argument(metavar="CSV...", help="tables to merge")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the merged table")]):
+    "Merge the tables of a study's pieces, and their descriptions. Contradictory rows are an error."
     from lth_nb.over_targets import judge
     from lth_nb.results import merge_rows, write_results, write_rows
     from lth_nb.study import merged_info
     with _plain_errors():
-        if out.suffix != ".csv": raise ValueError(f"--out {out}: give a name that ends in .csv")
+        if out.suffix != ".csv": raise ValueError(f"--out {out}: the name must end in .csv")
         rows, info = merge_rows(tables), merged_info(tables)
         if len(studies := sorted(rows["study"].unique())) > 1:
             raise ValueError(f"these are rows of several studies, {', '.join(studies)}; merge pieces of one study only")
         if not info and out.with_suffix(".json").is_file():
-            raise ValueError(f"--out {out}: a published table with a description, which the pieces have not; merge "
-                             "pieces with their .json files, or give another name")
+            raise ValueError(f"--out {out}: a published table with a description, but the pieces have none; merge "
+                             "pieces with their .json files, or use another name")
         written = write_results(rows, info, out) if info else write_rows(rows, out)
         typer.echo(f"wrote {len(written)} rows to {out}")
         if info and out.with_suffix(".verdicts.csv").is_file():
             judge(out)
-            typer.echo(f"judged it anew: {out.with_suffix('.verdicts.csv')}")
+            typer.echo(f"updated the verdicts: {out.with_suffix('.verdicts.csv')}")

@@ -19,7 +19,7 @@ def _check_fit(image_size, channels) -> None:
         raise ValueError(f"channels is {channels!r}: use 1 (gray), 3 (color) or None (as in the files)")
     whole = isinstance(image_size, (int, np.integer)) and not isinstance(image_size, bool)
     if image_size is not None and not (whole and image_size >= 1):
-        raise ValueError(f"image_size is {image_size!r}: give pixels, a whole number from 1")
+        raise ValueError(f"image_size is {image_size!r}: use a whole number of pixels, 1 or more")
 
 # %% ../nbs/01g_fitting.ipynb #28cf998e
 _GRAY = torch.tensor([19595, 38470, 7471], dtype=torch.int32)  # ITU-R 601 weights of red, green and blue, times 2**16

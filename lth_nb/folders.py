@@ -42,7 +42,7 @@ def _walk(folder: Path, above: tuple = ()) -> Iterator[Path]:
     "Yield every folder and file below a folder, in order, following links."
     status = folder.stat()
     me = status.st_dev, status.st_ino
-    if me in above: raise _wrong(folder, "the link", "leads back to a folder that holds it", "remove the link")
+    if me in above: raise _wrong(folder, "the link", "leads back to a folder that contains it", "remove the link")
     for path in _listed(folder):
         yield path
         if path.is_dir(): yield from _walk(path, (*above, me))
@@ -60,7 +60,7 @@ def _splits_of(path: Path) -> dict[str, Path]:
 def _misread(path: Path) -> str:
     "Name the folders that cannot be classes because of their names. Return '' if there are none."
     odd = [d.name for d in _listed(path) if d.is_dir() and d.name.lower() in _LIKE_SPLITS | _NOT_IMAGES]
-    return f"; no class without splits can be called {_some(odd)}: rename it" if odd else ""
+    return f"; without splits, a class cannot be called {_some(odd)}: rename it" if odd else ""
 
 
 def _holds_classes(path: Path) -> bool:
@@ -107,7 +107,7 @@ def _refuse_dead_links(folder: Path) -> None:
     "Raise ValueError if a link that may be a split or a class is broken."
     for path in _listed(folder):
         if path.exists() or path.suffix.lower() in (*IMAGE_SUFFIXES, *_SIDE_FILES): continue
-        raise _wrong(path, "the link", "leads to nothing", "bring back what it led to, or remove the link")
+        raise _wrong(path, "the link", "is broken", "restore its target, or remove the link")
 
 
 def _composed(name: str) -> str:
@@ -122,7 +122,7 @@ def _check_class_names(folder: Path, names: list[str]) -> None:
         except UnicodeEncodeError as e:
             raise _wrong(folder, f"the folder {name!r}", "has a name that is not UTF-8", "rename it") from e
     if twice := [n for n in names if [*map(_composed, names)].count(_composed(n)) > 1]:
-        raise _wrong(folder, "folders", f"have names that look the same: {_some(twice)}", "join or rename them")
+        raise _wrong(folder, "folders", f"have names that look the same: {_some(twice)}", "merge or rename them")
 
 # %% ../nbs/01d_folders.ipynb #05ebf80b
 def _files_in(path: Path) -> Listing:
@@ -138,7 +138,7 @@ def _files_in(path: Path) -> Listing:
     for split, root in splits.items(): nested[split] = _list_split(found, split, root)
     for label, name in enumerate(found.names):
         if label in found.labels["train" if "train" in found.labels else "all"]: continue
-        raise _wrong(learned/name, "the folder", f"holds no images of class {name}", "add some, or remove the folder")
+        raise _wrong(learned/name, "the folder", f"contains no images of class {name}", "add some or remove it")
     if "all" not in splits: _note_others(found, splits)
     found.groups = _groups_of(found, nested)
     return found
@@ -148,7 +148,7 @@ def _note_others(found: Listing, splits: dict[str, Path]) -> None:
     "Add notes on folders and images outside the splits."
     others = [p.name for p in _listed(found.root) if p not in splits.values()]
     unread = [n for n in others if (found.root/n).is_dir() or is_image(found.root/n)]
-    found.tell(len(unread), "files or folders beside the splits are not read", unread)
+    found.tell(len(unread), "files or folders next to the splits are not read", unread)
 
 # %% ../nbs/01d_folders.ipynb #a6c08724
 def _list_split(found: Listing, split: str, root: Path) -> list[str]:
@@ -165,18 +165,18 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
     inside = [f.relative_to(root).parts for f in files]
     numbers = {_composed(name): label for label, name in enumerate(found.names)}
     if extra := sorted({p[0] for p in inside if _composed(p[0]) not in numbers}):
-        raise _wrong(root, f"class {extra[0]}", "is not in train/", "use the same class folders")
+        raise _wrong(root, f"class {extra[0]}", "is not in train/", "use the same class folders in every split")
     if not files:
         kinds = " ".join(IMAGE_SUFFIXES[:10])
-        raise _wrong(root, "the folder", "holds no images", f"add CLASS/IMAGE files ({kinds} ...)")
+        raise _wrong(root, "the folder", "contains no images", f"add CLASS/IMAGE files ({kinds} ...)")
     found.files[split], found.labels[split] = files, np.array([numbers[_composed(p[0])] for p in inside])
     beside = {f.with_suffix("") for f in files}
     side = [p for p in others if not is_image(p) and (p.suffix.lower() in _SIDE_FILES or p.with_suffix("") in beside)]
     loose = [p for p in others if p not in side]
-    why = [f"{p} (not in a class's folder)" if is_image(p) else f"{p} (no image that we can read)" for p in loose]
+    why = [f"{p} (not in a class's folder)" if is_image(p) else f"{p} (not a readable image format)" for p in loose]
     found.lost[split] = why
-    found.tell(len(side), f"files of {split} are no images and are not read", [p.name for p in side])
-    found.tell(len(masks), f"files of {split} lie in folders of masks or annotations and are not read", map(str, masks))
+    found.tell(len(side), f"files of {split} are not images and are not read", [p.name for p in side])
+    found.tell(len(masks), f"files of {split} are in folders of masks or annotations and are not read", map(str, masks))
     return [p[1] if len(p) > 2 else "" for p in inside]
 
 # %% ../nbs/01d_folders.ipynb #d8ab2f93
@@ -184,23 +184,23 @@ def _groups_of(found: Listing, nested: dict[str, list[str]]) -> dict[str, list[s
     "Return the group of each file, from groups.csv or the folders below the classes. Return `None` without groups."
     table = found.root/"groups.csv"
     if like := [p for p in _listed(found.root) if p.name.lower() == "groups.csv" != p.name]:
-        raise _wrong(like[0], "the file", "is not read under this name", "call it groups.csv")
+        raise _wrong(like[0], "the file", "would be ignored under this name", "rename it to groups.csv")
     if os.path.lexists(table): return _read_groups(table, found.files)
     folders = {(label, name) for s in nested for label, name in zip(found.labels[s].tolist(), nested[s]) if name}
     if len(folders) == len({label for label, _ in folders}): return None  # no class has two: they are not groups
     inside = [sorted({n for label, n in folders if label == own}) for own in range(len(found.names))]
     if all(names == inside[0] for names in inside):
-        found.notes.append(f"{found.root}: every class holds folders of the same names ({_some(inside[0], 3)}), which "
-                           "are taken as groups; if they are the classes, put them in the place of the classes")
+        found.notes.append(f"{found.root}: every class contains folders of the same names ({_some(inside[0], 3)}), "
+                           "which are read as groups; if they are the classes, move them up by one level")
     return {s: [name or f"file {f}" for f, name in zip(found.files[s], nested[s])] for s in nested}
 
 # %% ../nbs/01d_folders.ipynb #60251c38
 def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[str]]:
     "Return the group of each file from a table with the columns `path` and `group`."
-    if not table.is_file(): raise _wrong(table, "the file", "is a link to nothing, or no file", "replace or remove it")
+    if not table.is_file(): raise _wrong(table, "the file", "is a broken link or not a file", "replace or remove it")
     try: rows = [*csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines())]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise _wrong(table, "the file", f"is no readable CSV ({type(e).__name__})", "save it as UTF-8") from e
+        raise _wrong(table, "the file", f"is not a readable CSV file ({type(e).__name__})", "save it as UTF-8") from e
     if not rows or not {"path", "group"} <= {*rows[0]}:
         raise _wrong(table, "columns", f"are {_some(map(str, rows[0] if rows else ()))}", "name them path and group")
     if bad := [i for i, r in enumerate(rows, 2) if not ((r["path"] or "").strip() and (r["group"] or "").strip())]:
@@ -210,10 +210,10 @@ def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[st
     for i, r in enumerate(rows, 2):
         place = os.path.normpath(r["path"].replace("\\", "/"))
         if known.setdefault(place, r["group"]) != r["group"]:
-            raise _wrong(table, f"line {i}", f"gives {place} a second group", "keep one of them")
+            raise _wrong(table, f"line {i}", f"assigns a second group to {place}", "keep one of them")
     inside = {s: [os.path.normpath(f.relative_to(table.parent)) for f in mine] for s, mine in files.items()}
     if missing := [p for mine in inside.values() for p in mine if p not in known]:
-        raise _wrong(table, "path", f"does not name {len(missing)} images: {_some(missing, 3)}", "add a row for each")
+        raise _wrong(table, "path", f"does not list {len(missing)} images: {_some(missing, 3)}", "add a row for each")
     return {s: [known[p] for p in mine] for s, mine in inside.items()}
 
 # %% ../nbs/01d_folders.ipynb #60b12ad6
@@ -244,7 +244,7 @@ def _read_images(listing: Listing, split: str, image_size: int | None) -> tuple[
             if not pages: _check_memory(listing.root, len(files), got.pages[0].shape[0], 3)
             if pages and got.pages[0].shape != pages[0][1].shape:
                 fault = f"differ in size ({files[pages[0][0]]} and {files[number]})"
-                raise _wrong(listing.root, "images", fault, "give image_size, so that they are resized")
+                raise _wrong(listing.root, "images", fault, "set image_size to resize them")
             pages += [(number, page) for page in got.pages]
             if len(got.pages) > 1:  # pages already read are in memory, and joining them needs a copy
                 _check_memory(listing.root, len(files) - number + len(pages) // 2, pages[0][1].shape[0], 3)
@@ -266,9 +266,9 @@ def _read_folder(
     if len(colored) < len(told) / 2:
         listing.tell(len(colored), f"of {len(told):,} files are in color, so all images have three channels", colored)
     cut = [f.name for f, t in told if t.left_out]
-    listing.tell(len(cut), "files have pages of another size than the first, which are not read", cut)
+    listing.tell(len(cut), "files have pages that differ in size from the first one and are not read", cut)
     paged = [f.name for f, t in told if t.pages > 1]
-    listing.tell(len(paged), "files hold several images, of which each is one of the set", paged)
+    listing.tell(len(paged), "files contain several images, which are read as separate images", paged)
     arrays = {s: (x[..., :1] if all_gray else x, listing.labels[s][of]) for s, (x, of, _) in read.items()}
     groups = listing.groups or ({s: [*map(str, files)] for s, files in listing.files.items()} if paged else None)
     groups = groups and {s: np.array([*map(_printable, groups[s])])[of] for s, (_, of, _) in read.items()}
@@ -279,5 +279,5 @@ def _check_depth(path: Path, told: list) -> None:
     "Raise ValueError if the 16-bit files use so few bits that the upper eight hold little information."
     deep = [(t.peak, f) for f, t in told if t.peak]
     if not deep or max(deep)[0] >= 2**12: return
-    fault = f"have more than 8 bits and use values up to {max(deep)[0]} only, such as {deep[0][1]}"
+    fault = f"have more than 8 bits but only use values up to {max(deep)[0]}, such as {deep[0][1]}"
     raise _wrong(path, f"{len(deep)} images", fault, "scale them to 0 to 255 and save them with 8 bits")

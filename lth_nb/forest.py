@@ -59,7 +59,7 @@ def plot_forest(
     "Draw the forest plot of one contrast. Raise a `ValueError` if no target was measured."
     rows = targets.dropna(subset=["low"]).sort_values("difference", ascending=False)
     if rows.empty:
-        raise ValueError("a forest plot needs a target with two seeds or more; this contrast has none")
+        raise ValueError("a forest plot needs a target with at least two seeds; this contrast has none")
     if axes is None:
         _, axes = plt.subplots(figsize=(6.4, 1.1 + 0.32 * (len(rows) + 1)), layout="constrained")
     _draw_targets(axes, rows)

@@ -91,8 +91,8 @@ def _changed_images(study: Study, stale: dict[Path, list[str]]) -> str:
     "Return the error message for finished runs whose images have changed."
     names = sorted({n for names in stale.values() for n in names})
     runs = sum(f.suffix == ".csv" for f in stale)
-    return (f"study {study.study}: {' and '.join(names)}: the images are not those that {runs} finished runs and "
-            f"{len(stale) - runs} ticket files were made from; bring the old images back, or delete what they made "
+    return (f"study {study.study}: {' and '.join(names)}: the images have changed since {runs} finished runs and "
+            f"{len(stale) - runs} ticket files were made; restore the old images, or delete these files "
             f"(`lth status {shlex.quote(study.file)} --stale --delete`) and run again")
 
 
@@ -150,7 +150,7 @@ def reopen(
     for cell in _all_cells(study):
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)
         if not file.is_file() or (rows := _rows_in(file)) == networks: continue
-        said.append(f"{file.name}: it holds {rows} of the {networks} networks of its run; the others are trained")
+        said.append(f"{file.name}: it has {rows} of the {networks} networks of its run; the others are trained")
         if isinstance(cell, TicketCell): file.unlink()  # its rows are made again from the tickets
         else: file.replace(file.with_suffix(".rows.csv"))
     return said

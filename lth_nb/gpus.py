@@ -22,7 +22,7 @@ def visible_gpus(
     names = [str(i) for i in range(count)] if given is None else [n.strip() for n in given.split(",") if n.strip()]
     if not 1 <= count <= len(names):
         raise ValueError(
-            f"--gpus {count}: CUDA_VISIBLE_DEVICES = {given!r} allows {len(names)}; ask for 1 to {len(names)}"
+            f"--gpus {count}: CUDA_VISIBLE_DEVICES = {given!r} allows {len(names)}; use 1 to {len(names)}"
             if names
             else f"--gpus {count}: CUDA_VISIBLE_DEVICES = {given!r} allows none; unset it or leave --gpus out"
         )
@@ -55,7 +55,7 @@ def take_gpu(
     wait: float = 0.5,   # seconds between two attempts
 ) -> tuple[str, int]:    # (device, descriptor): the slot is held until the descriptor is closed everywhere
     "Wait for a free slot on the least used of the first `gpus` devices, and hold it."
-    if per_gpu < 1: raise ValueError(f"--per-gpu {per_gpu}: at least one run per device")
+    if per_gpu < 1: raise ValueError(f"--per-gpu {per_gpu}: use at least one run per GPU")
     devices, folder = visible_gpus(gpus), slot_folder()
     while True:
         for slot in range(per_gpu):

@@ -108,8 +108,8 @@ def _refuse_twice(study: Study, cell: Block, at: int, origin: dict[Planned, list
             if not (both := seeds & theirs): continue
             told = asdict(replace(n, seed=min(both))).items()
             asked = ", ".join(f"{k} {v}" for k, v in told if v == v and v != "")
-            raise ValueError(f"{study.file}: transfers[{at}] asks for a network that transfers[{before}] already has: "
-                             f"{asked}; leave it out of one of them")
+            raise ValueError(f"{study.file}: transfers[{at}] requests a network of transfers[{before}] again: "
+                             f"{asked}; remove it from one of them")
         origin[n].append((at, seeds))
 
 # %% ../nbs/12d_grid.ipynb #a164985a

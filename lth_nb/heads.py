@@ -40,7 +40,7 @@ def _why(net: nn.Module, channels: int, image_size: int, e: Exception) -> str:
     if odd := {str(p.dtype).removeprefix("torch.") for p in net.parameters()} - {"float32"}:
         return f"it has parameters of {', '.join(sorted(odd))}. Build it in float32; a recipe may set `precision`."
     said = " ".join(f"{type(e).__name__}: {e}".split())[:300]
-    return (f"two images of {channels} x {image_size} x {image_size} do not go through ({said}). Use a larger "
+    return (f"the forward pass fails for two {channels} x {image_size} x {image_size} images ({said}). Use a larger "
         "image_size if the network halves the image too often, or give a builder with a parameter `image_size`.")
 
 # %% ../nbs/02c_heads.ipynb #f5d9497e
@@ -57,15 +57,15 @@ def _head_of(
     ends = ", ".join(linear[-3:])
     if head:
         if head in layers: return head
-        raise Unbuildable(f"it has no layer {head!r} to be its head; its last linear layers are {ends or 'none'}. Name "
-            "one of its layers, or 'none' if it gives features as it is.")
+        raise Unbuildable(f"it has no layer {head!r} to use as its head; its last linear layers are {ends or 'none'}. "
+            "Name one of its layers, or use 'none' if it already returns features.")
     out, made = _trial(net, channels, image_size)
     found = [n for n, value in made.items() if value is out]
     if len(found) == 1: return found[0]
     got = f"a tensor {tuple(out.shape)}" if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
     such_as = f", such as {ends}," if ends else ","
-    raise Unbuildable(f"its head cannot be found: it returns {got}, which no linear layer gives alone. Name the layer "
-        f"that classifies with head={such_as} or head='none' if it gives features as it is.")
+    raise Unbuildable(f"its head cannot be found: it returns {got}, which is not the output of one linear layer. Name "
+        f"the classification layer with head={such_as} or use head='none' if it already returns features.")
 
 # %% ../nbs/02c_heads.ipynb #6f70dcc7
 def as_backbone(
@@ -80,5 +80,5 @@ def as_backbone(
     out, _ = _trial(net, channels, image_size)
     if isinstance(out, torch.Tensor) and out.dim() == 2 and len(out) == 2: return net, out.shape[1]
     got = tuple(out.shape) if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
-    raise Unbuildable(f"without its head ({name or 'none'}) it gives {got} for two images, not one row of features per "
+    raise Unbuildable(f"without its head ({name or 'none'}) it returns {got} for two images, not a row of features per "
         "image. Name another layer with head=, or return a backbone and its number of features from a builder.")

@@ -78,23 +78,23 @@ def _hub_errors(place: str):
     import huggingface_hub.errors as hub
     try: yield
     except hub.HFValidationError as e:
-        raise ValueError(f"{place}: no name of a repository. Give one as 'owner/name' of letters, digits, - _ .") from e
+        raise ValueError(f"{place}: not a valid repository name. Use 'owner/name' with letters, digits, - _ .") from e
     except hub.GatedRepoError as e:
-        raise PermissionError(f"{place}: the repository is gated; ask for access on its page, then log in") from e
+        raise PermissionError(f"{place}: the repository is gated; request access on its page, then log in") from e
     except hub.RepositoryNotFoundError as e:
         raise FileNotFoundError(f"{place}: no such repository, or a private one; check the name, or log in with "
             "`hf auth login`") from e
     except hub.RevisionNotFoundError as e:
-        raise FileNotFoundError(f"{place}: no such revision; give a branch, a tag or a commit") from e
+        raise FileNotFoundError(f"{place}: no such revision; use a branch, a tag or a commit") from e
     except hub.RemoteEntryNotFoundError as e:
-        raise FileNotFoundError(f"{place}: the repository has no such file; look at its page for the names") from e
+        raise FileNotFoundError(f"{place}: the repository has no such file; its page lists all files") from e
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as e:
         raise ConnectionError(f"{place}: the hub cannot be reached; check the network and HF_ENDPOINT") from e
     except hub.HfHubHTTPError as e:
         code = e.response.status_code
-        if code not in (401, 403): raise ConnectionError(f"{place}: the hub refuses ({code}): {_first_line(e)}") from e
-        raise PermissionError(f"{place}: the hub does not allow it ({code}); log in with `hf auth login`, or give a "
-            "token that may write") from e
+        if code not in (401, 403): raise ConnectionError(f"{place}: the hub failed ({code}): {_first_line(e)}") from e
+        raise PermissionError(f"{place}: the hub denied access ({code}); log in with `hf auth login`, or use a "
+            "token with write access") from e
     except hub.HTTPError as e:  # raised by the client before the hub answers
         raise ConnectionError(f"{place}: the hub cannot be reached ({_first_line(e)}); check the network and "
             "HF_ENDPOINT") from e

@@ -73,7 +73,7 @@ def _to_eight_bits(image: Image.Image, path: Path) -> tuple[Image.Image, int]:
     if image.mode[0] not in "IF": return image, 0
     values = np.asarray(image)
     if image.mode == "F" or not 0 <= int(values.min()) <= int(values.max()) < 2**16:
-        raise _unreadable(path, f"has more than 16 bits a channel (mode {image.mode})", "save it with 8 bits")
+        raise _unreadable(path, f"has pixels that are not 16-bit integers (mode {image.mode})", "save it with 8 bits")
     return Image.fromarray((values >> 8).astype(np.uint8)), int(values.max())
 
 
@@ -123,15 +123,15 @@ def _pixels_of(file, path: Path, image_size: int | None) -> tuple[np.ndarray, bo
 
 def _check_size(file, path: Path) -> None:
     "Raise UnreadableImage if a page is empty or too large to be decoded."
-    if min(file.size) < 1: raise _unreadable(path, "holds an image without pixels")
+    if min(file.size) < 1: raise _unreadable(path, "contains an image without pixels")
     if file.width * file.height <= MAX_PIXELS: return
-    raise _unreadable(path, f"claims {file.width:,} x {file.height:,} pixels, more than {MAX_PIXELS:,}",
-                      "it is damaged or a decompression bomb: replace or remove it, or save it smaller")
+    raise _unreadable(path, f"declares {file.width:,} x {file.height:,} pixels, more than {MAX_PIXELS:,}",
+                      "it is damaged or a decompression bomb: replace or remove it, or save a smaller version")
 
 # %% ../nbs/01a_images.ipynb #18149cad
 def _check_kind(path: Path) -> None:
     "Raise UnreadableImage unless a path is a regular file, since reading a pipe or a device might never end."
-    if not stat.S_ISREG(os.stat(path).st_mode): raise _unreadable(path, "is a pipe, a device or a folder, no file")
+    if not stat.S_ISREG(os.stat(path).st_mode): raise _unreadable(path, "is a pipe, a device or a folder")
 
 
 def _read_pages(file, path: Path, image_size: int | None) -> ImageFile:
@@ -139,8 +139,8 @@ def _read_pages(file, path: Path, image_size: int | None) -> ImageFile:
     count = getattr(file, "n_frames", 1) if file.format in _PAGED else 1
     first, found, left_out = file.size, [], 0
     if count * (side := image_size or min(first)) ** 2 > MAX_PIXELS:
-        raise _unreadable(path, f"holds {count:,} pages of {side} x {side} pixels, more than {MAX_PIXELS:,} pixels",
-                          "split it into several files, or give a smaller image_size")
+        raise _unreadable(path, f"has {count:,} pages of {side} x {side} pixels; the limit is {MAX_PIXELS:,}",
+                          "split it into several files, or use a smaller image_size")
     for number in range(count):
         if count > 1: file.seek(number)
         if not _is_page(file, number, first):
@@ -171,11 +171,11 @@ def read_image(
             if file.width * file.height < _LARGE: return _read_pages(file, path, image_size)
             with _one_at_a_time: return _read_pages(file, path, image_size)
     except UnreadableImage: raise
-    except FileNotFoundError as e: raise _unreadable(path, "is not there (a link to nothing?)") from e
+    except FileNotFoundError as e: raise _unreadable(path, "does not exist, or is a broken link") from e
     except Image.DecompressionBombError as e:
-        raise _unreadable(path, f"is damaged or a decompression bomb ({e})", "replace it or save it smaller") from e
+        raise _unreadable(path, f"is damaged or a decompression bomb ({e})", "replace it or shrink it") from e
     except Exception as e:  # a decoder may raise anything: SyntaxError, struct.error, KeyError ...
-        raise _unreadable(path, f"is no readable image ({_first_line(e)})") from e
+        raise _unreadable(path, f"is not a readable image ({_first_line(e)})") from e
 
 # %% ../nbs/01a_images.ipynb #cc82bdd7
 def count_pages(

@@ -21,12 +21,12 @@ def to_torch_pruning(
     "Prune a network with `torch.nn.utils.prune`, which keeps the unmasked weights as `weight_orig`."
     if done := sorted(_pruned_by_torch(model)):
         raise ValueError(f"{done[0]} is already pruned by torch.nn.utils.prune; read its mask with from_torch_pruning, "
-            "or make it permanent with prune.remove")
+            "or make the pruning permanent with prune.remove")
     owners: dict[int, list[str]] = {}
     for name, weight in model.named_parameters(remove_duplicate=False): owners.setdefault(id(weight), []).append(name)
     for name in check_mask(model, mask):
         if len(shared := owners[id(model.get_parameter(name))]) > 1:
-            raise ValueError(f"{' and '.join(shared)} are one parameter, and torch.nn.utils.prune would prune only "
+            raise ValueError(f"{' and '.join(shared)} are one parameter, but torch.nn.utils.prune would prune only "
                 f"{name}; set its pruned weights to zero with apply_mask instead")
     for name, m in mask.items():
         place, _, tensor = name.rpartition(".")
@@ -59,10 +59,10 @@ def from_torch_pruning(
     pairs = [n.removesuffix("_orig") for n in state if n.endswith("_orig")]
     pairs = [n for n in pairs if n in hooked or f"{n}_mask" in state]
     mask = {n: _mask_of(n, state) for n in [*pairs, *sorted(hooked - {*pairs})]}
-    if not mask: raise ValueError("nothing is pruned by torch.nn.utils.prune: no parameter has NAME_orig and NAME_mask")
+    if not mask: raise ValueError("torch.nn.utils.prune has pruned nothing: no parameter has NAME_orig and NAME_mask")
     if dense := [n for n in names or () if n not in mask]:
-        raise ValueError(f"the model is pruned in part: {', '.join(dense[:3])} {'is' if len(dense) == 1 else 'are'} "
-            "dense; prune all of names with torch.nn.utils.prune, or give fewer names")
+        raise ValueError(f"the model is partly pruned: {', '.join(dense[:3])} {'is' if len(dense) == 1 else 'are'} "
+            "dense; prune all of `names` with torch.nn.utils.prune, or pass fewer names")
     return mask
 
 # %% ../nbs/06a_interop.ipynb #f7a6b2fb
@@ -70,10 +70,10 @@ def _mask_of(name: str, state: Mapping[str, Tensor]) -> Tensor:
     "Check the mask of one parameter and return it."
     for part in (f"{name}_orig", f"{name}_mask"):
         if part not in state:
-            raise ValueError(f"{name} is pruned in part: there is a pruning hook, but no {part}; prune the model anew")
+            raise ValueError(f"{name} is partly pruned: it has a pruning hook but no {part}; prune the model again")
     mask, weight = state[f"{name}_mask"].detach().cpu(), state[f"{name}_orig"]
     if mask.shape != weight.shape:
-        raise ValueError(f"{name}_mask has shape {tuple(mask.shape)}, and {name}_orig {tuple(weight.shape)}")
+        raise ValueError(f"{name}_mask has shape {tuple(mask.shape)}, but {name}_orig has {tuple(weight.shape)}")
     odd = mask[(mask != 0) & (mask != 1)]
-    if len(odd): raise ValueError(f"{name}_mask holds {odd[0].item():g}; a mask holds only 0 and 1")
+    if len(odd): raise ValueError(f"{name}_mask contains {odd[0].item():g}; a mask may contain only 0 and 1")
     return mask.bool()

@@ -70,7 +70,7 @@ def cells_of(
     job: dict,  # from `job_of`
 ) -> list:      # of `TicketCell` or `Block`
     "Return the cells of a job. Raise a `ValueError` if it has none."
-    if not job.get("cells"): raise ValueError("parameter job: it has no cells; `lth run` makes jobs, leave it empty")
+    if not job.get("cells"): raise ValueError("parameter job: it has no cells; leave it empty for `lth run` to fill")
     return [TicketCell(**c | {"seeds": tuple(c["seeds"])}) if "source" in c else Block(**c) for c in job["cells"]]
 
 # %% ../nbs/12j_jobs.ipynb #e636ed50

@@ -40,7 +40,7 @@ class SparseRows(nn.Module):
         self.window, self.bias, self.shape = None, None, tuple(layer.weight.shape)
         if isinstance(layer, nn.Conv2d):
             if layer.groups > 1 or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-                raise ValueError(f"SparseRows: {layer} has groups, or padding that is not a number of zeros")
+                raise ValueError(f"SparseRows: {layer} has groups or padding that is not a fixed number of zeros")
             self.window = {k: getattr(layer, k) for k in ("kernel_size", "stride", "padding", "dilation")}
         if layer.bias is not None: self.bias = nn.Parameter(layer.bias.detach()[:, None], requires_grad=False)
         with quiet(): self.register_buffer("weight", layer.weight.detach().flatten(1).to_sparse_csr())

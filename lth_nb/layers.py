@@ -61,7 +61,7 @@ def _files(study: Study, paths: Paths) -> dict[tuple, list[Path]]:
         if here := [f for f in files if f.is_file()]: found[tuple(getattr(cell, c) for c in SEARCH)] += here
     if found or not named: return found
     raise FileNotFoundError(f"{named[0]}: missing, like all {len(named)} ticket files of study {study.study}. "
-                            "Publish the table where the study was trained.")
+                            "Publish the table on the machine that trained the study.")
 
 # %% ../nbs/11c_layers.ipynb #1a7e5008
 def layer_table(

@@ -40,7 +40,7 @@ def lay_out(
     "Make a study folder. If one of its files already exists, raise a `FileExistsError` and write nothing."
     folder, contents = Path(folder).expanduser(), _contents(paths or Paths())
     if there := [str(folder/name) for name in contents if (folder/name).exists()]:
-        raise FileExistsError(f"{there[0]}: is there already, and nothing was written. Choose another folder.")
+        raise FileExistsError(f"{there[0]}: already exists, so nothing was written. Choose another folder.")
     for name, content in contents.items():
         with write_atomically(folder/name, "wb") as f: f.write(content)
     return [folder/name for name in contents]

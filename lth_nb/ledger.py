@@ -54,7 +54,7 @@ def _with_all_seeds(study: Study, cells: list, missing: list) -> list:
     def but_seeds(cell): return (type(cell), *(v for k, v in vars(cell).items() if k != "seeds"))
     waiting = {but_seeds(c) for c in missing}
     whole = [c for c in cells if but_seeds(c) not in waiting]
-    if not whole: raise FileNotFoundError(f"study {study.study}: no run is finished with all its seeds yet")
+    if not whole: raise FileNotFoundError(f"study {study.study}: no run has finished all its seeds yet")
     return whole
 
 
@@ -65,8 +65,8 @@ def _refuse_versions(study: Study, rows: pd.DataFrame, paths: Paths) -> None:
         cut = rows["seed"].where(anew, -1)  # these differ from seed to seed
         versions = rows[rows[keys[0]] != ""].groupby([*keys, cut])[column].nunique()
         if not (versions > 1).any(): continue
-        raise ValueError(f"study {study.study}: {versions.idxmax()} was read in {versions.max()} versions ({column}); "
-                         f"delete the runs under {paths.runs/study.study} that used the old one")
+        raise ValueError(f"study {study.study}: {versions.idxmax()[0]} was read in {versions.max()} versions "
+                         f"({column}); delete the runs under {paths.runs/study.study} that used the old images")
 
 # %% ../nbs/12g_ledger.ipynb #a5cb0771
 def _refuse_short(study: Study, cells: list, paths: Paths) -> None:
@@ -74,8 +74,8 @@ def _refuse_short(study: Study, cells: list, paths: Paths) -> None:
     for cell in cells:
         file, networks = cell_file(study, cell, paths), networks_in(study, cell)
         if (found := len(read_results(file))) != networks:
-            raise ValueError(f"{file}: it holds {found} of the {networks} networks of its run; delete it, and "
-                             f"`lth run {study.study}` trains what is missing")
+            raise ValueError(f"{file}: it has {found} of the {networks} networks of its run; delete it, and "
+                             f"`lth run {study.study}` trains the missing ones")
 
 # %% ../nbs/12g_ledger.ipynb #1b4d7b67
 def publish(
@@ -89,8 +89,8 @@ def publish(
     table, missing = paths.results/f"{study.study}.csv", [c for c in cells if not cell_file(study, c, paths).is_file()]
     if partial and len(missing) < len(cells): cells = _with_all_seeds(study, cells, missing)
     elif missing:
-        first = f"; `lth results restore {study.study}` first takes the rows of its published table as done"
-        raise FileNotFoundError(f"study {study.study}: {len(missing)} of {len(cells)} runs are missing, first "
+        first = f"; to reuse the rows of its published table, first run `lth results restore {study.study}`"
+        raise FileNotFoundError(f"study {study.study}: {len(missing)} of {len(cells)} runs are missing, such as "
             f"{cell_name(study, missing[0])}; run `lth run {study.study}`" + first * table.is_file())
     _refuse_short(study, cells, paths)
     rows = merge_rows([cell_file(study, c, paths) for c in cells])
@@ -120,7 +120,7 @@ def _with_metrics(study: Study, info: dict, source: Path) -> pd.DataFrame:
     table = read_results(source)
     if lacking := [m for m in study.metrics if m not in info.get("metrics", [])]:
         warnings.warn(f"{source}: {len(table):,} rows do not count, because they have no {', '.join(lacking)}, which "
-            f"{study.file} asks for", stacklevel=4)
+            f"{study.file} requests", stacklevel=4)
         return table.iloc[:0]
     return table.drop(
         columns=[c.name for c in OPTIONAL if c.name in table and c.name.partition("_")[2] not in study.metrics]
@@ -146,8 +146,8 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
     differing = [k for k in ("image_size", "image_sizes", "channels") if info.get(k, {}) != now.get(k, {})]
     if differing:
-        raise ValueError(f"{source}: made with another {' and '.join(differing)} than {study.file}; "
-                         "its rows cannot stand for this study's")
+        raise ValueError(f"{source}: made with a different {' and '.join(differing)} than {study.file}; "
+                         "its rows cannot be used for this study")
     same = {n for n, t in now["ticket_recipes"].items() if info["ticket_recipes"].get(n) == t} | {""}
     otherwise, rows = _drawn_otherwise(info, now), _with_metrics(study, info, source).to_dict("records")
     images, tickets, kept = Counter(), Counter(), []
@@ -157,7 +157,7 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
         if others: images[others[0]] += 1
         elif row["ticket_recipe"] not in same: tickets[row["ticket_recipe"]] += 1
         else: kept.append(row)
-    if images: _warn_of(source, images, f"{', '.join(DRAWN_BY)} of {study.file} draw other images")
+    if images: _warn_of(source, images, f"{', '.join(DRAWN_BY)} in {study.file} select different images")
     if tickets: _warn_of(source, tickets, "their ticket recipe has changed")
     return kept
 
@@ -201,12 +201,12 @@ def _refuse_contradictions(infos: dict[Path, dict]) -> None:
     for table, info in others:
         for key in ("study", "image_size", "channels"):
             if info.get(key) == one.get(key): continue
-            raise ValueError(f"{table}: {key} = {info.get(key)!r}, and {one.get(key)!r} in {first}; "
+            raise ValueError(f"{table}: {key} = {info.get(key)!r}, but {one.get(key)!r} in {first}; "
                              "merge pieces of one study only")
         for key in ("recipes", "ticket_recipes"):
             for name in info[key].keys() & one[key].keys():
                 if info[key][name] == one[key][name]: continue
-                raise ValueError(f"{table}: {key}.{name} is not the one of {first}; give one of them another name, or "
+                raise ValueError(f"{table}: {key}.{name} differs from the one in {first}; rename one of them, or "
                                  "train the piece again")
 
 # %% ../nbs/12g_ledger.ipynb #14a6cf3f
@@ -235,7 +235,7 @@ def merged_info(
                 if count := _rows_on(table, name, key):
                     raise ValueError(
                         f"{table}: its {count:,} rows on {name} were made without `{key}: {name}`, which the "
-                        "description of another table has; merge only tables that drew the same images"
+                        "description of another table has; merge only tables made from the same images"
                     )
         if every: merged[key] = every
     return merged

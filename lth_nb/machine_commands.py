@@ -21,7 +21,7 @@ from .core import Paths
 # %% ../nbs/13g_machine_commands.ipynb #b64b4603
 @app.command()
 def doctor(as_json: AsJson = False):
-    "Check whether this machine is ready: one line per requirement of a study; exit 1 if something is broken."
+    "Check whether this machine is ready: one line per requirement of a study; exit with 1 if something is broken."
     from dataclasses import asdict
 
     from lth_nb.doctor import examine, shown
@@ -32,7 +32,7 @@ def doctor(as_json: AsJson = False):
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="the new folder")]):
-    "Make a study folder: the quick study, the notebooks that train, a README."
+    "Create a study folder with the quick study, the notebooks that train and a README."
     from lth_nb.layout import lay_out
     with _plain_errors():
         for file in lay_out(folder): typer.echo(f"wrote {file}")
@@ -41,14 +41,14 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="the new fol
 # %% ../nbs/13g_machine_commands.ipynb #5176813a
 @app.command()
 def bench(
-    on: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU where there is one")] = "auto",
+    on: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if available")] = "auto",
     out: Annotated[Path | None, typer.Option(
-        help="folder for benchmark.csv, not data/results; on cuda the tests that need a GPU run first")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="a piece of work, as ResNet-20; may be given again")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="turns of every contestant; a published number needs 7")] = 7,
-    budget: Annotated[float, typer.Option(help="seconds after which no further round begins")] = 540.0,
+        help="folder for benchmark.csv, instead of data/results; with cuda, GPU tests run first")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="a workload, such as ResNet-20; can be repeated")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="timings of every contestant; a published number needs 7")] = 7,
+    budget: Annotated[float, typer.Option(help="seconds after which no new round starts")] = 540.0,
 ):
-    "Measure this machine: our training against a plain loop, and its share of the ceiling."
+    "Benchmark this machine: our training against a plain loop, and as a fraction of the machine's limits."
     with _plain_errors():
         if find_spec("lth_nb.benchmark") is None:
             raise FileNotFoundError("lth bench: the benchmark is not in the installed package; clone the repository "
@@ -64,7 +64,7 @@ def bench(
     if len(goals := goals_reached(table)): typer.echo("\n" + goals.to_string(index=False))
     if not table.valid.all():
         typer.echo(
-            "\nINVALID where it says so: the plain loop's own speed varied by more than 30%; "
+            "\nRows with valid = False: the plain loop's own speed varied by more than 30%; "
             "repeat on a quieter machine"
         )
 

@@ -59,9 +59,9 @@ def check_mask(
         weight = every.get(name)
         if weight is None: wrong.append(f"{name}: the model has no such parameter")
         elif first[id(weight)] != name:
-            wrong.append(f"{name}: the same parameter as {first[id(weight)]}, the name to mask it under")
+            wrong.append(f"{name}: is the same parameter as {first[id(weight)]}; mask that name instead")
         elif m.shape != weight.shape: wrong.append(f"{name}: mask {tuple(m.shape)}, parameter {tuple(weight.shape)}")
-        elif m.dtype != torch.bool: wrong.append(f"{name}: dtype {m.dtype}, a mask is torch.bool")
+        elif m.dtype != torch.bool: wrong.append(f"{name}: dtype {m.dtype}, but a mask must be torch.bool")
     if wrong: raise ValueError("the mask does not fit the model: " + "; ".join(wrong))
     return mask
 
@@ -106,7 +106,7 @@ def random_mask(
     "Return a mask with given layer densities and random positions."
     mask = {}
     for name, kept in densities.items():
-        if not 0 <= kept <= 1: raise ValueError(f"random_mask: {name} has density {kept}; a density lies in [0, 1]")
+        if not 0 <= kept <= 1: raise ValueError(f"random_mask: {name} has density {kept}; it must be in [0, 1]")
         flat = torch.zeros(int(torch.Size(shapes[name]).numel()), dtype=torch.bool)
         flat[:round(kept * flat.numel())] = True
         mask[name] = _shuffled(flat, generator_for(seed, "random", name)).view(shapes[name])
@@ -119,7 +119,7 @@ def mask_overlap(
 ) -> dict[str, float]:     # tensor name -> intersection over union in [0, 1]; 'all' over every tensor
     "Return the overlap of two masks, per tensor and in total. The overlap of two empty tensors is 1."
     if a.keys() != b.keys():
-        raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}")
+        raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}; both need it")
     both: dict[str, tuple[int, ...]] = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}
     both["all"] = tuple(map(sum, zip(*both.values())))
     return {n: i / u if u else 1.0 for n, (i, u) in both.items()}

@@ -33,8 +33,8 @@ def append_lines(
     old = file.read_text(encoding="utf-8") if file.is_file() else ""
     if old and len(new) and (columns := old.splitlines()[0].split(",")) != list(new.columns):
         raise ValueError(
-            f"{file}: its columns are {', '.join(columns)}, the new lines have {', '.join(new.columns)}; move the old "
-            f"table away"
+            f"{file}: its columns are {', '.join(columns)}, but the new lines have "
+            f"{', '.join(new.columns)}; move the old table away"
         )
     if len(new):
         with write_atomically(file) as f: f.write(old + new.to_csv(index=False, header=not old, lineterminator="\n"))

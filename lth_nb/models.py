@@ -47,7 +47,7 @@ def _check_tensors(name: str, backbone: nn.Module) -> None:
         for n, t in named:
             what = f"{part} {n!r}"
             if is_lazy(t): refuse(f"{what} has no shape before the first batch",
-                "Use layers with all sizes given, such as nn.Linear instead of nn.LazyLinear")
+                "Use layers with explicit sizes, such as nn.Linear instead of nn.LazyLinear")
             if t.device.type != "cpu": refuse(f"{what} is on the device '{t.device}'",
                 "Build the network on the CPU, with values; it is moved afterwards")
             if part == "parameter" and (t.is_complex() or t.is_floating_point() and t.dtype != torch.float32):
@@ -56,7 +56,7 @@ def _check_tensors(name: str, backbone: nn.Module) -> None:
             if not finite: refuse(f"{what} has values that are NaN or infinite, or none at all",
                 "Give it values in the constructor (torch.empty has none), or register_buffer(..., persistent=False)"
                 if part == "buffer" else "Give it values in the constructor (torch.empty has none)")
-    if pair := _overlap(backbone): refuse(f"{pair[0]!r} and {pair[1]!r} share memory and are two tensors",
+    if pair := _overlap(backbone): refuse(f"{pair[0]!r} and {pair[1]!r} are two tensors that share memory",
         "Assign the same Parameter to both names to tie them, or clone one")
 
 # %% ../nbs/02_models.ipynb #18dc264c
@@ -90,14 +90,14 @@ def _construct(
     try: inspect.signature(row.build).bind(channels, image_size)
     except TypeError as e:
         raise TypeError(f"model {name!r}: its builder must take (channels, image_size), but {e}. Change its "
-            "parameters, or fix the others with functools.partial.") from e
+            "parameters, or bind the others with functools.partial.") from e
     except ValueError: pass  # a builder in C has no signature to inspect
     with _plain_torch(), _stream(seed, stream, name):
         try: made = row(channels, image_size)
         except Unbuildable as e: raise ValueError(f"model {name!r}: {e}") from e
         except Exception as e:
             raise ValueError(f"model {name!r}: its builder fails for {channels} channels and {image_size} pixels "
-                f"({type(e).__name__}: {e}). Change the builder, or use a size that it takes.") from e
+                f"({type(e).__name__}: {e}). Change the builder, or use a size that it accepts.") from e
     if not isinstance(made, (tuple, list)) or len(made) != 2 or not isinstance(made[0], nn.Module):
         raise TypeError(f"model {name!r}: its builder returns {_kinds(made)}. Return the backbone, a torch.nn.Module, "
             "and its number of features: `return backbone, features`.")
@@ -122,16 +122,16 @@ def _check_output(name: str, backbone: nn.Module, num_features: int, channels: i
         try:
             with _plain_torch(), torch.no_grad(), _stream(0, "check"): made = backbone.train(training)(images)
         except Exception as e:
-            raise ValueError(f"{what}: two images of {size} do not go through ({type(e).__name__}: {e}). "
+            raise ValueError(f"{what}: the forward pass fails for two {size} images ({type(e).__name__}: {e}). "
                 "Use a larger image_size if the network halves the image too often, or change the builder.") from e
         if not isinstance(made, torch.Tensor) or made.shape != (2, num_features) or not made.is_floating_point():
             got = tuple(made.shape) if isinstance(made, torch.Tensor) else f"a {type(made).__name__}"
-            raise ValueError(f"{what}: the backbone gives {got} for two images of {size}, not float "
-                f"(2, {num_features}). Return one row of features per image, and their number.")
+            raise ValueError(f"{what}: the backbone returns {got} for two images of {size}, not float "
+                f"(2, {num_features}). Return one row of features per image, and the number of features.")
         if not torch.isfinite(made).all():
             raise ValueError(f"{what}: the features of random images are NaN or infinite. Change the builder.")
     if new := sorted({*_tensor_lines(backbone)} ^ {*before}):
-        raise ValueError(f"model {name!r}: its first batch changes {new[0]}. Make all tensors in the constructor.")
+        raise ValueError(f"model {name!r}: its first batch changes {new[0]}. Create all tensors in the constructor.")
 
 
 def _trial_images(channels: int, image_size: int) -> torch.Tensor:
@@ -156,8 +156,8 @@ def _check_alike(name: str, one: nn.Module, other: nn.Module, channels: int, ima
         except Exception: return  # `_check_output` reports what is wrong
     if not all(isinstance(m, torch.Tensor) and m.isfinite().all() for m in made): return
     if not torch.equal(*made):
-        raise ValueError(f"model {name!r}: two networks of one seed have the same tensors and give different features. "
-            "Let the builder draw all random numbers from the global generator of torch, numpy or Python.")
+        raise ValueError(f"model {name!r}: two networks with the same seed have the same tensors but return different "
+            "features. In the builder, draw all random numbers from the global generator of torch, numpy or Python.")
 
 # %% ../nbs/02_models.ipynb #b0fe0c66
 def _check_builder(
@@ -176,11 +176,11 @@ def _check_builder(
     twin, other = (_construct(name, row, channels, image_size, s, stream)[0] for s in (seed, seed + 1))
     ours, theirs = (dict([*net.named_parameters(), *net.named_buffers()]) for net in (backbone, twin))
     if {id(p) for p in backbone.parameters()} & {id(p) for p in twin.parameters()} or twin is backbone:
-        raise ValueError(f"model {name!r}: its builder returns the same network each time. Make it within the builder.")
+        raise ValueError(f"model {name!r}: its builder returns the same network each time. Create a new one per call.")
     differ = [n for n in sorted(ours.keys() | theirs.keys()) if not _same(ours.get(n), theirs.get(n))]
     if differ:
-        raise ValueError(f"model {name!r}: two networks of one seed differ in {', '.join(differ[:4])}. Let the builder "
-            "draw random numbers from the global generator of torch, numpy or Python.")
+        raise ValueError(f"model {name!r}: two networks with the same seed differ in {', '.join(differ[:4])}. In the "
+            "builder, draw all random numbers from the global generator of torch, numpy or Python.")
     _check_alike(name, backbone, twin, channels, image_size)
     _check_output(name, twin, num_features, channels, image_size)
     loaded = _given(backbone, other)
@@ -223,9 +223,9 @@ def build_model(
     made = _construct(name, row, channels, image_size, seed, stream)
     loaded = _check_builder(name, row, made, channels, image_size, seed, stream)
     if loaded and not keep:
-        raise ValueError(f"model {name!r}: its builder loads weights, fixes them or sets a seed "
+        raise ValueError(f"model {name!r}: its builder loads weights, sets constants or sets a seed "
             f"({len(loaded)} tensors, such as {loaded[0]}), and init={init!r} would discard them. Register it with "
-            "Architecture(..., init='keep') to start from them, or let it give none.")
+            "Architecture(..., init='keep') to start from these values, or remove them from the builder.")
     if not keep:
         with _stream(seed, "init", name): _initialize(made[0], init)
     network = Network(name, *made, init)

@@ -58,11 +58,11 @@ def regress_effects(
     "Return an effect's slope over one property of the targets. Raise a `ValueError` if it cannot be estimated."
     y, variances = np.array([e.mean for e in effects]), np.array([e.se**2 for e in effects])
     at = np.asarray(values, float)
-    if len(at) != len(y): raise ValueError(f"{len(at)} values for {len(y)} targets; give one per target")
+    if len(at) != len(y): raise ValueError(f"{len(at)} values for {len(y)} targets; pass one per target")
     if len(y) < 5: raise ValueError(f"a slope over targets needs at least 5 targets, not {len(y)}")
     if not np.isfinite([*variances, *at]).all():
         raise ValueError("a value or a variance is NaN; leave the target out, or train a second seed")
-    if np.ptp(at) == 0: raise ValueError("all targets have the same value; give two or more distinct values")
+    if np.ptp(at) == 0: raise ValueError("all targets have the same value; a slope needs at least two values")
     x, alone = np.column_stack([np.ones(len(y)), at]), np.ones((len(y), 1))
     tau2, whole = _paule_mandel(x, y, variances), _paule_mandel(alone, y, variances)
     found, covariance, left = _weighted_fit(x, y, variances, tau2)

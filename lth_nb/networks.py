@@ -35,7 +35,7 @@ class Architecture:
     def __post_init__(self):
         if not callable(self.build) or isinstance(self.build, nn.Module):
             raise TypeError(f"Architecture: build is a {type(self.build).__name__}; "
-                "give a function (channels, image_size) that returns a new backbone and its number of features.")
+                "pass a function (channels, image_size) that returns a new backbone and its number of features.")
         if self.init not in ("", "keep"): raise ValueError(f"Architecture: init={self.init!r}; use 'keep' or ''.")
 
     def __call__(self, channels: int, image_size: int): return self.build(channels, image_size)
@@ -171,7 +171,7 @@ def _known(kind: str, name: str, allowed) -> str:
 def _whole(name: str, value: int, least: int, why: str) -> None:
     "Raise an error unless `value` is a whole number, at least `least`."
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} is {value!r}: give a whole number")
+        raise TypeError(f"{name} is {value!r}: use a whole number")
     if value < least: raise ValueError(f"{name} is {value}: {why}")
 
 

@@ -43,19 +43,19 @@ def renamed(
     made = dict(zip(called, state.values()))
     if len(made) < len(state):
         raise ValueError(f"names: two tensors would be called {max(called, key=called.count)!r}; "
-            "give each its own name")
+            "map them to different names")
     return made
 
 # %% ../nbs/06c_open_lth.ipynb #1eeb1876
 def _read(path: Path) -> dict[str, Tensor]:
     "Read tensors by name."
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; give the folder of a replicate of open_lth")
+    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; pass the folder of an open_lth replicate")
     try: found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # an arbitrary file can raise any kind of exception
         reason = str(e).strip().splitlines()[:1] or [type(e).__name__]
-        raise ValueError(f"{path}: not a file of tensors ({reason[0]}); copy it again, or save it anew") from e
+        raise ValueError(f"{path}: not a file of tensors ({reason[0]}); copy it or save it again") from e
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise ValueError(f"{path}: not a dictionary of tensors; give a mask or a state dictionary of open_lth")
+        raise ValueError(f"{path}: not a dictionary of tensors; use a mask or a state dictionary of open_lth")
     return dict(found)
 
 # %% ../nbs/06c_open_lth.ipynb #6dbb9503
@@ -73,12 +73,12 @@ def _read_mask(folder: Path) -> Mask:
     stored = _read(path)
     for name, m in stored.items():
         odd = m[(m != 0) & (m != 1)]
-        if len(odd): raise ValueError(f"{path}: {name} holds {odd[0].item():g}; a mask holds only 0 and 1")
+        if len(odd): raise ValueError(f"{path}: {name} contains {odd[0].item():g}; a mask may contain only 0 and 1")
     mask = {n: m.bool() for n, m in stored.items()}
     counts = [sum(m.numel() for m in mask.values()), sum(int(m.sum()) for m in mask.values())]
     told = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
     if told and [told.get("total"), told.get("unpruned")] != counts:
-        raise ValueError(f"{report}: {told.get('unpruned')} of {told.get('total')} weights, and mask.pth has "
+        raise ValueError(f"{report}: {told.get('unpruned')} of {told.get('total')} weights unpruned, but mask.pth has "
             f"{counts[1]} of {counts[0]}; take both files from the same run")
     return mask
 
@@ -103,7 +103,7 @@ def read_open_lth(
     "Read masks and weights of one replicate."
     levels = _levels(Path(folder))
     begun = _steps(levels[0])
-    if not begun: raise FileNotFoundError(f"{levels[0]}: no model_ep*_it*.pth, so no weights to rewind to")
+    if not begun: raise FileNotFoundError(f"{levels[0]}: contains no model_ep*_it*.pth, so no weights to rewind to")
     known = {*_read(begun[0])}
     def get(path): return renamed(_read(path), names, known)
     first = Path(folder, "level_pretrain", "main", "model_ep0_it0.pth")
@@ -116,11 +116,11 @@ def read_open_lth(
 def _levels(folder: Path) -> list[Path]:
     "Return the folders of all levels."
     if inner := sorted(folder.glob("replicate_*")):
-        raise ValueError(f"{folder}: an experiment with {len(inner)} replicates; give one of them, such as {inner[0]}")
+        raise ValueError(f"{folder}: an experiment with {len(inner)} replicates; pass one of them, such as {inner[0]}")
     found = {int(m[1]): p/"main" for p in folder.glob("level_*") if (m := re.fullmatch(r"level_(\d+)", p.name))}
-    if not found: raise FileNotFoundError(f"{folder}: no folder level_0; give the folder of a replicate of open_lth")
+    if not found: raise FileNotFoundError(f"{folder}: has no level_* folder; pass an open_lth replicate's folder")
     for level in range(max(found) + 1):
-        if level not in found: raise ValueError(f"{folder}: level_{level} is missing, and level_{max(found)} exists")
+        if level not in found: raise ValueError(f"{folder}: level_{level} is missing, but level_{max(found)} exists")
     return [found[level] for level in range(len(found))]
 
 # %% ../nbs/06c_open_lth.ipynb #b0debdc8
@@ -133,11 +133,11 @@ def tickets_from_open_lth(
 ) -> Tickets:
     "Convert an experiment of open_lth into tickets, with accuracies measured on the source."
     if len(found.masks) != recipe.rounds + 1:
-        raise ValueError(f"the experiment has {len(found.masks)} levels, and its recipe {recipe.rounds + 1}; "
+        raise ValueError(f"the experiment has {len(found.masks)} levels, but the recipe {recipe.rounds + 1}; "
             f"set rounds to {len(found.masks) - 1}")
     if found.initial is None: raise ValueError("the experiment has no initial weights: level_pretrain/main is missing")
     if missing := [l for l in range(len(found.masks)) if l not in found.final]:
-        raise ValueError(f"level {missing[0]} was not trained to its end; leave it out, or train it with open_lth")
+        raise ValueError(f"level {missing[0]} was not trained to the end; leave it out, or finish it with open_lth")
     _check_rate(found.masks, recipe.rate)
     tickets = _start(model, data, recipe, seed, True)
     tickets.header["provenance"]["origin"] = "open_lth"
@@ -161,19 +161,19 @@ def _check_rate(masks: list[Mask], rate: float) -> None:
         gone = every - sum(after.values())
         spare = max(1 + len(before), every // 1000)
         if rate * part - spare <= gone <= rate * every + spare: continue
-        raise ValueError(f"level {level} loses {gone:,} weights of {every:,}, and at rate {rate} it would lose about "
-            f"{rate * every:,.0f}; set rate to that of the experiment")
+        raise ValueError(f"level {level} prunes {gone:,} of {every:,} weights, but rate {rate} would prune about "
+            f"{rate * every:,.0f}; set rate to the experiment's")
 
 # %% ../nbs/06c_open_lth.ipynb #e91d5eb4
 def _pruned_at(masks: list[Mask], wanted: set[str]) -> dict[str, Tensor]:
     "Return the level at which each weight was pruned."
     if missing := wanted - {*masks[0]}:
-        raise ValueError(f"the masks do not name {min(missing)}; map the names, as {min(masks[0])!r}, with names=")
+        raise ValueError(f"the masks have no {min(missing)}; map their names, such as {min(masks[0])!r}, with names=")
     for name in masks[0].keys() - wanted:
         if not all(m[name].all() for m in masks):
-            raise ValueError(f"{name} is pruned, and the recipe leaves it dense; if it is the head, set prune_head")
+            raise ValueError(f"{name} is pruned, but the recipe keeps it dense; if it is the head, set prune_head")
     made = {n: torch.full(masks[0][n].shape, NEVER, dtype=torch.uint8) for n in masks[0] if n in wanted}
-    if not all(masks[0][n].all() for n in made): raise ValueError("level 0 is pruned; the first level is dense")
+    if not all(masks[0][n].all() for n in made): raise ValueError("level 0 is pruned, but it must be dense")
     for level in range(1, len(masks)):
         for n, p in made.items():
             before, now = masks[level - 1][n], masks[level][n]
@@ -190,7 +190,7 @@ def _fitting(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     if names:
         def shape(s, n): return tuple(s[n].shape) if n in s else "none"
         told = "; ".join(f"{n}: network {shape(own, n)}, file {shape(state, n)}" for n in names[:3])
-        raise ValueError(f"{len(names)} tensors do not fit the network ({told}); map the names with names=")
+        raise ValueError(f"{len(names)} tensors do not fit the network ({told}); map their names with names=")
     return {n: state[n].to(own[n].dtype).contiguous() for n in own}
 
 # %% ../nbs/06c_open_lth.ipynb #4f82a707
@@ -210,10 +210,11 @@ def write_open_lth(
 ) -> Path:                # the folder
     "Write masks and weights as one replicate of open_lth."
     h, recipe, root, known = tickets.header, tickets.header["recipe"], Path(folder), {*tickets.initial}
-    if any(root.glob("level_*")): raise FileExistsError(f"{root}: levels are here already; give a new folder")
+    if any(root.glob("level_*")): raise FileExistsError(f"{root}: already contains levels; use a new folder")
     per_epoch = steps_per_epoch(h["train_images"], recipe["training"]["batch_size"])
     begin, end = (count_steps(s, per_epoch) for s in (recipe["rewind"], recipe["training"]["length"]))
-    if begin >= end: raise ValueError(f"rewind {recipe['rewind']} is the end of training; the two would be one file")
+    if begin >= end:
+        raise ValueError(f"rewind {recipe['rewind']} is the end of training, so open_lth has no file for it")
     def put(place, step, state):
         file = f"model_ep{step // per_epoch}_it{step % per_epoch}.pth"
         _save(root/place/"main"/file, renamed(state, names, known))

@@ -67,7 +67,7 @@ def count_flops(
     "Count the operations of one forward pass of one image, excluding those of weights that `mask` removes."
     weights = dict(model.named_parameters())
     if unknown := set(mask or ()) - set(weights):
-        raise ValueError(f"mask of unknown layers: {', '.join(sorted(unknown))}; use the names of `prunable(model)`.")
+        raise ValueError(f"mask of unknown parameters: {', '.join(sorted(unknown))}; use names from `prunable(model)`.")
     like = next((w for w in weights.values() if w.is_floating_point()), torch.zeros(()))
     images = torch.zeros(1, channels, image_size, image_size, device=like.device, dtype=like.dtype)
     matrices = {n: w for n, w in weights.items() if w.dim() > 1}  # biases add no counted operations

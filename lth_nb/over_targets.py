@@ -259,8 +259,8 @@ def _read_one(file: Path, study: str) -> pd.DataFrame:
     except (ValueError, UnicodeDecodeError) as e:  # pandas raises several kinds of errors, all of them ValueErrors
         raise ValueError(f"{file}: damaged ({e}). Publish the study again: `lth results publish {study}`.") from e
     if "model" in found or file.name.endswith(".comparisons.csv"): return found
-    raise ValueError(f"{file}: no judged table, its columns are {', '.join(found)}. `lth results publish {study}` "
-                     "makes it again.")
+    raise ValueError(f"{file}: not a table of verdicts (columns: {', '.join(found)}). Publish the study again: "
+                     f"`lth results publish {study}`.")
 
 
 def read_judged(
@@ -274,8 +274,8 @@ def read_judged(
         raise FileNotFoundError(f"{missing[0]}: missing. Publish the study first: `lth results publish {study}`.")
     mark, info = results/f"{study}.judged.json", read_study_info(results/f"{study}.csv")
     if not mark.is_file() or json.loads(mark.read_text(encoding="utf-8")) != _judged_from(info):
-        raise ValueError(f"{results/study}.csv: the verdicts beside it are of another table or another description. "
-                         f"Judge it: `lth results publish {study}`, or `lth_nb.over_targets.judge(FILE)` in Python.")
+        raise ValueError(f"{results/study}.csv: its verdicts are from another version of the table or its description. "
+                         f"Update them: `lth results publish {study}`, or `lth_nb.over_targets.judge(FILE)` in Python.")
     tables = {name: _read_one(file, study) for name, file in files.items()}
     return {**tables, "contrasts": tables["contrasts"].astype({"decides": bool})}
 

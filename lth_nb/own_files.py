@@ -102,7 +102,7 @@ def run_file(
     module = importlib.util.module_from_spec(cast(ModuleSpec, spec))
     try: _run_apart(text, module, file)
     except (Exception, SystemExit) as e:
-        raise ValueError(f"{shown_path(file)}: fails when it is run ({type(e).__name__}: {e}). Change the file.") from e
+        raise ValueError(f"{shown_path(file)}: running it failed ({type(e).__name__}: {e}). Correct the file.") from e
     return module
 
 # %% ../nbs/02c_own_files.ipynb #08f9dd22
@@ -122,7 +122,7 @@ def find_file(
     found = next((p for p in places if p.is_file()), None)
     if found: return found.resolve()
     looked = ", ".join(dict.fromkeys(str(p.resolve().parent) for p in places))
-    raise ValueError(f"{text}: no such file in {looked}. Put it there, or write its whole path.")
+    raise ValueError(f"{text}: no such file in {looked}. Put it there, or use its full path.")
 
 # %% ../nbs/02c_own_files.ipynb #4c4aa44d
 def function_of(file: Path, name: str) -> Callable:
@@ -130,4 +130,5 @@ def function_of(file: Path, name: str) -> Callable:
     found = getattr(run_file(file), name, None)
     if callable(found): return found
     there = [n.name for n in ast.parse(file.read_bytes()).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
-    raise ValueError(f"{shown_path(file)}: has no function {name!r}; it has {', '.join(there) or 'none'}. Name one.")
+    raise ValueError(f"{shown_path(file)}: has no function {name!r}; it has {', '.join(there) or 'none'}. "
+        "Use one of its functions.")

@@ -27,7 +27,7 @@ def paper_table(
     folder = (paths or Paths()).papers
     if not (folder/f"{name}.csv").is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.csv"))) or "none"
-        raise FileNotFoundError(f"no table {name!r} of the papers; there are: {there}")
+        raise FileNotFoundError(f"the papers have no table {name!r}; the tables are {there}")
     table = pd.read_csv(folder/f"{name}.csv")
     words = table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]
     return table.fillna(dict.fromkeys(words, ""))
@@ -52,10 +52,10 @@ def side(
     "Return the conditions that select the rows of one side of a comparison."
     base = dict(recipe="base", ticket_recipe="base", freeze="none", head="linear", source_share=1.0, model="")
     if unknown := set(changes) - set(base):
-        raise ValueError(f"side: unknown condition {sorted(unknown)}; there are {sorted(base)}")
+        raise ValueError(f"side: unknown condition {sorted(unknown)}; use some of {sorted(base)}")
     if changes.get("model", "") not in ("", "narrower"):
         raise ValueError(f"side: model {changes['model']!r}; use '' for the pair's own network, or 'narrower'")
-    if source not in RELATIONS: raise ValueError(f"side: unknown relation {source!r}; there are {sorted(RELATIONS)}")
+    if source not in RELATIONS: raise ValueError(f"side: unknown relation {source!r}; use one of {sorted(RELATIONS)}")
     return dict(arm=arm, source="" if arm == "scratch" else source, **base | changes)
 
 # %% ../nbs/09b_papers.ipynb #3bb04950
@@ -86,7 +86,7 @@ class Contrast:
                 f"of {', '.join(EQUAL)}")
         if self.level != "chosen" and any(side["source"].startswith("best") for side in (self.a, self.b)):
             raise ValueError(
-                f"contrast {self.name!r}: a best source is found at levels that are 'chosen', not {self.level!r}"
+                f"contrast {self.name!r}: a best source needs level = 'chosen', not {self.level!r}"
             )
 
 # %% ../nbs/09b_papers.ipynb #39424cae
@@ -239,9 +239,9 @@ def load_claims(
     try:
         content = yaml.safe_load(open(file, encoding="utf-8"))
     except yaml.YAMLError as e:
-        raise ValueError(f"{file}: not YAML ({e}). Correct the line it names.") from e
+        raise ValueError(f"{file}: not valid YAML ({e}). Correct this line.") from e
     if not isinstance(content, dict):
-        raise ValueError(f"{file}: not a mapping of claims. Give one block per claim, such as S1: ...")
+        raise ValueError(f"{file}: not a mapping of claims. Write one block per claim, such as S1: ...")
     claims, wrong = {}, []
     for id, entry in content.items():
         try:

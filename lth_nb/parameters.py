@@ -41,11 +41,11 @@ class Form:
     never: tuple = ()     # numbers in the range that are not allowed
 
 
-_NAME, _NAMES = Form(str, "give one name"), Form(str, "give names, such as {0}", True)
-_SHARE = Form(float, "give a share of the images, above 0 and at most 1", high=1, above=True)
-_SHARES = Form(float, "give shares of the images, each above 0 and at most 1", True, high=1, above=True)
-_SEEDS = Form(int, "give whole numbers from 0, such as 0 or [0, 1] or '0,1'", True, high=2**63 - 1)
-_CHANGES = Form(dict, "give fields with values, such as {{lr: 0.03}} or 'lr=0.03,length=3ep'")
+_NAME, _NAMES = Form(str, "use one name"), Form(str, "use names, such as {0}", True)
+_SHARE = Form(float, "use a fraction of the images, above 0 and at most 1", high=1, above=True)
+_SHARES = Form(float, "use fractions of the images, each above 0 and at most 1", True, high=1, above=True)
+_SEEDS = Form(int, "use whole numbers from 0, such as 0 or [0, 1] or '0,1'", True, high=2**63 - 1)
+_CHANGES = Form(dict, "use fields with values, such as {{lr: 0.03}} or 'lr=0.03,length=3ep'")
 
 # %% ../nbs/12a_parameters.ipynb #943b09b0
 PARAMETERS = {
@@ -56,14 +56,14 @@ PARAMETERS = {
     **dict.fromkeys(("changes", "ticket_changes"), _CHANGES),
     "job": Form(dict, "leave it empty: `lth run` fills it with the cells of a study"),
     "source_fraction": _SHARE,
-    "rewinds": Form(str, "give epochs or optimizer steps, such as '10it' or '2ep'", True),
-    "targets": Form(dict, "give data sets with shares of their images, such as {{digits: 0.1}}"),
-    "orders": Form(int, "give 0, or a whole number from 2", never=(1,)),
-    "points": Form(int, "give a whole number from 2", low=2),
-    "images": Form(int, "give a whole number from 0"),
-    "rounds": Form(int, "give a whole number from 0"),
-    "turn": Form(float, "give seconds, above 0", above=True),
-    "budget": Form(float, "give seconds, above 0", above=True),
+    "rewinds": Form(str, "use epochs or optimizer steps, such as '10it' or '2ep'", True),
+    "targets": Form(dict, "use data sets with fractions of their images, such as {{digits: 0.1}}"),
+    "orders": Form(int, "use 0, or a whole number above 1", never=(1,)),
+    "points": Form(int, "use a whole number, 2 or more", low=2),
+    "images": Form(int, "use a whole number, 0 or more"),
+    "rounds": Form(int, "use a whole number, 0 or more"),
+    "turn": Form(float, "use a number of seconds above 0", above=True),
+    "budget": Form(float, "use a number of seconds above 0", above=True),
 }
 EXAMPLES = dict(arms="[ticket, scratch]", recipes="[base]", ticket_recipes="[base]", models="[lenet_300_100]",
                 freeze="[none, backbone]", heads="[linear, mlp]", only="[ResNet-20]")

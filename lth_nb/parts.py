@@ -37,7 +37,7 @@ def gain_by_part(
     shared = pd.Series([level in levels[on] for on, level in zip(masked.on, masked.level)], masked.index, dtype=bool)
     sparse = pd.concat([frame[frame.level == 0], masked[shared]])
     means = sparse.groupby(["on", "seed", "arm"]).test_accuracy.mean().unstack()
-    if "scratch" not in means: raise ValueError("there is no scratch among the rows; the gain is over scratch")
+    if "scratch" not in means: raise ValueError("the rows have no arm 'scratch'; add it, since gains are over scratch")
     gains = 100 * means.sub(means.scratch, axis=0)
     rows = [
         dict(on=on, mask=mask, weights=w, arm=arm, gain=part[arm].mean(), seeds=int(part[arm].notna().sum()))
@@ -96,7 +96,7 @@ def winners(
     frame = frame[frame.arm.isin(arms)]
     if frame.duplicated(["on", "recipe", "level", "arm", "seed"]).any():
         raise ValueError(
-            "several rows for one arm and seed; choose source, fractions, freeze, head and ticket recipe first"
+            "several rows per arm and seed; select one source, fraction, freeze, head and ticket recipe first"
         )
     lines = []
     for (on, recipe, level), part in frame.groupby(["on", "recipe", "level"]):

@@ -194,4 +194,4 @@ def few_seeds(study: Study) -> str:  # a sentence; '' if every network has enoug
     on = ", ".join(sorted({network.target for network in few}))
     which = "the study has" if len(few) == len(seeds) else f"{len(few):,} of its {len(seeds):,} networks (on {on}) have"
     return (f"{study.file}: {which} {count}. One seed does not count for a verdict, and two leave a very wide "
-            f"interval. Give at least {FEWEST_SEEDS} seeds, better five, or treat the results as a trial.")
+            f"interval. Use at least {FEWEST_SEEDS} seeds, preferably five, or treat the results as a trial.")

@@ -115,11 +115,11 @@ def save_figure(
 ) -> Path:                      # NAME.png; NAME.json records how it was made
     "Write a figure with a line that names its study, and a JSON file that records how it was made."
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise ValueError(f"figure name {name!r}: use lower-case letters, digits and dashes")
+        raise ValueError(f"figure name {name!r}: use lowercase letters, digits and dashes")
     if "study" in frame and set(frame.study) != {info["study"]}:
         raise ValueError(
-            f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the information of "
-            f"{info['study']!r}; give the information of the same study"
+            f"figure {name!r}: rows of study {', '.join(sorted(set(frame.study)))} with the description of "
+            f"{info['study']!r}; pass the description of the same study"
         )
     folder, image = Path(folder or Paths().figures), io.BytesIO()
     _stacked(getattr(fig, "figure", fig), _source_line(frame, info)).save(image, "PNG", optimize=True)

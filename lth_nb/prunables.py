@@ -58,11 +58,11 @@ def _check_zeros_stay(name: str, layer: nn.Conv2d | nn.Linear) -> None:
     kind, cure = type(layer).__name__, "Use a network with plain convolutions and linear layers."
     try: seen = _inputs_seen(layer)
     except Exception as e:
-        raise ValueError(f"layer {name!r} ({kind}) has a forward of its own, and we cannot see whether pruned weights "
-            f"stay zero in it ({type(e).__name__}: {e}). {cure}") from e
+        raise ValueError(f"layer {name!r} ({kind}) has a custom forward, so we cannot verify that its pruned weights "
+            f"stay zero ({type(e).__name__}: {e}). {cure}") from e
     if seen > 1:
-        raise ValueError(f"layer {name!r} ({kind}) uses another weight than the one it holds (weight standardization "
-            f"or the like): a pruned weight would not stay zero. {cure}")
+        raise ValueError(f"layer {name!r} ({kind}) transforms its weight before use (weight standardization or "
+            f"similar), so a pruned weight would not stay zero. {cure}")
 
 # %% ../nbs/02e_prunables.ipynb #977f7a8a
 def _by_rule(model: nn.Module, rule: str, head: bool) -> dict[str, nn.Parameter]:
@@ -87,7 +87,7 @@ def prunable(
         weight = layer._parameters.get("weight")
         if weight is None:
             raise ValueError(f"layer {name!r} computes its weight from other parameters (weight_norm, spectral_norm or "
-                "the like), so that no mask can keep it at zero. Prune a network without this reparametrization.")
+                "similar), so a mask cannot keep it at zero. Use a network without this reparametrization.")
         if _own_forward(layer): _check_zeros_stay(name, layer)
         if not any(weight is w for w in found.values()): found[f"{name}.weight"] = weight
     return found
@@ -131,10 +131,10 @@ def check_part(
     for hook in hooks: hook.remove()
     idle = [n for n in chosen if n not in trained] + [n for n, g in zip(trained, grads) if g is None]
     if idle:
-        raise ValueError(f"{idle[0]!r} gets no gradient: it takes no part in the output, or it is frozen, and it would "
-            "count as pruned all the same. Leave it out with prune=, or take it out of the network.")
+        raise ValueError(f"{idle[0]!r} gets no gradient: it does not affect the output, or it is frozen, yet it would "
+            "count as a prunable weight. Exclude it with prune=, or remove it from the network.")
     for name, weight in trained.items():
         if name.removesuffix(".weight") in called: continue
         if odd := sorted(uses.by_weight.get(id(weight), set()) - _KEEP_ZEROS):
-            raise ValueError(f"{name!r} goes through {odd[0]} before it is used, so a pruned weight may not stay zero. "
-                "Leave it out with prune=, or use it as it is.")
+            raise ValueError(f"{name!r} goes through {odd[0]} before use, so a pruned weight may not stay zero. "
+                "Exclude it with prune=, or use the weight directly.")

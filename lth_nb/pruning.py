@@ -30,12 +30,12 @@ def _lowest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
 
 def _check(scores: dict[str, Tensor], fraction: float, mask: Mask | None) -> Mask:
     "Check all arguments and return the mask to start from."
-    if not scores: raise ValueError("pruning: there are no scores; give those of at least one weight")
-    if not 0 <= fraction <= 1: raise ValueError(f"pruning: fraction={fraction}; give a number in [0, 1]")
+    if not scores: raise ValueError("pruning: there are no scores; pass those of at least one weight")
+    if not 0 <= fraction <= 1: raise ValueError(f"pruning: fraction={fraction}; use a number in [0, 1]")
     mask = mask or {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()}
     if mask.keys() != scores.keys():
         differ = ", ".join(sorted(mask.keys() ^ scores.keys()))
-        raise ValueError(f"pruning: only the mask or only the scores have {differ}; give both")
+        raise ValueError(f"pruning: {differ} have a mask or scores, but not both; pass both")
     for name, s in scores.items():
         if not torch.isfinite(s[mask[name]]).all():
             raise ValueError(f"pruning: {name} has scores that are NaN or infinite; lower `lr` if it diverged")
@@ -73,7 +73,7 @@ def erk_density(
     density: float,            # of the whole network, in (0, 1]
 ) -> dict[str, float]:         # parameter name -> density in [0, 1]; `density` overall
     "Return layer densities by the Erdős–Rényi-kernel rule."
-    if not 0 < density <= 1: raise ValueError(f"erk_density: density={density}; give a number in (0, 1]")
+    if not 0 < density <= 1: raise ValueError(f"erk_density: density={density}; use a number in (0, 1]")
     sizes = {n: torch.Size(s).numel() for n, s in shapes.items()}
     raw = {n: sum(s) / sizes[n] for n, s in shapes.items()}
     dense: set[str] = set()

@@ -46,7 +46,7 @@ def load_questions(
             claim = CLAIMS[id]
             known = {c.name for c in claim.every_contrast} | {d.name for d in claim.over_targets.derived}
             if contrast and contrast not in known:
-                raise ValueError(f"{file}: {q.question!r} names a contrast {contrast!r} that claim {id} does not have")
+                raise ValueError(f"{file}: {q.question!r} names contrast {contrast!r}, which claim {id} does not have")
     return found
 
 # %% ../nbs/10c_questions.ipynb #0bf311c4

@@ -38,7 +38,7 @@ def no_truth(
     value,  # of a field that holds a number
 ):
     "Return the value. Raise a `ValueError` for a Boolean, which Python would accept as 1 or 0."
-    if isinstance(value, bool): raise ValueError("give a number")
+    if isinstance(value, bool): raise ValueError("use a number")
     return value
 
 

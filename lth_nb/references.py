@@ -47,7 +47,7 @@ class Reference:
 
 
 _KINDS = ("timm", "torchvision", "builder", "module")
-_FORMS = "'timm:NAME', 'torchvision:NAME' or 'FILE.py:FUNCTION', with '?head=LAYER&prune=RULE' after it where needed"
+_FORMS = "'timm:NAME', 'torchvision:NAME' or 'FILE.py:FUNCTION', with '?head=LAYER&prune=RULE' after it if needed"
 
 # %% ../nbs/02d_references.ipynb #8cd44ed8
 def read_reference(
@@ -60,7 +60,7 @@ def read_reference(
     known = kind in _KINDS or kind.endswith(".py")
     sound = known and re.fullmatch(r"[\w.+/-]+", name) and set(pairs) <= {"head", "prune"} and all(pairs.values())
     if not sound or len(text) > 200 or re.search(r"[\s\x00-\x1f]", text):
-        raise ValueError(f"model {text!r}: write {_FORMS}, in at most 200 characters without blanks.")
+        raise ValueError(f"model {text!r}: write {_FORMS}, in at most 200 characters without spaces.")
     return Reference(kind, name, **pairs)
 
 # %% ../nbs/02d_references.ipynb #026fe42c
@@ -72,7 +72,7 @@ def use_torchvision():
 def _library(kind: str):
     "Import timm or torchvision. Raise an `ImportError` that says what to install."
     if importlib.util.find_spec(kind) is None:
-        raise ImportError(f"{kind} is not installed, and a model is named '{kind}:...'. Install it: pip install {kind}")
+        raise ImportError(f"{kind} is not installed, but models named '{kind}:...' need it: pip install {kind}")
     if importlib.util.find_spec("torchvision"): _torchvision()  # timm imports it, too
     return importlib.import_module(kind)
 
@@ -95,7 +95,7 @@ _NO_TRAINED_AUXILIARY = dict(aux_logits=False, init_weights=True)  # one output,
 def _of_torchvision(channels: int, image_size: int, name: str, head: str) -> tuple[nn.Module, int]:
     "Build a classifier of torchvision."
     if head == "none":
-        raise Unbuildable("torchvision's networks classify, so head='none' would train on class scores: leave it out.")
+        raise Unbuildable("torchvision has classifiers only, so head='none' would train on class scores: leave it out.")
     special: dict[str, Any] = _NO_TRAINED_AUXILIARY if name in ("googlenet", "inception_v3") else {}
     if name.startswith("vit_"): special = dict(image_size=image_size)
     net = _library("torchvision").models.get_model(name, weights=None, **special)
@@ -122,8 +122,8 @@ def _call(build: Callable, channels: int, image_size: int):
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD): continue
         if name in _NAMES and (p.default is p.empty or _NAMES[name] != "classes"): given[name] = values[_NAMES[name]]
         elif p.default is p.empty:
-            raise Unbuildable(f"its builder needs {name!r}. A builder takes some of {', '.join(_NAMES)}; fix other "
-                "parameters with a default or with functools.partial.")
+            raise Unbuildable(f"its builder needs {name!r}. A builder may take {', '.join(_NAMES)}; set other "
+                "parameters with a default value or with functools.partial.")
     return build(**given)
 
 # %% ../nbs/02d_references.ipynb #80337552
@@ -135,7 +135,7 @@ def _built(channels: int, image_size: int, build: Callable, head: str) -> tuple[
     made = _call(build, channels, image_size)
     if isinstance(made, nn.Module):
         if made in _SEEN:
-            raise Unbuildable("its builder returns the same network each time. Make it within the builder.")
+            raise Unbuildable("its builder returns the same network each time. Create a new one per call.")
         _SEEN.add(made)
     return as_backbone(made, channels, image_size, head) if isinstance(made, nn.Module) else made
 
@@ -185,7 +185,7 @@ def _by_text(ref: Reference, folders: tuple[Path, ...]) -> str:
         return _register(ref, build, f"torchvision {tv.__version__}", ref)
     if ref.is_file: return _by_file(ref, folders)
     if str(ref) in MODELS: return str(ref)
-    raise ValueError(f"model {str(ref)!r}: a {ref.kind} of an earlier session, which no text can build again. Call "
+    raise ValueError(f"model {str(ref)!r}: a {ref.kind} of an earlier session, which its name cannot rebuild. Call "
         f"resolve_model(...) with the same {ref.kind} first, or put its builder into a file: 'FILE.py:FUNCTION'.")
 
 # %% ../nbs/02d_references.ipynb #e711980e
@@ -235,13 +235,13 @@ def resolve_model(
     if isinstance(model, nn.Module): return _by_module(model, head, prune, init)
     if not isinstance(model, str):
         if not callable(model):
-            raise TypeError(f"model is a {type(model).__name__}: give {_FORMS}, a builder or a network.")
+            raise TypeError(f"model is a {type(model).__name__}: use {_FORMS}, a builder or a network.")
         ref = _reference_of(model, head, prune)
         if ref.kind != "builder": return _by_text(ref, ())
         return _register(ref, partial(_built, build=model, head=head), "a builder of this session", model)
     if model in MODELS and model not in _GIVEN or ":" not in model:
         if not (head or prune): return model
-        raise ValueError(f"model {model!r}: a row of MODELS says itself what its head is and what is pruned. Leave "
+        raise ValueError(f"model {model!r}: its entry in MODELS determines its head and what is pruned. Leave "
             "head and prune out, or register Architecture(builder, halvings, origin, prune=RULE).")
     ref = read_reference(model)
     return _by_text(replace(ref, head=head or ref.head, prune=prune or ref.prune), tuple(folders))
@@ -250,8 +250,8 @@ def resolve_model(
 def _by_module(module: nn.Module, head: str, prune: str, init: str) -> str:
     "Register a network by its architecture and, with init='keep', its weights."
     if fresh := init != "keep":
-        warnings.warn(f"the values of this {type(module).__name__} are not used: init={init!r} draws them anew from "
-            "the seed. Set init='keep' in the recipe to start from them.", stacklevel=2)
+        warnings.warn(f"the weights of this {type(module).__name__} are not used: init={init!r} draws new ones from "
+            "the seed. Set init='keep' in the recipe to start from these.", stacklevel=2)
     what = [describe_architecture(module), {} if fresh else dict(module.state_dict().items())]
     ref = Reference("module", f"{type(module).__name__}-{digest(what, 8)}", head, prune)
     kept = deepcopy(module)  # later training does not change this copy

@@ -91,16 +91,16 @@ def read_results(
         lines = list(csv.reader(text[:text.rfind("\n") + 1].splitlines()))
     except (UnicodeDecodeError, csv.Error) as e:
         raise ValueError(
-            f"{path}: no readable CSV ({type(e).__name__}); bring back an older copy, or run the study again"
+            f"{path}: not a readable CSV file ({type(e).__name__}); restore an older copy, or run the study again"
         ) from e
     if "\0" in text:
-        raise ValueError(f"{path}: it holds zero bytes, as after a crash; bring back an older copy, or delete it")
+        raise ValueError(f"{path}: it contains null bytes, as after a crash; restore an older copy, or delete it")
     if text and not text.endswith("\n") and not path.name.endswith(".rows.csv"):
-        raise ValueError(f"{path}: its last line has no end, so it may be cut off; bring back a whole copy, or end the "
-                         "line if the last row is whole")
+        raise ValueError(f"{path}: its last line has no line break, so it may be truncated; restore a complete copy, "
+                         "or add a line break if the last row is complete")
     for i, line in enumerate(lines):
         if len(line) != len(lines[0]):
-            raise ValueError(f"{path}: row {i} has {len(line)} cells, the header has {len(lines[0])}; mend the row")
+            raise ValueError(f"{path}: row {i} has {len(line)} cells, not {len(lines[0])} like the header; correct it")
     frame = pd.DataFrame(lines[1:], columns=lines[0]) if lines else pd.DataFrame()
     return _union([check_rows(frame, str(path))], [str(path)])
 
@@ -133,7 +133,7 @@ def append_row(
         before = f.read()
         whole = before.rfind(b"\n") + 1
         if whole and not before.startswith(header):
-            raise ValueError(f"{path} was written with other columns; move it away or merge it into a new table")
+            raise ValueError(f"{path}: was written with other columns; move it away or merge it into a new table")
         f.truncate(whole)
         f.write(line if whole else header + line)
         f.flush()
@@ -172,11 +172,11 @@ def _check_info(info: dict, where) -> dict:
         if not isinstance(info[key], kind):
             raise ValueError(f"{where}: {key} = {info[key]!r}: not a {kind.__name__}; publish the table again")
     if unknown := sorted(set(info["roles"]) - set(ROLES)):
-        raise ValueError(f"{where}: unknown role {', '.join(unknown)}; known: {', '.join(ROLES)}")
+        raise ValueError(f"{where}: unknown role {', '.join(unknown)}; use {', '.join(ROLES)}")
     for role, sets in info["roles"].items():
         for entry in sets:
             if (role in PAIRED) != (isinstance(entry, (list, tuple)) and len(entry) == 2):
-                raise ValueError(f"{where}: role {role!r}: {entry!r}; it holds {ROLES[role]}")
+                raise ValueError(f"{where}: role {role!r} contains {entry!r}; list {ROLES[role]}")
     return info
 
 
@@ -205,14 +205,14 @@ def read_study_info(
     try: info = json.loads(where.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
         raise ValueError(
-            f"{where}: no readable JSON ({type(e).__name__}); publish the table again with write_results"
+            f"{where}: not readable as JSON ({type(e).__name__}); publish the table again with write_results"
         ) from e
     if not isinstance(info, dict):
-        raise ValueError(f"{where}: no JSON object; publish the table again with write_results")
+        raise ValueError(f"{where}: not a JSON object; publish the table again with write_results")
     _check_info(info, where)
     if info.get("table_sha256") != hashlib.sha256(Path(path).read_bytes()).hexdigest():
         raise ValueError(
-            f"{path}: table_sha256 in {where.name} is that of another table; publish the table again with write_results"
+            f"{path}: differs from table_sha256 in {where.name}; publish the table again with write_results"
         )
     return info
 
@@ -245,7 +245,7 @@ def write_results(
     path = Path(path)
     frame, info = check_rows(rows, str(path)), _check_info(info, _info_path(path))
     if others := sorted(set(frame.study) - {info["study"]}):
-        raise ValueError(f"{path}: rows of study {', '.join(others)} in the table of {info['study']!r}; move them")
+        raise ValueError(f"{path}: contains rows of study {', '.join(others)}, not {info['study']!r}; move them")
     frame = _union([frame], [str(path)])
     kept = _published_rows(frame, path)
     if kept is None: write_rows(frame, path)

@@ -114,7 +114,7 @@ def _check_connectivity(p: SimpleNamespace) -> None:
     for name in ("source", "recipe", "ticket_recipe"):
         if not getattr(p, name): raise ValueError(f"parameter {name} is empty: {PARAMETERS[name].words}")
     if not p.rewinds: raise ValueError(f"parameter rewinds is empty: {PARAMETERS['rewinds'].words}")
-    if not p.levels: raise ValueError("parameter levels is empty: give levels, 0 for the dense network")
+    if not p.levels: raise ValueError("parameter levels is empty: use level numbers, 0 for the dense network")
     p.rewinds = [f"{k}it" if k.isdigit() else k for k in p.rewinds]
     for k in p.rewinds:
         try: count_steps(k, 1)
@@ -123,7 +123,7 @@ def _check_connectivity(p: SimpleNamespace) -> None:
         raise ValueError(f"parameter batchnorm = {p.batchnorm!r}: use {' or '.join(BATCHNORM)}")
     try: p.targets = {name: read_parameter("source_fraction", share) for name, share in p.targets.items()}
     except ValueError:
-        raise ValueError(f"parameter targets = {p.targets!r}: each share is above 0 and at most 1") from None
+        raise ValueError(f"parameter targets = {p.targets!r}: each fraction must be above 0 and at most 1") from None
 
 # %% ../nbs/12f_rewinding.ipynb #a111845e
 def _connect(study: Study, p: SimpleNamespace, paths: Paths) -> pd.DataFrame:
@@ -151,7 +151,7 @@ def _refuse_late(rewinds: tuple[str, ...], length: str) -> None:
     for rewind in rewinds:
         if rewind[-2:] == length[-2:] and count_steps(rewind, 1) > count_steps(length, 1):
             raise ValueError(f"rewinds = {rewind!r}: later than the end of the search's training, {length!r}. "
-                "Give an earlier point.")
+                "Use an earlier point.")
 
 # %% ../nbs/12f_rewinding.ipynb #af965be5
 def run_connectivity(

@@ -37,8 +37,8 @@ def _refuse_others(file: Path, header: dict, study: Study, cell: TicketCell, see
                  image_size=recipe.training.input_size(data.image_size))
     for key, value in meant.items():
         if header[key] != value:
-            raise ValueError(f"{file}: {key} = {header[key]!r}: tickets in another's place, {study.study} means "
-                             f"{value!r} here; move the file to where it was made, or delete it")
+            raise ValueError(f"{file}: {key} = {header[key]!r}: misplaced tickets ({study.study} expects "
+                             f"{value!r} here); move the file back where it belongs, or delete it")
 
 # %% ../nbs/12e_run.ipynb #1de4eb54
 def load_images(study: Study, name: str, fraction: float, paths: Paths, seed: int = 0) -> Dataset:
@@ -65,8 +65,8 @@ def get_tickets(
             return find_tickets(cell.model, data, recipe, seed, study.keep_final, save_to=file, on_level=tell)
     tickets = load_tickets(file)
     if tickets.header["data_hash"] != data.content_hash:
-        raise ValueError(f"{file}: found on other images of {cell.source} than those that are there now; "
-            "delete it and the runs that used it, or bring the old images back")
+        raise ValueError(f"{file}: the images of {cell.source} have changed since these tickets were found; "
+            "delete the file and the runs that used it, or restore the old images")
     _refuse_others(file, tickets.header, study, cell, seed, data)
     return tickets
 
@@ -223,7 +223,7 @@ def run_tickets(
     source, source_fraction, ticket_recipe, model, seeds = given.values()
     changes = read_parameter("changes", changes)
     if source in ("", "own"):
-        raise ValueError(f"parameter source = {source!r}: give the data set on which tickets are to be found")
+        raise ValueError(f"parameter source = {source!r}: name the data set to find tickets on")
     if changes: study, (ticket_recipe,) = _changed_search(study, [ticket_recipe], changes, paths, "changes")
     names = dict(targets="source", source_fractions="source_fraction", ticket_recipes="ticket_recipe", models="model")
     study = narrow_study(study, paths, names, sources=[source], targets=[source], arms=["ticket"],
@@ -257,7 +257,7 @@ def run_transfers(
         recipes=recipes, ticket_recipes=ticket_recipes, models=models, freeze=freeze, heads=heads)
     source, target = read_parameter("source", source), read_parameter("target", target)
     changes, ticket_changes = read_parameter("changes", changes), read_parameter("ticket_changes", ticket_changes)
-    if not target: raise ValueError("parameter target is empty: give the data set to train on")
+    if not target: raise ValueError("parameter target is empty: name the data set to train on")
     if changes: study, given["recipes"] = _changed(study, given["recipes"] or ["base"], changes, paths)
     if ticket_changes:
         found = given["ticket_recipes"] or ["base"]
@@ -277,7 +277,7 @@ def _fault_of(study: Study, cell: Block, rows: pd.DataFrame, paths: Paths) -> st
     "Return why the table of a finished cell is out of date: missing networks or changed images."
     planned = {row_key(dict(study=study.study, **asdict(n))) for n in networks_of(study, cell)}
     there = {row_key(r) for r in rows.to_dict("records")}
-    if planned != there: return f"it holds {len(planned & there)} of the {len(planned)} networks of its run"
+    if planned != there: return f"it has {len(planned & there)} of the {len(planned)} networks of its run"
 
     @cache
     def now(name, fraction, seed):
@@ -297,9 +297,9 @@ def run_cell(study: Study, cell: Block, paths: Paths, after=lambda: None) -> pd.
     if file.is_file():
         rows = read_results(file)
         if not (fault := _fault_of(study, cell, rows, paths)):
-            print(f"all rows are there already, nothing is trained: {file.name}")
+            print(f"all rows already exist, so nothing is trained: {file.name}")
             return rows
-        print(f"{file.name}: {fault}; what differs is trained again")
+        print(f"{file.name}: {fault}; the rows that differ are trained again")
         write_rows(rows, started)
         file.unlink()
     done = {row_key(r): r for r in read_results(started).to_dict("records")} if started.is_file() else {}

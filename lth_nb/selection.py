@@ -90,7 +90,7 @@ def _refuse_computed(model: nn.Module, taken: list[str]) -> None:
     for name, layer in model.named_modules():
         if not isinstance(layer, kinds) or layer._parameters.get("weight") is not None: continue
         raise ValueError(f"layer {name!r} computes its weight from other parameters (weight_norm, spectral_norm or "
-            "the like), so that no mask can keep it at zero. Prune a network without this reparametrization.")
+            "similar), so a mask cannot keep it at zero. Use a network without this reparametrization.")
 
 
 def _refuse_unused(rule: str, words: list[str], weights: dict) -> None:
@@ -98,5 +98,5 @@ def _refuse_unused(rule: str, words: list[str], weights: dict) -> None:
     odd = [w for w in words if w not in KINDS]
     if not odd: return
     there = ", ".join([*weights][:4]) + (f" and {len(weights) - 4} more" if len(weights) > 4 else "")
-    raise ValueError(f"prune = {rule!r}: {odd[0]!r} names no weight. Use {', '.join(KINDS)}, the class of a layer, or "
-        f"a pattern of names; the weights are {there or 'none'}.")
+    raise ValueError(f"prune = {rule!r}: {odd[0]!r} matches no weight. Use {', '.join(KINDS)}, a layer class or a "
+        f"name pattern; the weights are {there or 'none'}.")

@@ -88,7 +88,7 @@ def _common(
     kinds = {(str(p.dtype).removeprefix("torch."), str(p.device)): name for name, p in parameters.items()}
     if len(kinds) > 1 or not all(p.is_floating_point() for p in parameters.values()):
         found = "; ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())
-        raise ValueError(f"trained parameters need one floating-point dtype and device: {found}. Convert the network.")
+        raise ValueError(f"trained parameters must share one float dtype and device: {found}. Convert the network.")
     return next(iter(parameters.values())).data
 
 # %% ../nbs/04a_slots.ipynb #7e33b94b

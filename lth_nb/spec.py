@@ -173,7 +173,7 @@ def _repeated(study: Study) -> list[str]:
     for where, holder, keys in places:
         for key in keys:
             values, one = getattr(holder, key), "seed" if key == "seeds" else "the value"
-            wrong += [f"{where}{key} = {list(values)}: {one} {v!r} is there twice"
+            wrong += [f"{where}{key} = {list(values)}: {one} {v!r} occurs twice"
                       for v in dict.fromkeys(values) if values.count(v) > 1]
     return wrong
 
@@ -185,7 +185,7 @@ def _odd_roles(study: Study) -> list[str]:
         for entry in study.roles[role]:
             pair = isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(n, str) for n in entry)
             if pair if role in PAIRED else isinstance(entry, str): continue
-            wrong.append(f"roles.{role} = {entry!r}: give {ROLES[role]}"
+            wrong.append(f"roles.{role} = {entry!r}: list {ROLES[role]}"
                          + (", such as [[cifar10, digits]]" if role in PAIRED else ", each a name"))
     return wrong
 
@@ -208,7 +208,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
     if recipe.milestones and not steps:
         wrong.append(f"milestones = {list(recipe.milestones)}: only `schedule: step` uses them, not {recipe.schedule}")
     if len({*recipe.milestones}) < len(recipe.milestones):
-        wrong.append(f"milestones = {list(recipe.milestones)}: one is there twice")
+        wrong.append(f"milestones = {list(recipe.milestones)}: one value occurs twice")
     if "ep" in recipe.warmup + recipe.length: return wrong
     if count_steps(recipe.warmup, 1) > count_steps(recipe.length, 1):
         wrong.append(f"warmup = {recipe.warmup!r}: longer than the training, {recipe.length!r}; it never reaches lr")
@@ -218,7 +218,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
 def _odd_recipes(study: Study) -> list[str]:
     "Return complaints about recipes, roles and models that do not depend on the transfers."
     allowed = r"\w[\w.+=-]*( [\w.+=-]+)*"
-    wrong = [f"{table}: {n!r} is no name; use letters, digits and . _ + = -, words apart by one space"
+    wrong = [f"{table}: {n!r} is not a valid name; use letters, digits and . _ + = -, and single spaces"
              for table in ("recipes", "ticket_recipes") for n in getattr(study, table) if not re.fullmatch(allowed, n)]
     for name, t in study.ticket_recipes.items():
         rewind, length = t.rewind, t.training.length
@@ -253,7 +253,7 @@ def _odd_sizes(study: Study, b: Block, where: str) -> list[str]:
 def _odd_block(study: Study, b: Block, where: str) -> list[str]:
     "Return complaints about one grid, apart from unknown names."
     wrong = _odd_sizes(study, b, where)
-    wrong += [f"{where}.{key} is empty: give at least one" for key in _NEEDED if not getattr(b, key)]
+    wrong += [f"{where}.{key} is empty: name at least one" for key in _NEEDED if not getattr(b, key)]
     needy = [a for a in b.arms if a in ARMS and a != "scratch"]
     if needy and not b.sources: wrong.append(f"{where}.sources is missing: arm {needy[0]!r} needs one")
     if "own" in b.targets: wrong.append(f"{where}.targets = 'own': that is a source; name the target")
@@ -265,7 +265,7 @@ def _odd_block(study: Study, b: Block, where: str) -> list[str]:
             f"none (score: {study.ticket_recipes[early[0]].score})")
     for one, other in product({*b.sources} - {"own"}, b.targets):
         if any(x in DATASETS and DATASETS[x].part_of == y for x, y in ((one, other), (other, one))):
-            same = "hold the same images under other labels; they are no source and target"
+            same = "have the same images with different labels; they cannot be source and target"
             wrong.append(f"{where}: {one} and {other} {same}")
     return wrong
 
@@ -287,6 +287,6 @@ def complaints(
     there = study.model_copy(update=dict(pages=())).papers_in(paths)
     odd = [p for p in study.pages if there and p not in there]
     wrong += [f"pages = {p!r}: no such page; use some of {', '.join(there)}" for p in odd]
-    wrong += [f"{key} is empty: give at least one" for key in ("seeds", "models") if not getattr(study, key)]
+    wrong += [f"{key} is empty: name at least one" for key in ("seeds", "models") if not getattr(study, key)]
     wrong += _odd_recipes(study)
     return wrong + [c for i, b in enumerate(study.transfers) for c in _odd_block(study, b, f"transfers[{i}]")]

@@ -50,7 +50,7 @@ def _check_draw(fraction, seed) -> None:
     if not number or not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction!r}: it must lie in (0, 1]")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
-        raise ValueError(f"split_seed is {seed!r}: give a whole number")
+        raise ValueError(f"split_seed is {seed!r}: use a whole number")
 
 # %% ../nbs/01b_splits.ipynb #a60adac8
 def subset(
@@ -128,7 +128,7 @@ def _divided(
     drawn = {s: tuple(x[i] for x in whole) for s, i in zip(parts, pieces)}
     if any(not len(drawn[s][1]) for s in drawn) or len(drawn["train"][1].unique()) < len(whole[1].unique()):
         many = f"{len(whole[1])} images" + (f" in {len(whole[2].unique())} groups" if groups else "")
-        raise ValueError(f"{many} are too few to draw a validation split from: give the data set val images of its own")
+        raise ValueError(f"{many} are too few to draw a validation split from: add a val split to the data set")
     return {"test": splits.get("test", ()), **drawn}
 
 
@@ -151,5 +151,5 @@ def _kept(
     if groups is None: halves = [*_stratified_order(labels.cpu(), seed, "halves", offset=0.5).tensor_split(2)]
     else: halves = _pieces_by_group(labels, groups, (0.5, 0.5), seed, "halves")
     mine = halves[half].sort().values
-    if not len(mine): raise ValueError("the training images are one group, which cannot be halved")
+    if not len(mine): raise ValueError("the training images form a single group, which cannot be halved")
     return mine[subset(labels[mine], fraction, seed, None if groups is None else groups[mine])]

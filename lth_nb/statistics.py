@@ -23,11 +23,11 @@ def _differences(a, b) -> np.ndarray:
     a, b = (np.asarray(x, float) for x in (a, b))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
-            f"pairs need two lists of one length, found shapes {a.shape} and {b.shape}; match them by seed first"
+            f"pairs need two lists of equal length, not shapes {a.shape} and {b.shape}; match them by seed first"
         )
-    if not a.size: raise ValueError("there are no pairs")
+    if not a.size: raise ValueError("there are no pairs; pass at least one")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("a value is NaN or infinite; leave out the pair or run it again")
+        raise ValueError("a value is NaN or infinite; leave the pair out, or run it again")
     d = a - b
     return np.full_like(d, d.mean()) if np.ptp(d) < 1e-12 else d  # rounding error is not variance
 
@@ -181,7 +181,7 @@ def expected_best_of(
     se: float = 1.0,   # standard error of each candidate's accuracy, in the unit of the result
 ) -> float:            # expected excess of the best over the true value
     "Return the expected gain by chance from choosing the best of several equally good candidates."
-    if n_levels < 1: raise ValueError(f"the best of {n_levels} does not exist")
+    if n_levels < 1: raise ValueError(f"n_levels = {n_levels}: use 1 or more")
     def excess(x): return x * n_levels * scipy.stats.norm.pdf(x) * scipy.stats.norm.cdf(x) ** (n_levels - 1)
     return se * scipy.integrate.quad(excess, -10, 10)[0]
 
@@ -210,7 +210,7 @@ def welch(
 ) -> Welch:
     "Run Welch's two-sided test on published means and standard deviations. A single run gives NaN."
     if min(n_a, n_b) < 1 or min(std_a, std_b) < 0:
-        raise ValueError(f"need n >= 1 and std >= 0, found n {n_a}, {n_b} and std {std_a}, {std_b}")
+        raise ValueError(f"Welch's test needs n >= 1 and std >= 0, not n {n_a}, {n_b} and std {std_a}, {std_b}")
     if min(n_a, n_b) == 1: return Welch(mean_a - mean_b, math.nan, math.nan)
     found = scipy.stats.ttest_ind_from_stats(mean_a, std_a, n_a, mean_b, std_b, n_b, equal_var=False)
     return Welch(mean_a - mean_b, float(found.statistic), float(found.pvalue))

@@ -62,7 +62,7 @@ def _repeated_keys(
         name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
         line = key.start_mark.line + 1
         if name in first:
-            wrong.append(f"line {line}: {'.'.join(where)} is there already on line {first[name]}; keep one of them")
+            wrong.append(f"line {line}: {'.'.join(where)} is already defined on line {first[name]}; keep one of them")
         first.setdefault(name, line)
         wrong += _repeated_keys(value, where, seen)
     return wrong
@@ -78,7 +78,7 @@ def _count_values(node, counted: dict | None = None, above: tuple = ()) -> int:
     counted = {} if counted is None else counted
     if not isinstance(node, yaml.CollectionNode): return 1
     if id(node) in above:
-        raise ValueError(f"line {node.start_mark.line + 1}: this list or mapping holds itself by an alias")
+        raise ValueError(f"line {node.start_mark.line + 1}: this list or mapping contains itself through an alias")
     if id(node) not in counted:
         inside = (v for pair in node.value for v in (pair if isinstance(pair, tuple) else (pair,)))
         counted[id(node)] = 1 + sum(_count_values(v, counted, (*above, id(node))) for v in inside)
@@ -90,7 +90,7 @@ def _odd_numbers(node, seen: set) -> list[str]:
     if isinstance(node, yaml.ScalarNode):
         odd = node.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"[-+]?0[\d_]+|.*:.*", node.value)
         where = f"line {node.start_mark.line + 1}"
-        return [f"{where}: YAML reads {node.value} as another number; write it without leading 0 and :"] * bool(odd)
+        return [f"{where}: YAML reads {node.value} as another number; write it without a leading 0 or :"] * bool(odd)
     if not isinstance(node, yaml.CollectionNode) or id(node) in seen: return []
     seen.add(id(node))
     inside = (v for pair in node.value for v in (pair if isinstance(pair, tuple) else (pair,)))
@@ -103,20 +103,20 @@ def read_yaml(
     "Read a YAML file. If a mapping has a key twice, raise a `ValueError` that names the key and its line."
     size = Path(file).stat().st_size
     if size > MOST_BYTES:
-        raise ValueError(f"{file}: {size:,} bytes, and a study has at most {MOST_BYTES:,}; give a study file")
+        raise ValueError(f"{file}: {size:,} bytes, but a study has at most {MOST_BYTES:,}; use a study file")
     try: loader = yaml.SafeLoader(Path(file).read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as e:
         raise ValueError(f"{file}: byte {e.start} is not UTF-8; save the file as UTF-8") from None
-    except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from None
+    except yaml.YAMLError as e: raise ValueError(f"{file}: not valid YAML ({e})") from None
     try:
         node = loader.get_single_node()
         if wrong := _repeated_keys(node) + _odd_numbers(node, set()): raise ValueError("; ".join(dict.fromkeys(wrong)))
         if (count := _count_values(node)) > MOST_VALUES:
-            raise ValueError(f"it stands for {count:,} values with its aliases, more than {MOST_VALUES:,}; write fewer")
+            raise ValueError(f"it expands to {count:,} values with its aliases, more than {MOST_VALUES:,}; use fewer")
         return None if node is None else loader.construct_document(node)
-    except yaml.YAMLError as e: raise ValueError(f"{file}: not YAML ({e})") from None
+    except yaml.YAMLError as e: raise ValueError(f"{file}: not valid YAML ({e})") from None
     except RecursionError:
-        raise ValueError(f"{file}: its lists and mappings are nested too deeply; write fewer levels") from None
+        raise ValueError(f"{file}: its lists and mappings are nested too deeply; use fewer levels") from None
     except ValueError as e: raise ValueError(f"{file}: {e}") from None
     finally: loader.dispose()
 
@@ -126,9 +126,9 @@ def _merge_like(table: dict, where: str) -> dict:
     def whole(name, seen=()):
         if name not in table:
             there = ", ".join(table) or "none"
-            raise ValueError(f"{where}.{seen[-1]}.like = {name!r}: no such entry; there are {there}")
+            raise ValueError(f"{where}.{seen[-1]}.like = {name!r}: no such entry; the entries are {there}")
         if name in seen:
-            raise ValueError(f"{where}.{name}.like: goes round in a circle ({' -> '.join((*seen, name))})")
+            raise ValueError(f"{where}.{name}.like: circular reference ({' -> '.join((*seen, name))})")
         entry = dict(table[name] or {})
         return {**whole(entry.pop("like"), (*seen, name)), **entry} if "like" in entry else entry
     return {name: whole(name) for name in table}
@@ -138,17 +138,18 @@ def _tables(content: dict, key: str) -> dict:
     "Return the recipes under a key of a study file. Raise a `ValueError` unless they are a mapping of mappings."
     table = content.get(key) or {}
     if not isinstance(table, dict):
-        raise ValueError(f"{key} = {table!r}: give a mapping of names to recipes, such as base: {{...}}")
+        raise ValueError(f"{key} = {table!r}: use a mapping of names to recipes, such as base: {{...}}")
     for name, entry in table.items():
-        if not isinstance(name, str): raise ValueError(f"{key}: the name {name!r} is no text; put it in quotes")
+        if not isinstance(name, str): raise ValueError(f"{key}: the name {name!r} is not a string; put it in quotes")
         if not isinstance(entry, dict) and entry is not None:
-            raise ValueError(f"{key}.{name} = {entry!r}: give a mapping, such as {{length: 10ep}}")
+            raise ValueError(f"{key}.{name} = {entry!r}: use a mapping, such as {{length: 10ep}}")
     return table
 
 # %% ../nbs/12c_studyfile.ipynb #bdf9053a
 def _resolve(content: dict) -> dict:
     "Resolve `like`, and the training recipe that each ticket recipe names."
-    if odd := [k for k in content if not isinstance(k, str)]: raise ValueError(f"{odd[0]!r}: a key is a text")
+    if odd := [k for k in content if not isinstance(k, str)]:
+        raise ValueError(f"the key {odd[0]!r} is not a string; put it in quotes")
     recipes = _merge_like(_tables(content, "recipes"), "recipes")
     tickets = _merge_like(_tables(content, "ticket_recipes"), "ticket_recipes")
     for name, t in tickets.items():
@@ -156,7 +157,7 @@ def _resolve(content: dict) -> dict:
         if not isinstance(training, str): continue
         if training not in recipes:
             there = ", ".join(recipes)
-            raise ValueError(f"ticket_recipes.{name}.training = {training!r}: no such recipe; there are {there}")
+            raise ValueError(f"ticket_recipes.{name}.training = {training!r}: no such recipe; the recipes are {there}")
         t["training"] = recipes[training]
     return {**content, "recipes": recipes, "ticket_recipes": tickets}
 
@@ -240,7 +241,7 @@ def study_file(
     file = files[0] if is_path else named[1]
     what = "a folder, not a file" if Path(text).is_dir() else f"no file {file}"
     raise FileNotFoundError(f"study {text!r}: {what}; the studies are {there}; "
-        "another one is given as the path of its YAML file")
+        "for any other one, use the path of its YAML file")
 
 # %% ../nbs/12c_studyfile.ipynb #22491951
 def load_study(
@@ -251,17 +252,17 @@ def load_study(
     "Read and check a study file."
     paths = paths or Paths()
     file = study_file(name, paths)
-    if file.resolve() in _seen: raise ValueError(f"{file}: like: goes round in a circle")
+    if file.resolve() in _seen: raise ValueError(f"{file}: like: circular reference")
     content = read_yaml(file)
     if not isinstance(content, dict):
         keys = ", ".join(k for k in Study.model_fields if k != "file")
-        raise ValueError(f"{file}: a study is a mapping with the keys {keys}")
+        raise ValueError(f"{file}: write a mapping with the keys {keys}")
     if "like" in content:  # take the keys of another study, except those given here
         like = content.pop("like")
-        if not isinstance(like, str): raise ValueError(f"{file}: like = {like!r}: give the name of a study")
+        if not isinstance(like, str): raise ValueError(f"{file}: like = {like!r}: use the name of a study")
         other = load_study(like, paths, (*_seen, file.resolve()))
         content = {**other.model_dump(exclude={"file"}), **content}
     study = parse_study(content, str(file), paths)
     if study.study == file.stem: return study
-    raise ValueError(f"{file}: study = {study.study!r} would take the place of another study's table: "
+    raise ValueError(f"{file}: study = {study.study!r} would overwrite the table of another study: "
         f"write study: {file.stem}, or rename the file to {study.study}{file.suffix}")

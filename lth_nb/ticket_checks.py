@@ -66,30 +66,30 @@ def check_parts(
     "Raise a `ValueError` unless the tensors of a file fit its header and each other."
     finals = [f"final/{l.level}" for l in h.levels if h.keep_final]
     if odd := {"pruned_at", "initial", "rewind", *finals} ^ set(parts):
-        told = [f"it has {'a part ' + short(p) + ' too many' if p in parts else 'no ' + p}" for p in sorted(odd)]
+        told = [f"it has {'an unexpected part ' + short(p) if p in parts else 'no ' + p}" for p in sorted(odd)]
         raise ValueError("; ".join(told[:3]))
     state, masks = parts["initial"], parts["pruned_at"]
     bare = {n: k for n, k in state.items() if n not in masks}
     for part, wanted in (("rewind", state), *((f, bare) for f in finals)):
         found = {n: k for n, k in parts[part].items() if part == "rewind" or n not in masks}
         wrong = _differences(found, wanted, part, "theta_0")
-        if wrong: raise ValueError(f"its parts do not fit each other: {wrong}")
+        if wrong: raise ValueError(f"its parts do not match: {wrong}")
     _check_masked(masks, state, {part: parts[part] for part in finals})
     classes = state.get("head.weight", (0, (h.num_classes,)))[1][:1]
     if classes != (h.num_classes,):
-        raise ValueError(f"its head is for {classes} classes, and its header says {h.num_classes}")
+        raise ValueError(f"its head is for {classes} classes, but its header says {h.num_classes}")
 
 
 def _check_masked(masks: dict[str, Kind], state: dict[str, Kind], finals: dict[str, dict[str, Kind]]) -> None:
     "Raise a `ValueError` unless masks and packed weights have the dtypes and shapes that follow from theta_0."
-    if not masks: raise ValueError("it has no pruned_at")
+    if not masks: raise ValueError("it has no masks (pruned_at)")
     for n, kind in masks.items():
         if n not in state or kind != (torch.uint8, state[n][1]) or not state[n][0].is_floating_point:
-            raise ValueError(f"its pruned_at of {short(n)} is {kind}, and its weights are {state.get(n)}")
+            raise ValueError(f"its pruned_at of {short(n)} is {kind}, but its weights are {state.get(n)}")
         for part, final in finals.items():
             dtype, shape = final.get(n, (None, ()))
             if dtype != state[n][0] or len(shape) != 1 or shape[0] > math.prod(state[n][1]):
-                raise ValueError(f"its {part} of {short(n)} is not a vector of living weights")
+                raise ValueError(f"its {part} of {short(n)} is not a vector of unpruned weights")
 
 # %% ../nbs/05b_ticket_checks.ipynb #adf3ea8c
 def blueprint(
@@ -99,7 +99,7 @@ def blueprint(
     name, size, channels, classes = (header[k] for k in ("model", "image_size", "channels", "num_classes"))
     row = MODELS[name]
     least = 2**row.halvings
-    if size < least: raise ValueError(f"image_size is {size}, and {name} needs {least} pixels or more")
+    if size < least: raise ValueError(f"image_size is {size}, but {name} needs {least} pixels or more")
     with _stream(0, "blueprint"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -116,7 +116,7 @@ def blueprint(
             raise ValueError(f"the model {name!r} cannot be built for {images} ({type(e).__name__}: {e})") from e
 
 # %% ../nbs/05b_ticket_checks.ipynb #63fb70d1
-_BRING_BACK = "Bring the builder back with which they were found, or delete the file and find tickets again"
+_BRING_BACK = "Restore the builder that they were found with, or delete the file and find tickets again"
 
 
 def check_architecture(
@@ -128,7 +128,7 @@ def check_architecture(
     if not wanted or wanted == architecture_hash(network): return
     words = f"they were found on another network than {network.name!r} is now: same shapes, other layers or settings"
     if torch_then == version("torch"): raise OtherArchitecture(f"{words}. {_BRING_BACK}.")
-    warnings.warn(f"{words}, unless torch {short(torch_then)} only described the same layers otherwise", stacklevel=2)
+    warnings.warn(f"{words}, or torch {short(torch_then)} described the same layers differently", stacklevel=2)
 
 # %% ../nbs/05b_ticket_checks.ipynb #2a1ecd7f
 def _resolve(model: str) -> None:
@@ -138,11 +138,11 @@ def _resolve(model: str) -> None:
         ref = read_reference(model)
         path = PurePath(ref.kind)
         if ref.is_file and (path.is_absolute() or ".." in path.parts):
-            raise ValueError(f"it names the Python file {ref.kind} outside the working folder. If you trust it, call "
+            raise ValueError(f"it needs the Python file {ref.kind} outside the working folder. If you trust it, call "
                 f"resolve_model({model!r}) first")
         resolve_model(model)
     except (ValueError, ImportError) as e:
-        raise TicketError(f"its network cannot be built again: {e}") from e
+        raise TicketError(f"its network cannot be rebuilt: {e}") from e
 
 # %% ../nbs/05b_ticket_checks.ipynb #0ed5ddef
 def check_model(
@@ -154,14 +154,14 @@ def check_model(
     if ":" in h.model and not any_model: _resolve(h.model)
     if h.model not in MODELS:
         if any_model: return
-        raise TicketError(f"found on the model {h.model!r}, which is unknown here. Register it first, as the guide "
+        raise TicketError(f"found on the model {h.model!r}, which is not registered. Register it first, as the guide "
             f"'Add a model' shows: MODELS[{h.model!r}] = Architecture(builder, halvings, origin).")
     network = blueprint(h.model_dump(include={"model", "image_size", "channels", "num_classes", "init"}))
     if wrong := _differences(parts["initial"], kinds_of(network.state_dict()), "file", "model"):
         raise OtherArchitecture(f"they do not fit the model {h.model!r} as it is built now: {wrong}. {_BRING_BACK}.")
     weights = set(prunable(network, head=h.search.prune_head))
     if odd := sorted(weights ^ set(parts["pruned_at"])):
-        raise ValueError(f"its masks are not those of the model {h.model!r}: {', '.join(map(short, odd[:3]))} differ")
+        raise ValueError(f"its masks do not match the model {h.model!r}: {', '.join(map(short, odd[:3]))} differ")
     check_architecture(h.model_dump(include={"architecture", "model", "provenance"}), network)
 
 # %% ../nbs/05b_ticket_checks.ipynb #2dce3b87
@@ -173,7 +173,7 @@ def _check_masks(h: TicketHeader, tickets: Tickets) -> None:
     for n, counts in died.items():
         for level, count in enumerate(counts):
             if count and level != NEVER and not 1 <= level <= deepest:
-                raise ValueError(f"pruned_at of {short(n)} holds {level}: not 1 to {deepest}, nor {NEVER} for never")
+                raise ValueError(f"pruned_at of {short(n)} contains {level}, not 1 to {deepest} or {NEVER} (never)")
     groups = [list(sizes)] if search.scope == "global" else [[n] for n in sizes]  # of weights that compete
     alive, due = sizes, [sum(sizes[n] for n in g) for g in groups]
     for level in range(deepest + 1):
@@ -182,7 +182,7 @@ def _check_masks(h: TicketHeader, tickets: Tickets) -> None:
             due = [count - round(search.rate * count) for count in due]
         counted = search.granularity == "weight" and h.provenance.get("origin") != "open_lth"  # it counts differently
         if counted and [sum(alive[n] for n in g) for g in groups] != due:
-            raise ValueError(f"level {level} keeps {sum(alive.values()):,} weights, but its recipe {sum(due):,}")
+            raise ValueError(f"level {level} keeps {sum(alive.values()):,} weights, not {sum(due):,} as in its recipe")
         if level < len(h.levels): _check_level(h.levels[level], alive, sizes, tickets.final.get(level, {}))
 
 
@@ -190,9 +190,9 @@ def _check_level(line: LevelHeader, alive: dict[str, int], sizes: dict[str, int]
     "Raise a `ValueError` unless one level's entry in the header and its trained weights fit its mask."
     found = sum(alive.values()) / sum(sizes.values())
     if line.density != found:
-        raise ValueError(f"level {line.level} has density {found:.6g}, and its header says {line.density:.6g}")
+        raise ValueError(f"level {line.level} has density {found:.6g}, but its header says {line.density:.6g}")
     if sorted(line.dead_layers) != sorted(n for n, count in alive.items() if not count):
-        raise ValueError(f"level {line.level} has other dead layers than its header says")
+        raise ValueError(f"the dead layers of level {line.level} differ from those in its header")
     for n, count in alive.items():
         if final and final[n].numel() != count:
             raise ValueError(f"level {line.level} has more or fewer trained weights of {short(n)} than its mask keeps")
@@ -210,7 +210,7 @@ def check_values(
             if not torch.isfinite(v).all():
                 raise ValueError(f"its {part} of {short(n)} has values that are NaN or infinite")
             if n.endswith("running_var") and (v < 0).any():
-                raise ValueError(f"its {part} of {short(n)} has a variance below zero")
+                raise ValueError(f"its {part} of {short(n)} has a negative variance")
     _check_masks(h, tickets)
     _check_patterns(h, tickets)
 

@@ -31,7 +31,7 @@ _DELETE = "Delete it and find the tickets again"
 def _place(path) -> Path:
     "Return the path of a ticket file. Raise a `TypeError` for anything else."
     if isinstance(path, (str, os.PathLike)): return Path(path)
-    raise TypeError(f"path is a {type(path).__name__}: give the path of a ticket file, such as 'seed0.safetensors'")
+    raise TypeError(f"path is a {type(path).__name__}: pass the path of a ticket file, such as 'seed0.safetensors'")
 
 
 def _one_line(e: BaseException) -> str:
@@ -46,7 +46,7 @@ def _naming(path: Path, cure: str = _DELETE):
     except FileNotFoundError: raise
     except TicketError as e: raise type(e)(f"{path}: {e}") from e
     except OSError as e:
-        raise ValueError(f"{path}: cannot be read ({e.strerror or e}). Make it readable, or give another file.") from e
+        raise ValueError(f"{path}: cannot be read ({e.strerror or e}). Make it readable, or use another file.") from e
     except ValueError as e: raise ValueError(f"{path}: {_one_line(e)}. {cure}.") from e
     except (LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError) as e:
         raise ValueError(f"{path}: damaged ({type(e).__name__}: {_one_line(e)}). {cure}.") from e
@@ -59,7 +59,7 @@ def _opened(path: Path):
         advice = "find tickets first (nbs/runs/find_tickets.ipynb)"
         raise FileNotFoundError(f"{path}: no such ticket file; {advice}") from None
     what = "a folder" if stat.S_ISDIR(kind) else "" if stat.S_ISREG(kind) else "a pipe or a device"
-    if what: raise TicketError(f"{what}, not a ticket file. Give a ticket file, such as seed0.safetensors.")
+    if what: raise TicketError(f"{what}, not a ticket file. Use a ticket file, such as seed0.safetensors.")
     return open(path, "rb")
 
 
@@ -89,7 +89,7 @@ def check_storable(
     for name, (dtype, _) in kinds.items():
         if dtype in _DTYPES.values(): continue
         kept = ", ".join(str(d).removeprefix("torch.") for d in _DTYPES.values())
-        raise ValueError(f"{name!r} is {str(dtype).removeprefix('torch.')}, and ticket files hold {kept}. "
+        raise ValueError(f"{name!r} is {str(dtype).removeprefix('torch.')}, but ticket files support {kept}. "
             "Change the builder, or register the buffer with persistent=False.")
 
 # %% ../nbs/05c_ticket_files.ipynb #6c07e3f6
@@ -123,12 +123,12 @@ def _layout(file) -> tuple[dict[str, _Stored], dict[str, str]]:
     "Read the metadata of a file and the positions of its tensors. Read and allocate nothing else."
     size, start = os.fstat(file.fileno()).st_size, file.read(8)
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
-        raise TicketError("a file of torch.save or another archive, not tickets. Give a file that find_tickets wrote.")
+        raise TicketError("a torch.save file or another archive, not tickets. Use a file that find_tickets wrote.")
     length = int.from_bytes(start, "little")
     if start.isascii() and start[4:].strip(b"\0"):  # as a length, it would be gigabytes
-        raise TicketError("a text or another kind of file, not tickets. Give a file that find_tickets wrote.")
+        raise TicketError("a text file or another kind of file, not tickets. Use a file that find_tickets wrote.")
     if len(start) < 8 or not 2 <= length <= min(size - 8, _LONGEST):
-        raise ValueError(f"damaged, not readable as safetensors ({size:,} bytes, cut short or another kind of file)")
+        raise ValueError(f"damaged, not readable as safetensors ({size:,} bytes, truncated or another kind of file)")
     return _places(_json(file.read(length), "its table of tensors"), 8 + length, size)
 
 
@@ -136,13 +136,13 @@ def _places(table: dict, begin: int, size: int) -> tuple[dict[str, _Stored], dic
     "Check the table of a safetensors file of this many bytes, whose tensors begin at `begin`."
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError("damaged, its metadata are not texts")
+        raise ValueError("damaged, its metadata values are not strings")
     stored = {name: _stored(name, entry, begin) for name, entry in table.items()}
     places = sorted((s.start, s.end) for s in stored.values())
     if [start for start, _ in places] + [size] != [begin] + [end for _, end in places]:
         raise ValueError("damaged, its tensors overlap, leave gaps or do not end where the file ends")
     if "lth_nb" not in metadata:
-        raise TicketError("a safetensors file, but not tickets (no 'lth_nb' header). Give what find_tickets wrote.")
+        raise TicketError("a safetensors file, but not tickets (no 'lth_nb' header). Use one from find_tickets.")
     return stored, metadata
 
 # %% ../nbs/05c_ticket_files.ipynb #8491d121
@@ -152,7 +152,7 @@ def _read(file, stored: _Stored) -> Tensor:
     file.seek(stored.start)
     if file.readinto(content) < len(content): raise ValueError("damaged, it ends before its tensors do")
     if stored.dtype == torch.bool and content.translate(None, b"\0\1"):
-        raise ValueError("damaged, a truth value is neither 0 nor 1")
+        raise ValueError("damaged, a boolean is neither 0 nor 1")
     flat = torch.frombuffer(content, dtype=stored.dtype) if content else torch.empty(0, dtype=stored.dtype)
     return flat.reshape(stored.shape)
 
@@ -163,7 +163,7 @@ def _checked_header(text: str, whole: bool) -> tuple[dict, TicketHeader]:
     try: header = TicketHeader.model_validate(raw)
     except ValidationError as e: raise ValueError(f"its header does not describe tickets ({complaint(e)})") from e
     if whole and len(header.levels) <= (rounds := header.search.rounds):
-        raise ValueError(f"it has {len(header.levels)} levels, and its recipe {rounds + 1}")
+        raise ValueError(f"it has {len(header.levels)} levels, but its recipe has {rounds + 1}")
     return raw, header
 
 # %% ../nbs/05c_ticket_files.ipynb #5fb80eb6

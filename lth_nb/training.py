@@ -214,7 +214,7 @@ def _check_batches(model, data, recipe, freeze):
         with torch.no_grad(), _drawing(0, data): trial(image)
     except ValueError as e:
         if "more than 1 value per channel" not in str(e): raise
-        raise ValueError(f"BatchNorm cannot measure one image: layer {entered[-1]!r} gets a single value per channel "
+        raise ValueError(f"BatchNorm cannot normalize one image: layer {entered[-1]!r} gets one value per channel "
             f"(batch_size is {recipe.batch_size}, and there are {len(data.train_images)} training images). Set "
             "batch_size and the number of training images to 2 or more.") from e
 

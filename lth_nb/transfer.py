@@ -93,7 +93,7 @@ def arm_weights(
         missing = f"arm {arm.name!r} needs the trained weights of level {level}, which the tickets found on "
         if tickets.untrained:
             raise ValueError(f"{missing}{tickets.header['source']} do not have: score "
-                f"{tickets.header['recipe']['score']!r} trains nothing; use another arm or another ticket recipe")
+                f"{tickets.header['recipe']['score']!r} needs no training; use another arm or another ticket recipe")
         raise ValueError(f"{missing}{tickets.header['source']} did not keep; find them with keep_final=True")
     return {n: v for n, v in state.items() if n.startswith("backbone.")}
 
@@ -110,7 +110,7 @@ class Transferred:
 def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     "Run every check that needs no network, and return the arm."
     if isinstance(level, bool) or not isinstance(level, Integral):
-        raise ValueError(f"level is {level!r}: give a whole number")
+        raise ValueError(f"level is {level!r}: use a whole number")
     for name, tickets in dict(source=source, target=target).items():
         if tickets is not None: check_kind(name, tickets, Tickets, "load a ticket file first, load_tickets(file)")
     if arm not in ARMS: raise ValueError(f"unknown arm {arm!r}; the arms are {', '.join(ARMS)}")
@@ -118,14 +118,14 @@ def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
     if freeze not in ("none", "backbone"): raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
     if row.needs_source: _tickets_of(row, "source", source, target)
     if row.needs_target: _tickets_of(row, "target", source, target)
-    if row.dense and level: raise ValueError(f"arm {row.name!r} is dense: level is 0, not {level}")
+    if row.dense and level: raise ValueError(f"arm {row.name!r} is dense: use level 0, not {level}")
     if not row.dense and level < 1:
         raise ValueError(f"arm {row.name!r} at level {level}: sparse arms start at level 1 "
             "(a dense ticket is 'dense_rewound')")
     for tickets in (source if row.needs_source else None, target if row.needs_target else None):
         if tickets is None or level < len(tickets): continue
         levels = f"0 to {len(tickets) - 1}"
-        raise ValueError(f"level is {level}: the tickets found on {tickets.header['source']} have {levels}")
+        raise ValueError(f"level is {level}: the tickets found on {tickets.header['source']} have levels {levels}")
     return row
 
 # %% ../nbs/07_transfer.ipynb #471469e8
@@ -165,12 +165,12 @@ def _start(arm: Arm, data: Dataset, recipe: Recipe, seed: int, level: int, sourc
     "Build the network that an arm starts from. Its head is replaced later."
     name = next((t.header["model"] for t in (source, target) if t), None) if model in (None, "") else model
     if name is not None: name = resolve_model(name, init=recipe.init)
-    if name is None: raise ValueError(f"arm {arm.name!r} without tickets: say which network with model=")
+    if name is None: raise ValueError(f"arm {arm.name!r} without tickets: name a network with model=")
     net = build_model(name, data.num_classes, image_size=recipe.input_size(data.image_size), channels=data.channels,
         init=recipe.init, seed=seed_for(seed, "fresh"))
     if arm.weights == "fresh" and not arm.dense and not net.fresh:
-        raise ValueError(f"arm {arm.name!r} needs fresh weights, and the builder of {name!r} loads the same for every "
-            "seed. Leave the arm out, or register the model without loaded weights.")
+        raise ValueError(f"arm {arm.name!r} needs fresh weights, but the builder of {name!r} loads the same ones for "
+            "every seed. Leave the arm out, or register the model without loaded weights.")
     for tickets in (source if arm.needs_source else None, target if arm.needs_target else None):
         if tickets: check_fits(tickets, net)
     state = arm_weights(arm, level, source, target)

@@ -42,7 +42,7 @@ def _profile(paths: Paths, name: str) -> list[str]:
     if folder: return ["--profile", str(folder.resolve())]
     there = ", ".join(sorted(p.parent.name for p in (paths.nbs/"profiles").glob("*/config.yaml"))) or "none"
     raise ValueError(
-        f"--profile {name!r}: no folder of that name with a config.yaml, here or in {paths.nbs / 'profiles'}; the "
+        f"--profile {name!r}: no folder of this name with a config.yaml, here or in {paths.nbs / 'profiles'}; the "
         f"profiles there are {there}"
     )
 
@@ -55,7 +55,7 @@ def _devices(study, jobs: int, gpus: int | None, per_gpu: int) -> list[str]:
     from lth_nb.gpus import visible_gpus
     there = torch.cuda.device_count()
     if gpus and gpus > there and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        raise ValueError(f"--gpus {gpus}: this machine has {there}")
+        raise ValueError(f"--gpus {gpus}: this machine has only {there}; use at most {there}")
     if not (count := there if gpus is None else len(visible_gpus(gpus))): return []
     share = per_gpu or -(-jobs // count)
     return [
@@ -73,7 +73,7 @@ def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, pro
     """Return the study as this call runs it, and Snakemake's arguments for where it runs. `job: study` uses one CPU and
     one marker file for all cells. Clusters and GPUs therefore run it pair by pair, and `--first` cell by cell."""
     if profile and (gpus or per_gpu):
-        raise ValueError("--gpus and --per-gpu share out this machine's devices; on a cluster the profile does it")
+        raise ValueError("--gpus and --per-gpu assign this machine's GPUs; leave them out if you use --profile")
     words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
     if loaded.job != "study" or not (words or first): return loaded, words
     job = "cell" if first else "pair"
@@ -133,7 +133,7 @@ def _follow(command: list[str], log: Path, lock: int, watch: "Progress") -> int:
             process.stdin.close()
             process.stdout.read()  # the guard stops the runs; wait for it
     if stopped:
-        typer.echo("stopped; finished networks are kept, and the same command goes on from there", err=True)
+        typer.echo("stopped; finished networks are kept, and the same command continues from there", err=True)
         raise typer.Exit(130)
     if not (show.is_set() or process.returncode): typer.echo(UP_TO_DATE)
     if process.returncode: _tell_failure(log)
@@ -144,7 +144,7 @@ def _tell_failure(log: Path) -> None:
     "Show Snakemake's report of a failure, then the errors of the runs."
     lines = log.read_text(encoding="utf-8").splitlines()
     said = [l for l in lines if l.strip() and not l.startswith(("Command ", "Select jobs", "Execute "))]
-    where = f"lth: a run failed; all of Snakemake's words are in {log}"
+    where = f"lth: a run failed; Snakemake's full output is in {log}"
     typer.echo("\n".join([*said[-40:], where, *_errors(said)]), err=True)
 
 # %% ../nbs/13e_workflow.ipynb #8044440f
@@ -217,12 +217,12 @@ def hold_lock(
         except BlockingIOError: holder = (lock.seek(0), lock.read().strip())[1]
         if _is_alive(holder):
             raise ValueError(
-                f"another run is at work in {paths.root} (process {holder or 'unknown'}); wait for it or stop it"
+                f"another run is active in {paths.root} (process {holder or 'unknown'}); wait for it or stop it"
             )
         time.sleep(0.5)  # it was killed, and its runs are being stopped
     else:
         raise ValueError(
-            f"the runs of process {holder}, which was killed, are still at work in {paths.root}; wait for them or stop "
+            f"the runs of process {holder}, which was killed, are still active in {paths.root}; wait for them or stop "
             f"them"
         )
     lock.truncate(0)

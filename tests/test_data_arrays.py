@@ -29,7 +29,7 @@ def byte(*shape): return np.zeros(shape, np.uint8)
 
 NONE, ONE_CLASS = np.zeros(0, int), dict(train_labels=np.zeros(60, int), test_labels=np.zeros(30, int))
 FAULTS = [  # what is said, and what is wrong
-    ("keys test_labels are missing among train_images", dict(test_labels=None)),
+    ("keys test_labels are missing; the file has train_images", dict(test_labels=None)),
     ("keys val_labels are missing", dict(val_images=byte(4, 8, 8))),
     ("train_images has dtype float64; store pixel values 0 to 255 as uint8", dict(train_images=np.zeros((60, 8, 8)))),
     ("train_images has shape (60, 8, 8, 4)", dict(train_images=byte(60, 8, 8, 4))),
@@ -38,38 +38,38 @@ FAULTS = [  # what is said, and what is wrong
     ("train_labels has shape (60, 14) for 60 images; store one label", dict(train_labels=np.zeros((60, 14), int))),
     ("train_labels has dtype float64", dict(train_labels=np.zeros(60))),
     (
-        "test_labels has class 3, of which train_labels has no image; add some there, or leave the class out (without "
-        "class_names the classes are those of train_labels, 0 to 2)", dict(test_labels=np.arange(30) % 4)
+        "test_labels has class 3, but train_labels only has 0 to 2; add training images of this class, or remove it",
+        dict(test_labels=np.arange(30) % 4)
     ),
     (
-        "test_labels runs from 0 to 3; use 0 to 2 for the 3 classes",
+        "test_labels ranges from 0 to 3; use 0 to 2 for the 3 classes",
         dict(test_labels=np.arange(30) % 4, class_names=ABC)
     ),
-    ("train_labels goes down to -1; number the classes from 0", dict(train_labels=np.arange(60) % 4 - 1)),
-    ("class_names gives several classes the name 'a'", dict(class_names=np.array(["a", "b", "a"]))),
+    ("train_labels contains -1; number the classes from 0", dict(train_labels=np.arange(60) % 4 - 1)),
+    ("class_names repeats 'a'", dict(class_names=np.array(["a", "b", "a"]))),
     ("train_labels has no image of class 1 (1)", dict(train_labels=np.arange(60) % 2 * 2)),
     ("train_labels has no image of class 3 (d)", dict(class_names=np.array(list("abcd")))),
     (
-        "train_labels goes up to class 1000000000000 with 60 images",
+        "train_labels has class 1000000000000 but only 60 images",
         dict(train_labels=np.arange(60) // 59 * 10**12)
     ),
-    ("class_names names 61 classes for 60 images", dict(class_names=np.arange(61))),
-    ("train_labels runs from 0 to 2; use 0 to 1 for the 2 classes", dict(class_names=np.array(["a", "b"]))),
-    ("in class_names, or name the others there", dict(class_names=np.array(["a", "b"]))),
+    ("class_names names 61 classes, but there are 60 training images", dict(class_names=np.arange(61))),
+    ("train_labels ranges from 0 to 2; use 0 to 1 for the 2 classes", dict(class_names=np.array(["a", "b"]))),
+    ("in class_names, or add the missing names there", dict(class_names=np.array(["a", "b"]))),
     ("class_names has shape () and dtype <U3; store one name per class", dict(class_names=np.array("abc"))),
     ("class_names has shape (3, 1)", dict(class_names=ABC[:, None])),
     ("class_names has shape (3,) and dtype float64", dict(class_names=np.array([1.5, 2, 3]))),
-    ("class_names holds 1 class; a classifier needs", dict(class_names=np.array(["a"]), **ONE_CLASS)),
-    ("train_labels holds 1 class, 0; a classifier needs", ONE_CLASS),
+    ("class_names has length 1; name at least 2 classes", dict(class_names=np.array(["a"]), **ONE_CLASS)),
+    ("train_labels contains only class 0; add images", ONE_CLASS),
     ("test_images is empty; each split needs images", dict(test_images=byte(0, 8, 8), test_labels=NONE)),
     ("leave val out", dict(val_images=byte(0, 8, 8, 3), val_labels=NONE)),
     ("images differ in shape", dict(test_images=byte(30, 9, 9, 3))),
     (
-        "class_names cannot be read (ValueError: it holds Python objects",
+        "class_names cannot be read (ValueError: it contains Python objects",
         dict(class_names=np.array(["a", "b"], dtype=object))
     ),
     *(
-        ("class_names holds what is no text", dict(class_names=np.array([97, 98, code], np.uint32).view("U1")))
+        ("class_names contains invalid Unicode", dict(class_names=np.array([97, 98, code], np.uint32).view("U1")))
         for code in (0x110000, 0xD800, 2**32 - 1)
     ),
 ]
@@ -94,12 +94,12 @@ def test_a_set_without_faults_is_read(bad):
 def test_a_class_without_test_images_is_noted(bad):
     np.savez(bad, **arrays(test_labels=np.arange(30) % 2, class_names=ABC))
     (note,) = _read_npz(bad).notes
-    assert "bad.npz: the test split has no image of c; no accuracy speaks of it" in note
+    assert "bad.npz: the test split has no image of c; add some, or" in note
 
 
 def test_what_is_no_archive(bad):
     bad.write_bytes(b"half a file")
-    assert "bad.npz: the file is no readable .npz file" in said(lambda: _read_npz(bad))
+    assert "bad.npz: the file is not a readable .npz file" in said(lambda: _read_npz(bad))
     with open(bad, "wb") as f: np.save(f, byte(3))
     assert "(BadZipFile); download it again, or save it with numpy.savez" in said(lambda: _read_npz(bad))
 
@@ -113,7 +113,7 @@ def test_a_header_that_tells_of_more_than_there_is(bad):
     members["train_images.npy"] = members["train_images.npy"].replace(true, claim)
     with zipfile.ZipFile(bad, "w") as file:
         for name, content in members.items(): file.writestr(name, content)
-    assert "its header tells of 54,000,000,000 bytes and 3,8" in said(lambda: _read_npz(bad))
+    assert "its header declares 54,000,000,000 bytes, but it has 3,8" in said(lambda: _read_npz(bad))
 
 
 def test_groups_may_be_names(bad):
@@ -126,7 +126,7 @@ def test_groups_may_be_names(bad):
 
 
 @pytest.mark.parametrize("words, groups", [
-    ("test_groups is missing; give every split its groups, or none", dict(train_groups=np.arange(60))),
+    ("test_groups is missing; store groups for every split, or for none", dict(train_groups=np.arange(60))),
     ("train_groups has shape (59,)", dict(train_groups=np.arange(59), test_groups=np.arange(30))),
     ("dtype float64 for 60 images", dict(train_groups=np.zeros(60), test_groups=np.arange(30))),
 ], ids=["missing", "short", "float"])

@@ -67,9 +67,9 @@ def test_the_line_is_in_the_file_alone(rows, tmp_path):
 
 def test_names_and_studies_that_do_not_fit_are_refused(rows, tmp_path):
     refused = said(lambda: save_figure(None, "Fig 1", "", rows, INFO, folder=tmp_path))
-    assert "lower-case letters, digits and dashes" in refused
+    assert "lowercase letters, digits and dashes" in refused
     refused = said(lambda: save_figure(None, "other", "", rows, INFO | {"study": "small"}, folder=tmp_path))
-    assert "rows of study example with the information of 'small'" in refused
+    assert "rows of study example with the description of 'small'" in refused
 
 
 @pytest.fixture(scope="module")

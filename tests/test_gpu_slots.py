@@ -67,7 +67,7 @@ def test_devices_that_the_user_allows(start, devices, tmp_path):
     some = [start(per_gpu=1, CUDA_VISIBLE_DEVICES="5,GPU-abc, 7") for _ in range(3)]
     assert devices(2) == ["5", "GPU-abc"] and let_go(tmp_path, some) == [0] * 3
     refused = start(CUDA_VISIBLE_DEVICES="3")
-    assert "allows 1; ask for 1 to 1" in refused.communicate()[1] and refused.returncode == 2
+    assert "allows 1; use 1 to 1" in refused.communicate()[1] and refused.returncode == 2
 
 
 def test_the_exit_code_is_the_commands():

@@ -125,10 +125,10 @@ def test_an_arm_and_a_claim_that_stay(tmp_path):
     with open(home/"nbs"/"studies"/"quick.yaml", "a") as study: study.write(f"{line}\n")
 
     refused = run_in(home, "lth_nb.cli", "results", "publish", "quick", check=False)
-    assert refused.returncode == 1 and "`lth results restore quick` first takes the rows" in refused.stderr, (
+    assert refused.returncode == 1 and "first run `lth results restore quick`" in refused.stderr, (
         refused.stderr
     )
-    assert "took over" in run_in(home, "lth_nb.cli", "results", "restore", "quick").stdout
+    assert "restored" in run_in(home, "lth_nb.cli", "results", "restore", "quick").stdout
     left = run_in(home, "lth_nb.cli", "run", "quick", "-n").stdout
     assert "mnist_5k--digits" in left and " 12 networks to train" in left, left
     run_in(home, "lth_nb.cli", "run", "quick", "--jobs", 2, "--until", "paper")

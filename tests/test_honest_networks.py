@@ -50,7 +50,7 @@ def search(builder, rounds=1):
 
 
 @pytest.mark.parametrize("builder, words", [
-    (Centered, "'backbone.middle.weight' goes through (mean|sub) before it is used"),
+    (Centered, "'backbone.middle.weight' goes through (mean|sub) before use"),
     (Idle, "'backbone.middle.weight' gets no gradient"),
     (Frozen, "'backbone.middle.weight' gets no gradient"),
 ])
@@ -76,7 +76,7 @@ def test_a_builder_that_is_random_in_a_number_is_refused():
             self.scale = dice.random()
 
         def inside(self, x): return self.middle(x) * self.scale
-    with pytest.raises(ValueError, match="have the same tensors and give different features"): search(Scaled)
+    with pytest.raises(ValueError, match="have the same tensors but return different features"): search(Scaled)
 
 
 def test_one_network_for_every_call_is_refused():
@@ -91,5 +91,5 @@ def test_networks_in_float64_are_refused():
 
 def test_a_level_that_the_tickets_lack():
     tickets = search(Plain)
-    with pytest.raises(ValueError, match="level is 9: the tickets found on digits have 0 to 1"):
+    with pytest.raises(ValueError, match="level is 9: the tickets found on digits have levels 0 to 1"):
         transfer("ticket", load_dataset("digits", 8, 1, fraction=0.05), Recipe(length="2it"), level=9, source=tickets)

@@ -120,13 +120,13 @@ def test_what_can_go_wrong_is_said_in_one_sentence(file, cache):
             ("lab/digits/no.safetensors: the repository has no such file", get("lab/digits", "no.safetensors",
                 FileNotFoundError)),
             ("no such revision", get("lab/digits", "seed0.safetensors", FileNotFoundError, revision="v9")),
-            ("lab/digits/card.safetensors: a text or another kind of file, not tickets",
+            ("lab/digits/card.safetensors: a text file or another kind of file, not tickets",
                 get("lab/digits", "card.safetensors", ValueError)),
             ("lab/digits/damaged.safetensors: damaged", get("lab/digits", "damaged.safetensors", ValueError)),
             ("lab/digits/flipped.safetensors: damaged, its content does not match its checksum",
                 get("lab/digits", "flipped.safetensors", ValueError)),
             ("no one/x/t.safetensors: ", get("no one/x", "t.safetensors", ValueError)),
-            ("lab/digits: the hub does not allow it (401)", said(lambda: push_to_hub(file, "lab/digits",
+            ("lab/digits: the hub denied access (401)", said(lambda: push_to_hub(file, "lab/digits",
                 endpoint=hub.address, token="hf_reads"), PermissionError)),
         ):
             assert message.startswith(words) or words in message, message

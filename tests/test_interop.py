@@ -74,14 +74,14 @@ def test_errors_leave_the_network_unchanged(network, mask):
     for wrong, words in (
         (mask | {"tail.weight": mask["head.weight"]}, "tail.weight: the model has no such parameter"),
         (mask | {"head.weight": mask["head.weight"][:1]}, "head.weight: mask (1, 8), parameter (3, 8)"),
-        (mask | {"head.weight": mask["head.weight"].float()}, "a mask is torch.bool"),
+        (mask | {"head.weight": mask["head.weight"].float()}, "a mask must be torch.bool"),
     ):
         with pytest.raises(ValueError, match="the mask does not fit") as error: to_torch_pruning(network, wrong)
         assert words in str(error.value)
         assert {*network.state_dict()} == names
     prune.random_unstructured(network.head, "weight", amount=0.5)
     with pytest.raises(ValueError, match=r"head\.weight is already pruned"): to_torch_pruning(network, mask)
-    with pytest.raises(ValueError, match=r"in part: attention\.in_proj_weight is dense"):
+    with pytest.raises(ValueError, match=r"partly pruned: attention\.in_proj_weight is dense"):
         from_torch_pruning(network, ["head.weight", "attention.in_proj_weight"])
     del network.head._buffers["weight_mask"]
     with pytest.raises(ValueError, match="no head.weight_mask"): from_torch_pruning(network)

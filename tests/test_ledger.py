@@ -70,7 +70,7 @@ def test_images_that_changed_are_noticed(tmp_path):
         set(status(tiles, paths)[["done", "changed"]].itertuples(index=False, name=None)), {(True, "tiles"), (True, "")}
     )
     for refused in (check_data, publish):
-        said = "study example: tiles: the images are not those that 2 finished runs and 1 ticket files were made from"
+        said = "study example: tiles: the images have changed since 2 finished runs and 1 ticket files were made"
         fails(partial(refused, tiles, paths), contains=said)
     for file in stale_files(tiles, paths): file.unlink()
     check_data(tiles, paths)
@@ -175,7 +175,7 @@ def test_a_published_table_comes_back(tmp_path):
         },
         "example.yaml",
     )
-    fails(lambda: restore(bigger, paths), contains="another image_size")
+    fails(lambda: restore(bigger, paths), contains="a different image_size")
     more = parse_study(
         {
             **yaml.safe_load(EXAMPLE.replace("levels: [2, 4]", "levels: [1, 2, 4]")),

@@ -321,7 +321,7 @@ ZEROS_STAY = {
 def test_layers_that_fill_pruned_places_are_refused(kind, device):
     if kind == "patched" and device == "meta": pytest.skip("its function holds the layer itself")
     with torch.device(device): net = nn.Sequential(FILLED[kind]())
-    with pytest.raises(ValueError, match=r"layer '0' \(\w+\) (uses another weight|has a forward of its own).*plain"):
+    with pytest.raises(ValueError, match=r"layer '0' \(\w+\) (transforms its weight|has a custom forward).*plain"):
         prunable(net)
 
 
@@ -338,7 +338,7 @@ def test_timm_s_standardized_layers_are_refused_and_its_padded_ones_pruned():
     if find_spec("torchvision"): _torchvision()  # timm imports it
     layers = pytest.importorskip("timm.layers")
     for name in ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"):
-        with pytest.raises(ValueError, match=f"{name}. uses another weight"):
+        with pytest.raises(ValueError, match=f"{name}. transforms its weight"):
             prunable(nn.Sequential(getattr(layers, name)(3, 4, 3)))
     assert len(prunable(nn.Sequential(layers.Conv2dSame(3, 4, 3, 2), layers.Linear(4, 4)))) == 2
 
@@ -351,7 +351,7 @@ def test_no_search_begins_on_standardized_layers(monkeypatch):
     monkeypatch.setattr("lth_nb.tickets.train", lambda *given, **more: pytest.fail("a network was trained"))
     with (
         registered(build) as mine,
-        pytest.raises(ValueError, match="layer 'backbone.0' .Centered. uses another weight"),
+        pytest.raises(ValueError, match="layer 'backbone.0' .Centered. transforms its weight"),
     ):
         find_tickets(mine, data, TicketRecipe(Recipe(length="5it"), rounds=2, rewind="2it"))
 
@@ -412,11 +412,11 @@ REFUSED = {
     "three parameters": (lambda c, s, width: (flat(), 64), TypeError, "missing a required argument: 'width'"),
     "an error": (lambda c, s: nn.Linear(4, "x"), ValueError, "its builder fails for 1 channels and 8 pixels"),
     "features that are no number": (lambda c, s: (flat(), "64"), TypeError, "number of features is '64'"),
-    "other features": (lambda c, s: (flat(nn.Linear(64, 4)), 5), ValueError, r"gives \(2, 4\) for two images"),
-    "a map of features": (lambda c, s: (nn.Conv2d(c, 4, 3), 4), ValueError, r"gives \(2, 4, 6, 6\)"),
+    "other features": (lambda c, s: (flat(nn.Linear(64, 4)), 5), ValueError, r"returns \(2, 4\) for two images"),
+    "a map of features": (lambda c, s: (nn.Conv2d(c, 4, 3), 4), ValueError, r"returns \(2, 4, 6, 6\)"),
     "a tuple in training": (lambda c, s: (TwoInTraining(), 4), ValueError,
-        "in training mode: the backbone gives a tuple"),
-    "too small an image": (lambda c, s: (flat(nn.Linear(9999, 4)), 4), ValueError, "do not go through"),
+        "in training mode: the backbone returns a tuple"),
+    "too small an image": (lambda c, s: (flat(nn.Linear(9999, 4)), 4), ValueError, "the forward pass fails"),
     "a kernel larger than the image": (lambda c, s: (nn.Conv2d(c, 4, 11), 4), ValueError, "Use a larger image_size"),
     "features that are NaN": (lambda c, s: (flat(nn.Linear(64, 4), nn.Threshold(1e9, float("nan"))), 4), ValueError,
         "features of random images are NaN"),
@@ -424,14 +424,14 @@ REFUSED = {
         "'values' has values that"),
     "memory as it was": (lambda c, s: (Drawn(torch.empty(4)), 4), ValueError, "or none at all"),
     "a generator of its own": (lambda c, s: (Drawn(torch.tensor(np.random.default_rng().random(4)).float()), 4),
-        ValueError, "two networks of one seed differ in values"),
+        ValueError, "two networks with the same seed differ in values"),
     "the same network": (lambda c, s: (flat(ONE), 4), ValueError, "returns the same network each time"),
     "a lazy layer": (lambda c, s: (flat(nn.LazyLinear(4)), 4), ValueError, "has no shape before the first batch"),
     "a layer made on the way": (lambda c, s: (LazyInForward(), 4), ValueError, "its first batch changes layer.bias"),
     "no device": (lambda c, s: (flat(nn.Linear(64, 4, device="meta")), 4), ValueError, "is on the device 'meta'"),
     "float64": (lambda c, s: (flat(nn.Linear(64, 4).double()), 4), ValueError, "is float64. Build it in float32"),
     "complex": (lambda c, s: (flat(nn.Linear(64, 4, dtype=torch.complex64)), 4), ValueError, "is complex64"),
-    "shared memory": (lambda c, s: (Untied(), 64), ValueError, "'a.weight' and 'b.weight' share memory"),
+    "shared memory": (lambda c, s: (Untied(), 64), ValueError, "'a.weight' and 'b.weight' are two tensors that"),
 }
 
 
@@ -450,18 +450,18 @@ def test_other_arguments_are_refused_in_one_sentence():
     digits = load_dataset("digits")
     with (
         pytest.warns(UserWarning, match="are not used"),
-        pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"),
+        pytest.raises(ValueError, match="model 'module:Linear-.*the forward pass fails"),
     ):
         transfer("scratch", digits, Recipe(length="1it"), model=ONE)
     with (
         pytest.warns(UserWarning, match="are not used"),
-        pytest.raises(ValueError, match="model 'module:Linear-.*do not go through"),
+        pytest.raises(ValueError, match="model 'module:Linear-.*the forward pass fails"),
     ):
         find_tickets(ONE, digits, TicketRecipe(Recipe(length="1it"), rewind="0it"))
-    with pytest.raises(TypeError, match="model is a int: give 'timm:NAME'"):
+    with pytest.raises(TypeError, match="model is a int: use 'timm:NAME'"):
         find_tickets(3, digits, TicketRecipe(Recipe(length="1it"), rewind="0it"))
     for size in ((32, 32), "32", 32.0, True):
-        with pytest.raises(TypeError, match="image_size is .*: give a whole number"): build_model("resnet8", 10, size)
+        with pytest.raises(TypeError, match="image_size is .*: use a whole number"): build_model("resnet8", 10, size)
     with pytest.raises(ValueError, match="image_size is 0"): build_model("lenet_300_100", 10, 0)
     with pytest.raises(ValueError, match="needs 8 pixels or more, not 4"): build_model("resnet8", 10, 4)
     with pytest.raises(TypeError, match="num_classes is '10'"): build_model("resnet8", "10", 32)
@@ -551,7 +551,7 @@ def test_tied_weights_stay_tied(how, stepping):
         other.load_state_dict(state)
         assert other.backbone.first.weight is other.backbone.second.weight and weights(other) == weights(net)
         if how == "weight":
-            with pytest.raises(ValueError, match="backbone.second.weight: the same parameter as backbone.first.weight"):
+            with pytest.raises(ValueError, match="second.weight: is the same parameter as backbone.first.weight"):
                 check_mask(net, {"backbone.second.weight": mask["backbone.first.weight"]})
 
 
@@ -686,7 +686,7 @@ def test_counting_leaves_the_network_as_it_is():
     assert count_flops(net, 16, 1) > 0 and count_flops(net, 16, 1, mask) == 0
     assert weights(net) == before and [m.training for m in net.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(ValueError, match="mask of unknown layers: conv9.weight"):
+    with pytest.raises(ValueError, match="mask of unknown parameters: conv9.weight"):
         count_flops(net, 16, 1, {"conv9.weight": mask["head.weight"]})
 
 

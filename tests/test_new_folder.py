@@ -30,7 +30,7 @@ def test_init_makes_a_folder_in_which_a_study_runs(tmp_path):
     assert (mine/"data"/"results"/"tiny.csv").is_file() and sorted(p.name for p in tmp_path.iterdir()) == ["mine"]
     lth("plan", "quick", "--images-per-second", "1000", cwd=mine/"runs")
     done = lth("init", "mine", cwd=tmp_path, check=False)
-    assert done.returncode == 1 and "mine/studies/quick.yaml: is there already, and nothing was written" in done.stderr
+    assert done.returncode == 1 and "mine/studies/quick.yaml: already exists, so nothing was written" in done.stderr
 
 
 def test_the_own_copy_of_a_study_comes_first(tmp_path):
@@ -63,8 +63,8 @@ def test_the_doctor_finds_nothing_broken_here():
 
 
 BROKEN = {  # part -> settings, and what is said
-    "data": (dict(LTH_DATA="/no/such/folder"), "LTH_DATA names /no/such/folder, which is no folder. Correct LTH_DATA"),
-    "threads": (dict(LTH_THREADS="0"), "LTH_THREADS='0': give a whole number from 1"),
+    "data": (dict(LTH_DATA="/no/such/folder"), "LTH_DATA names /no/such/folder, which is not a folder. Correct"),
+    "threads": (dict(LTH_THREADS="0"), "LTH_THREADS='0': use a whole number, 1 or more"),
 }
 
 

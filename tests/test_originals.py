@@ -47,10 +47,10 @@ def test_smallnorb_is_read_in_both_orders_of_bytes(toys, tmp_path, order, zipped
 
 
 DAMAGES = {
-    "cut": (lambda whole: whole[:-1], "asks for 368640"),
-    "longer": (lambda whole: whole + b"0", "holds more bytes of values"),
+    "cut": (lambda whole: whole[:-1], "declares 368640"),
+    "longer": (lambda whole: whole + b"0", "has more bytes of values"),
     "cut gzip": (lambda whole: gzip.compress(whole)[:-9], "broken.mat: the file is damaged (EOFError)"),
-    "dimensions": (lambda whole: whole[:4] + b"\xff" * 4, "the file tells of 4294967295 dimensions"),
+    "dimensions": (lambda whole: whole[:4] + b"\xff" * 4, "the file has 4294967295 dimensions"),
     "sizes": (lambda whole: whole[:8] + b"\xff\xff\xff\x7f" * 4, "GB of memory and"),
     "matlab": (
         lambda whole: b"MATLAB 5.0 MAT-file",

@@ -80,7 +80,7 @@ def test_a_file_and_a_folder_with_one_content_are_one_set(home):
 
 def test_folders_of_classes_are_a_set_in_one_piece(home):
     assert sizes(load_dataset("as_classes_train", paths=home)) == [36, 6, 18]
-    none = "as_classes/ is no data set: it holds neither train/ and test/ nor one folder of images per class"
+    none = "as_classes/ is not a data set: it contains neither train/ and test/ nor one folder of images per class"
     assert none in said(lambda: load_dataset("as_classes", paths=home), FileNotFoundError)
 
 
@@ -99,7 +99,7 @@ def test_files_are_checked_before_a_run(home, arrays):
     np.savez(home.raw/"floats.npz", **random_arrays(train_images=np.zeros((60, 8, 8))))
     assert "floats.npz: train_images has dtype float64" in said(lambda: check_files("floats", home))
     save_images(home.raw/"as_file", arrays)
-    assert "'as_file' is there twice, as " in said(lambda: load_dataset("as_file", paths=home))
+    assert "'as_file' exists twice, as " in said(lambda: load_dataset("as_file", paths=home))
 
 
 @pytest.fixture

@@ -19,16 +19,16 @@ def test_a_value_is_read_in_any_form(name, given, value):
 
 
 WRONG = [
-    ("seeds", "a", "parameter seeds = 'a': give whole numbers from 0, such as 0 or [0, 1]"),
+    ("seeds", "a", "parameter seeds = 'a': use whole numbers from 0, such as 0 or [0, 1]"),
     *(("seeds", v, "parameter seeds = ") for v in (True, -1, 1.5, [[1]], float("nan"), "1;2", {"a": 1})),
     *(
         ("source_fraction", v, "parameter source_fraction = ")
         for v in (0, 1.1, "x", [0.1, 0.2], "", None)
     ),
-    ("source", ["digits", "mnist_5k"], "parameter source = ['digits', 'mnist_5k']: give one name"),
-    ("arms", [True], "give names, such as [ticket, scratch]"),
-    ("changes", "lr", "parameter changes = 'lr': give fields with values, such as {lr: 0.03}"),
-    ("orders", 1, "give 0, or a whole number from 2"),
+    ("source", ["digits", "mnist_5k"], "parameter source = ['digits', 'mnist_5k']: use one name"),
+    ("arms", [True], "use names, such as [ticket, scratch]"),
+    ("changes", "lr", "parameter changes = 'lr': use fields with values, such as {lr: 0.03}"),
+    ("orders", 1, "use 0, or a whole number above 1"),
 ]
 
 

@@ -57,29 +57,29 @@ def test_color_of_twelve_bits_in_sixteen_is_refused(home, channels, high, refuse
                 if channels == 4: values[..., 3] = 65535
                 deep_png(home.raw/"own"/split/label/f"{i}.png", values)
     if refused:
-        with pytest.raises(ValueError, match="have more than 8 bits and use values up to 4095 only"): notes_of(home)
+        with pytest.raises(ValueError, match="have more than 8 bits but only use values up to 4095"): notes_of(home)
     else: assert load_dataset("own", paths=home).train_images.max() == 255
 
 
 def test_splits_in_different_ranges_are_refused(home):
     save(home, test_images=noise(20, 8, 8, high=2))
-    with pytest.raises(ValueError, match="test_images go up to 1, and train_images to 255; store the pixels of all"):
+    with pytest.raises(ValueError, match="test_images go up to 1, but train_images to 255; store the pixels of all"):
         notes_of(home)
 
 
 @pytest.mark.parametrize("split, n", [("train", 40), ("test", 20)])
 def test_a_split_of_one_value_is_refused(home, split, n):
     save(home, **{f"{split}_images": np.zeros((n, 8, 8), np.uint8)})
-    with pytest.raises(ValueError, match=f"{split}_images have one value in all pixels, 0"): notes_of(home)
+    with pytest.raises(ValueError, match=f"{split}_images have the value 0 in every pixel"): notes_of(home)
 
 
 def test_blank_images_and_dark_sets_are_noted(home):
     some = noise(40, 8, 8)
     some[:3] = 0
     save(home, train_images=some)
-    assert "3 images have one value in all pixels" in " ".join(notes_of(home))
+    assert "3 images have the same value in every pixel" in " ".join(notes_of(home))
     save(home, train_images=noise(40, 8, 8, high=16), test_images=noise(20, 8, 8, high=16, seed=1))
-    assert "no pixel is above 15 of 255; scale them to 0 to 255" in " ".join(notes_of(home))
+    assert "no pixel value is above 15; scale them to 0 to 255" in " ".join(notes_of(home))
     save(home)
     assert notes_of(home) == ()
 
@@ -94,14 +94,14 @@ def test_pages_of_a_file_count_in_the_memory_that_is_needed(home, monkeypatch):
     for split in ("train", "test"):
         for label in "ab": pages(home.raw/"own"/split/label/"stack.tif", 50)
     monkeypatch.setattr(arrays, "_free_memory", lambda: 2 * 30 * 64 * 3)  # for thirty images, and each file has fifty
-    with pytest.raises(ValueError, match="give a smaller image_size, keep fewer files"): notes_of(home)
+    with pytest.raises(ValueError, match="use a smaller image_size, fewer files"): notes_of(home)
 
 
 def test_a_file_of_too_many_pages_is_refused_before_they_are_read(tmp_path, monkeypatch):
     pages(tmp_path/"stack.tif", 50)
     assert len(images.read_image(tmp_path/"stack.tif").pages) == 50
     monkeypatch.setattr(images, "MAX_PIXELS", 49 * 64)
-    with pytest.raises(images.UnreadableImage, match="holds 50 pages of 8 x 8 pixels"):
+    with pytest.raises(images.UnreadableImage, match="has 50 pages of 8 x 8 pixels"):
         images.read_image(tmp_path/"stack.tif")
     assert len(images.read_image(tmp_path/"stack.tif", image_size=4).pages) == 50
 
@@ -112,7 +112,7 @@ def test_classes_with_the_names_of_splits_or_masks_are_said(home, names):
         for i in range(10):
             (home.raw/"own"/name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(noise(8, 8)).save(home.raw/"own"/name/f"{i}.png")
-    with pytest.raises((ValueError, FileNotFoundError), match=f"can be called {names[0]}: rename it"): notes_of(home)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"cannot be called {names[0]}: rename it"): notes_of(home)
 
 
 def test_copies_of_training_images_are_noted(home):
@@ -124,12 +124,12 @@ def test_copies_of_training_images_are_noted(home):
 
 def test_keys_and_files_that_look_like_groups_are_refused(home):
     save(home, train_group=np.arange(40) // 4)
-    with pytest.raises(ValueError, match="keys train_group are not read; name groups train_groups"): notes_of(home)
+    with pytest.raises(ValueError, match="keys train_group would be ignored; rename them to"): notes_of(home)
     for label in "ab":
         (home.raw/"patients"/label).mkdir(parents=True)
         for i in range(12): Image.fromarray(noise(8, 8) // (i + 1)).save(home.raw/"patients"/label/f"{i}.png")
     (home.raw/"patients"/"Groups.csv").write_text("path,group\n")
-    with pytest.raises(ValueError, match="Groups.csv: the file is not read under this name; call it groups.csv"):
+    with pytest.raises(ValueError, match="Groups.csv: the file would be ignored under this name; rename it"):
         load_dataset("patients", paths=home)
 
 

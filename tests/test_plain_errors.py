@@ -32,7 +32,7 @@ def test_recipes_say_in_one_line_what_is_wrong(made, words):
 @pytest.mark.parametrize("read", [load_tickets, ticket_header])
 @pytest.mark.parametrize("path", [None, 3, b"seed0.safetensors"])
 def test_a_ticket_file_is_given_by_its_path(read, path):
-    with pytest.raises(TypeError, match="give the path of a ticket file"): read(path)
+    with pytest.raises(TypeError, match="pass the path of a ticket file"): read(path)
 
 
 def test_arms_without_their_tickets():

@@ -189,7 +189,7 @@ def test_builders_and_modules(folder, models):
         and kept.header["model"] != drawn.header["model"]
     )
     assert all(torch.equal(v, before[n]) for n, v in module.state_dict().items())  # it was copied, and not trained
-    with pytest.raises(ValueError, match="loads the same for every seed"):
+    with pytest.raises(ValueError, match="loads the same ones for every seed"):
         transfer("reinit", digits(8), keep.training, level=1, source=kept)
     models.pop(kept.header["model"])
     with pytest.raises(TicketError, match="kept.safetensors: .*a module of an earlier session"):
@@ -214,20 +214,20 @@ def test_one_name_is_one_network(folder):
 REFUSED = {  # reference -> what is said
     "timm:resnet999": "timm has no classifier 'resnet999'; it has resnet",
     "torchvision:maskrcnn_resnet50_fpn": "torchvision has no classifier 'maskrcnn_resnet50_fpn'; it has",
-    "torchvision:inception_v3": "model 'torchvision:inception_v3': .*do not go through",
+    "torchvision:inception_v3": "model 'torchvision:inception_v3': .*the forward pass fails",
     "keras:vgg": "model 'keras:vgg': write 'timm:NAME', 'torchvision:NAME' or 'FILE.py:FUNCTION'",
     "timm:resnet10t?depth=3": "write 'timm:NAME'",
-    "timm:resnet10t?prune=stages*": "prune = 'stages\\*': 'stages\\*' names no weight",
-    "timm:resnet10t?head=classifier": "it has no layer 'classifier' to be its head; its last linear layers are fc",
+    "timm:resnet10t?prune=stages*": "prune = 'stages\\*': 'stages\\*' matches no weight",
+    "timm:resnet10t?head=classifier": "it has no layer 'classifier' to use as its head; its last linear layers are fc",
     "your_nets.py:build": "your_nets.py: no such file in",
     "my_nets.py:make": "my_nets.py: has no function 'make'; it has Net, build, features",
-    "broken.py:build": "broken.py: fails when it is run \\(ZeroDivisionError",
-    "my_nets.py:wrong_features": "gives \\(2, 4\\) for two images of 1 x 8 x 8, not float \\(2, 5\\)",
+    "broken.py:build": "broken.py: running it failed \\(ZeroDivisionError",
+    "my_nets.py:wrong_features": "returns \\(2, 4\\) for two images of 1 x 8 x 8, not float \\(2, 5\\)",
     "my_nets.py:rgb": "its first convolution takes 3 channels, and the images have 1. Load them with channels=3",
     "my_nets.py:headless": "its head cannot be found: it returns a tensor \\(2, 4\\)",
-    "my_nets.py:softmax": "its head cannot be found: it returns a tensor \\(2, 10\\), which no linear layer gives "
-                          "alone. Name the layer",
-    "my_nets.py:deep": "its builder needs 'depth'. A builder takes some of channels"
+    "my_nets.py:softmax": "its head cannot be found: it returns a tensor \\(2, 10\\), which is not the "
+                          "output of one linear layer. Name the",
+    "my_nets.py:deep": "its builder needs 'depth'. A builder may take channels"
 }
 
 

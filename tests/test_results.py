@@ -71,7 +71,7 @@ def test_a_table_that_is_missing_or_damaged_is_named(tmp_path):
     file = tmp_path/"first.csv"
     assert "no such results table" in said(lambda: read_results(file), FileNotFoundError)
     file.write_text("study,arm\na,b,c\n")
-    assert "row 1 has 3 cells, the header has 2" in said(lambda: read_results(file))
+    assert "row 1 has 3 cells, not 2 like the header" in said(lambda: read_results(file))
     words = "first.csv: row 1, column 'density': '2' is not allowed"
     assert words in said(lambda: write_rows([row(density=2)], file))
 
@@ -123,7 +123,7 @@ def test_a_description_belongs_to_its_table(published):
     assert info["table_sha256"] == table_hash(table(0, 1))
     assert {k: info[k] for k in INFO} == INFO
     write_rows(table(1, 2), published)
-    assert "example.json is that of another table" in said(lambda: read_study_info(published))
+    assert "differs from table_sha256 in example.json" in said(lambda: read_study_info(published))
     other = published.with_name("other.csv")
     assert "description is missing" in said(lambda: read_study_info(other), FileNotFoundError)
 
@@ -139,8 +139,8 @@ def test_tables_without_a_description_are_no_studies(tmp_path):
 
 @pytest.mark.parametrize("info, words", [
     ({"study": "example"}, "scale, roles, recipes"),
-    (INFO | {"roles": {"nature": []}}, "unknown role nature; known: natural"),
-    (INFO | {"roles": {"related": ["digits"]}}, "role 'related': 'digits'"),
+    (INFO | {"roles": {"nature": []}}, "unknown role nature; use natural"),
+    (INFO | {"roles": {"related": ["digits"]}}, "role 'related' contains 'digits'"),
 ])
 def test_a_wrong_description_is_refused(published, info, words):
     before = published.with_suffix(".json").read_bytes()
@@ -150,7 +150,7 @@ def test_a_wrong_description_is_refused(published, info, words):
 
 def test_rows_of_another_study_are_not_published(published):
     before = published.read_bytes()
-    words = "rows of study example in the table of 'other'"
+    words = "rows of study example, not 'other'"
     assert words in said(lambda: write_results(table(0, 1), INFO | {"study": "other"}, published))
     assert published.read_bytes() == before
 

@@ -91,7 +91,7 @@ def test_finished_rows_of_other_images_are_made_again(home, capsys):
     scratch = dict(source="", arms=["scratch"], levels=[])
     first = transfers(home, **scratch)
     assert (transfers(home, **scratch).data_hash == first.data_hash).all()
-    assert "all rows are there already" in capsys.readouterr().out
+    assert "all rows already exist" in capsys.readouterr().out
     draw(home/"raw"/"shapes", seed=1)
     again = transfers(home, **scratch)
     assert "the images of shapes have changed since" in capsys.readouterr().out
@@ -105,12 +105,12 @@ def test_a_finished_table_that_lacks_a_row_is_completed_and_not_published(home, 
     run_tickets(study, "shapes", paths=paths)
     file = cell_file(study, cell, paths)
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="it holds 3 of the 4 networks of its run; delete it"): publish(study, paths)
+    with pytest.raises(ValueError, match="it has 3 of the 4 networks of its run; delete it"): publish(study, paths)
     again = transfers(home)
-    assert "it holds 3 of the 4 networks of its run" in capsys.readouterr().out
+    assert "it has 3 of the 4 networks of its run" in capsys.readouterr().out
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
     file.write_text(file.read_text().rstrip("\n"))
-    with pytest.raises(ValueError, match="its last line has no end"): merge_rows([file])
+    with pytest.raises(ValueError, match="its last line has no line break"): merge_rows([file])
 
 
 @pytest.mark.parametrize("edited", ["forward", "helper"])
@@ -185,7 +185,7 @@ def test_libraries_below_the_folder_are_not_the_users_files(home, monkeypatch):
 
 def test_a_builder_that_ends_the_program(home):
     (home/"ends.py").write_text("import sys\nsys.exit(3)\n")
-    with pytest.raises(ValueError, match="ends.py: fails when it is run \\(SystemExit: 3\\)"):
+    with pytest.raises(ValueError, match="ends.py: running it failed \\(SystemExit: 3\\)"):
         resolve_model("ends.py:build")
 
 
@@ -198,7 +198,7 @@ def test_weight_standardization_is_refused_by_a_rule_too(home):
         "def build(channels, image_size):\n"
         "    return nn.Sequential(WSConv(channels, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8\n")
     data = load_dataset("shapes", image_size=8, channels=1, paths=Paths(home))
-    with pytest.raises(ValueError, match="uses another weight than the one it holds"):
+    with pytest.raises(ValueError, match="transforms its weight before use"):
         find_tickets("ws.py:build", data, TicketRecipe(Recipe(length="2it"), rounds=1, rewind="1it"))
 
 
@@ -225,13 +225,13 @@ def test_tickets_in_another_s_place_are_refused(home, how):
         other = TicketRecipe(Recipe(length="20it", batch_size=16, lr=0.05), rounds=2, rate=0.1, rewind="5it")
         find_tickets("lenet_300_100", data, other, seed=0, save_to=one)
     words = "seed = 1" if how == "swapped" else "recipe_hash = .*"
-    with pytest.raises(ValueError, match=f"{words}: tickets in another's place"): transfers(home)
+    with pytest.raises(ValueError, match=f"{words}: misplaced tickets"): transfers(home)
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist_5k"])
 def test_images_under_the_name_of_a_set_that_comes_with_a_package(home, name):
     draw(home/"raw"/name)
-    with pytest.raises(ValueError, match=f"{name} is the name of a set that comes with a package"):
+    with pytest.raises(ValueError, match=f"{name} is also a data set from a package"):
         load_dataset(name, paths=Paths(home))
 
 
@@ -247,9 +247,9 @@ def test_pieces_that_contradict_each_other(home):
 
     one = piece("one")
     for folder, old, new, words in (
-        ("size", "image_size: 8", "image_size: 16", "image_size = 16, and 8 in"),
-        ("recipe", "lr: 0.05", "lr: 0.01", "recipes.base is not the one of"),
-        ("name", "", "", "study = 'other', and 'shapes' in"),
+        ("size", "image_size: 8", "image_size: 16", "image_size = 16, but 8 in"),
+        ("recipe", "lr: 0.05", "lr: 0.01", "recipes.base differs from the one in"),
+        ("name", "", "", "study = 'other', but 'shapes' in"),
     ):
         other = piece(folder, lambda text, old=old, new=new: text.replace(old, new) if old else text)
         if folder == "name":
@@ -286,7 +286,7 @@ def test_a_table_is_not_overwritten_by_its_description(home):
     transfers(home)
     (file,) = (home/"data"/"runs"/"shapes"/"transfer").glob("*--shapes--??????????.csv")
     done = CliRunner().invoke(app, ["results", "merge", str(file), "-o", str(home/"out.json")])
-    assert done.exit_code == 1 and "give a name that ends in .csv" in done.output
+    assert done.exit_code == 1 and "the name must end in .csv" in done.output
     assert len(read_results(file)) == 4
 
 

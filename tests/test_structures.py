@@ -185,9 +185,9 @@ def test_arms_of_tickets_that_were_not_trained(digits):
     for arm in ("ticket", "original", "reinit", "random"):
         assert transfer(arm, digits, BRIEF, level=2, source=tickets).values["density"] == tickets[2].density
     for arm, level in dict(finetuned=1, dense_finetuned=0).items():
-        with pytest.raises(ValueError, match="score 'snip' trains nothing; use another arm"):
+        with pytest.raises(ValueError, match="score 'snip' needs no training; use another arm"):
             transfer(arm, digits, BRIEF, level=level, source=tickets)
-    with pytest.raises(ValueError, match="their score trains nothing"): trained_network(tickets, 1)
+    with pytest.raises(ValueError, match="their score needs no training"): trained_network(tickets, 1)
 
 
 def test_a_channel_ticket_is_smaller_after_a_transfer(digits):
@@ -245,7 +245,7 @@ def test_a_study_from_its_file_to_a_smaller_network(home):
         assert footprint(small, 8, 1)["params"] < 0.6 * footprint(net, 8, 1)["params"]
         shown = run("lth_nb.cli", "ticket", "show", file, home=home).stdout
         assert f"{ticket.density:.3f}"[:4] in shown
-        assert "whole, Tickets(cnn_small" in run("lth_nb.cli", "ticket", "verify", file, home=home).stdout
+        assert "valid, Tickets(cnn_small" in run("lth_nb.cli", "ticket", "verify", file, home=home).stdout
         told = json.loads(run("lth_nb.cli", "ticket", "show", "--json", file, home=home).stdout)
         assert told["recipe"]["granularity"] == "channel"
     for source, arms, recipes in (("mnist_5k", ("ticket", "reinit", "finetuned"), ("channel", "half")),

@@ -56,11 +56,11 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
         "transfers[0].levels = 5: out of range; sparse arms have levels 1 to 4, the rounds of ticket recipe 'base'",
     ),
     ("related: [[mnist_5k, digits]]", "related: [[mnist, digit]]", "roles.related = 'digit': unknown data set"),
-    ("seeds: [0, 1]", "seeds: [0, 1, 0]", "seed 0 is there twice"),
+    ("seeds: [0, 1]", "seeds: [0, 1, 0]", "seed 0 occurs twice"),
     (
         "related: [[mnist_5k, digits]]",
         "related: [[mnist_5k]]",
-        "roles.related = ['mnist_5k']: give pairs [source, target]",
+        "roles.related = ['mnist_5k']: list pairs [source, target]",
     ),
     (
         "related: [[mnist_5k, digits]]",
@@ -70,12 +70,12 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     (
         "related: [[mnist_5k, digits]]",
         "related: [[[mnist_5k], digits]]",
-        "roles.related = [['mnist_5k'], 'digits']: give",
+        "roles.related = [['mnist_5k'], 'digits']: list",
     ),
     (
         "related: [[mnist_5k, digits]]",
         "natural: [[mnist_5k, digits]]",
-        "roles.natural = ['mnist_5k', 'digits']: give sources",
+        "roles.natural = ['mnist_5k', 'digits']: list sources",
     ),
     (
         "related: [[mnist_5k, digits]]",
@@ -83,8 +83,8 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
         "roles.narrower = ['lenet_300_100', 'lenet']: unknown model 'lenet'",
     ),
     ("channels: 1", "channels: 1\npages: [tables]", "pages = 'tables': no such page; use some of budget"),
-    ("related: [[mnist_5k, digits]]", "natural: [5]", "roles.natural = 5: give sources of natural images, each a name"),
-    ("channels: 1", "channels: yes", "channels = True: give a number"),
+    ("related: [[mnist_5k, digits]]", "natural: [5]", "roles.natural = 5: list sources of natural images, each a name"),
+    ("channels: 1", "channels: yes", "channels = True: use a number"),
     ("image_size: 8", "image_size: .inf", "image_size = inf: Input should be a finite number"),
     ("batch_size: 32}", "batch_size: 32, lr: yes}", "recipes.base.lr = True"),
     ("batch_size: 32}", "batch_size: 32, lr: .inf}", "recipes.base.lr = inf"),
@@ -116,9 +116,9 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     (
         "like: base, one_shot",
         "like: bass, one_shot",
-        "ticket_recipes.one-shot.like = 'bass': no such entry; there are base, one-shot",
+        "ticket_recipes.one-shot.like = 'bass': no such entry; the entries are base, one-shot",
     ),
-    ("training: base", "training: slow", "training = 'slow': no such recipe; there are base, base-x2"),
+    ("training: base", "training: slow", "training = 'slow': no such recipe; the recipes are base, base-x2"),
     ("sources: mnist_5k, targets", "targets", "transfers[1].sources is missing: arm 'finetuned' needs one"),
     ("fractions: 0.1, arms: scratch", "fractions: 1.1, arms: scratch", "transfers[2].fractions[0] = 1.1"),
     (
@@ -131,12 +131,12 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     ("channels: 1", "channels: 1\nimage_sizes: {mnists: 28}", "image_sizes = 'mnists': unknown data set; "),
     ("channels: 1", "channels: 1\nimages_per_second: {lenet: 28}", "images_per_second.lenet: unknown model"),
     ("seeds: [0, 1]", "seeds: [0, 1]\nkeep_final: false", "finetuned need keep_final: true"),
-    ("base-x2:", "a/b:", "recipes: 'a/b' is no name"),
+    ("base-x2:", "a/b:", "recipes: 'a/b' is not a valid name"),
     ("related:", "relatives:", "roles.relatives: unknown role; use one of natural"),
     (
         "{sources: mnist_5k, targets: digits",
         "{sources: art_type, targets: painting_subject",
-        "hold the same images under other labels",
+        "have the same images with different labels",
     ),
     ("{targets: digits, fractions: 0.1, arms: scratch", "{targets: own, arms: scratch", "transfers[2].targets = 'own'"),
     (
@@ -147,8 +147,8 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     ),
     ("rewind: 10it", "rewind: 10", "ticket_recipes.base.rewind = 10, ticket_recipes.one-shot.rewind = 10: give epochs"),
     ("channels: 1", "channels: 1\ndevice: gpu", "device = 'gpu': use auto, cpu, cuda"),
-    ("levels: [2, 4]", "levels: [2, 4, 2]", "transfers[0].levels = [2, 4, 2]: the value 2 is there twice"),
-    ("seeds: [0, 1]", "seeds: yes", "seeds[0] = True: give a number")
+    ("levels: [2, 4]", "levels: [2, 4, 2]", "transfers[0].levels = [2, 4, 2]: the value 2 occurs twice"),
+    ("seeds: [0, 1]", "seeds: yes", "seeds[0] = True: use a number")
 ]
 
 
@@ -180,7 +180,7 @@ def test_a_network_that_is_asked_for_twice_is_described_without_nan():
     content = yaml.safe_load(EXAMPLE)
     content["transfers"].append(content["transfers"][-1])
     with pytest.raises(ValueError) as error: transfer_cells(parse_study(content, "example.yaml"))
-    words = "transfers[3] asks for a network that transfers[2] already has: arm scratch, target digits, fraction 0.1"
+    words = "transfers[3] requests a network of transfers[2] again: arm scratch, target digits, fraction 0.1"
     assert words in str(error.value) and "nan" not in str(error.value)
 
 
@@ -191,12 +191,12 @@ def test_complaints_that_say_the_same_are_said_once():
 
 def test_recipes_that_are_no_mapping():
     content = yaml.safe_load(EXAMPLE)
-    for recipes, words in ((["base"], "recipes = ['base']: give a mapping of names to recipes"),
-                           ({"base": "60it"}, "recipes.base = '60it': give a mapping, such as {length: 10ep}"),
-                           ({1: {"length": "60it"}}, "recipes: the name 1 is no text")):
+    for recipes, words in ((["base"], "recipes = ['base']: use a mapping of names to recipes"),
+                           ({"base": "60it"}, "recipes.base = '60it': use a mapping, such as {length: 10ep}"),
+                           ({1: {"length": "60it"}}, "recipes: the name 1 is not a string")):
         with pytest.raises(ValueError) as error: parse_study({**content, "recipes": recipes})
         assert words in str(error.value)
-    with pytest.raises(ValueError, match="a key is a text"): parse_study({**content, 3: "x"})
+    with pytest.raises(ValueError, match="the key 3 is not a string"): parse_study({**content, 3: "x"})
 
 
 def test_image_sizes_of_single_sets():
@@ -207,22 +207,22 @@ def test_image_sizes_of_single_sets():
 # Files
 
 TWICE = [  # what is written, and what the error says
-    (EXAMPLE + "recipes: {base: {length: 9it}}\n", "line 20: recipes is there already on line 9; keep one of them"),
+    (EXAMPLE + "recipes: {base: {length: 9it}}\n", "line 20: recipes is already defined on line 9; keep one of them"),
     (
         example("batch_size: 32}", "batch_size: 32, length: 9it}"),
-        "line 10: recipes.base.length is there already on line 10",
+        "line 10: recipes.base.length is already defined on line 10",
     ),
-    (example("levels: [2, 4]", "levels: [2, 4], levels: 3"), "transfers[0].levels is there already on line"),
+    (example("levels: [2, 4]", "levels: [2, 4], levels: 3"), "transfers[0].levels is already defined on line"),
     (
         example("  one-shot:", "  base: {training: base}\n  one-shot:"),
-        "ticket_recipes.base is there already on line 13",
+        "ticket_recipes.base is already defined on line 13",
     ),
-    (example("scale: an", "'scale': no\nscale: an"), "line 3: scale is there already on line 2"),
-    ("a: {b: [{c: 1, d: 2}, {c: 1, c: 2}]}\n", "line 1: a.b[1].c is there already on line 1"),
-    ("base: &b {x: 1}\nother:\n  <<: *b\n  y: 1\n  y: 2\n", "line 5: other.y is there already on line 4"),
+    (example("scale: an", "'scale': no\nscale: an"), "line 3: scale is already defined on line 2"),
+    ("a: {b: [{c: 1, d: 2}, {c: 1, c: 2}]}\n", "line 1: a.b[1].c is already defined on line 1"),
+    ("base: &b {x: 1}\nother:\n  <<: *b\n  y: 1\n  y: 2\n", "line 5: other.y is already defined on line 4"),
     (
         "a: 1\na: 2\nb: 1\nb: 2\n",
-        "line 2: a is there already on line 1; keep one of them; line 4: b is there already on line 3",
+        "line 2: a is already defined on line 1; keep one of them; line 4: b is already defined on line 3",
     ),
 ]
 
@@ -252,7 +252,7 @@ def test_many_aliases_take_no_time(tmp_path):
     assert len(read_yaml(tmp_path/"aliases.yaml")) == 12
     (tmp_path/"aliases.yaml").write_text("\n".join(lines) + "\n")
     began = time.perf_counter()
-    with pytest.raises(ValueError, match="aliases.yaml: it stands for .* more than 100,000"):
+    with pytest.raises(ValueError, match="aliases.yaml: it expands to .* more than 100,000"):
         read_yaml(tmp_path/"aliases.yaml")
     assert time.perf_counter() - began < 1
 
@@ -263,11 +263,11 @@ def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path):
     file = tmp_path/"example.yaml"
     file.write_text("\n".join([*lines, EXAMPLE]))
     began = time.perf_counter()
-    with pytest.raises(ValueError, match="example.yaml: it stands for .* values with its aliases, more than 100,000"):
+    with pytest.raises(ValueError, match="example.yaml: it expands to .* values with its aliases, more than 100,000"):
         load_study(file)
     assert time.perf_counter() - began < 1
     file.write_text("a: &a [1, *a]\n" + EXAMPLE)
-    with pytest.raises(ValueError, match="example.yaml: line 1: this list or mapping holds itself"): load_study(file)
+    with pytest.raises(ValueError, match="example.yaml: line 1: this list or mapping contains itself"): load_study(file)
     file.write_text("a: " + "[" * 5000)
     with pytest.raises(ValueError, match="example.yaml: "): load_study(file)
 
@@ -276,7 +276,7 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path):
     file = tmp_path/"example.yaml"
     file.write_text("- 1\n" * 100_000)
     began = time.perf_counter()
-    with pytest.raises(ValueError, match="example.yaml: 400,000 bytes, and a study has at most 200,000"):
+    with pytest.raises(ValueError, match="example.yaml: 400,000 bytes, but a study has at most 200,000"):
         load_study(file)
     assert time.perf_counter() - began < 0.1
     file.write_text(EXAMPLE.replace("seeds: [0, 1]", f"seeds: {'x' * 100_000}"))
@@ -285,8 +285,9 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"\0\0\0\n", "holds zero bytes"), ("st\u00fcdy\n".encode("latin-1"), "no readable CSV .UnicodeDecodeError"),
-    (b'a,"' + b"x" * 200_000 + b'"\n', "no readable CSV .Error"),
+    (b"\0\0\0\n", "contains null bytes"),
+    ("st\u00fcdy\n".encode("latin-1"), "not a readable CSV file .UnicodeDecodeError"),
+    (b'a,"' + b"x" * 200_000 + b'"\n', "not a readable CSV file .Error"),
 ])
 def test_tables_that_are_no_text(tmp_path, content, words):
     from lth_nb.results import read_results
@@ -299,7 +300,7 @@ def test_descriptions_that_are_no_json(tmp_path, content):
     from lth_nb.results import read_study_info
     (tmp_path/"rows.csv").write_text("x\n")
     (tmp_path/"rows.json").write_bytes(content)
-    with pytest.raises(ValueError, match="rows.json: no .*JSON.*; publish the table again"):
+    with pytest.raises(ValueError, match="rows.json: not .*JSON.*; publish the table again"):
         read_study_info(tmp_path/"rows.csv")
 
 
@@ -323,7 +324,7 @@ def test_a_study_like_another(tmp_path):
     file.write_text("study: other\nlike: quickly\n")
     with pytest.raises(FileNotFoundError, match="study 'quickly': no file"): load_study(file)
     file.write_text(f"study: other\nlike: {file}\n")
-    with pytest.raises(ValueError, match="like: goes round in a circle"): load_study(file)
+    with pytest.raises(ValueError, match="like: circular reference"): load_study(file)
 
 
 def test_files_that_are_no_study(tmp_path):
@@ -332,11 +333,11 @@ def test_files_that_are_no_study(tmp_path):
         load_study(tmp_path / "renamed.yaml")
     for content, words in (
         (b"study: \xe4", "byte 7 is not UTF-8; save the file as UTF-8"),
-        (b"a: [1", "not YAML"),
-        (b"", "a study is a mapping"),
-        (b"- a\n- b\n", "a study is a mapping"),
-        (b"a: 1\n---\nb: 2\n", "not YAML"),
-        (b"\0", "not YAML"),
+        (b"a: [1", "not valid YAML"),
+        (b"", "write a mapping"),
+        (b"- a\n- b\n", "write a mapping"),
+        (b"a: 1\n---\nb: 2\n", "not valid YAML"),
+        (b"\0", "not valid YAML"),
     ):
         (tmp_path / "bad.yaml").write_bytes(content)
         with pytest.raises(ValueError) as error:

@@ -101,13 +101,13 @@ def test_sound_tickets_pass(tickets): check(tickets)
 DAMAGES = dict(
     nan=("initial", poisoned, f"its initial of '{FIRST}' has values that are NaN"),
     nan_trained=("1", poisoned, f"its final/1 of '{FIRST}' has values that are NaN"),
-    level=("pruned_at", lambda p: p.where(p != 2, 7), "holds 7: not 1 to 2, nor 255"),
+    level=("pruned_at", lambda p: p.where(p != 2, 7), "contains 7, not 1 to 2 or 255"),
     density=("pruned_at", lambda p: p.where(p != 2, 1), "level 1 keeps"),
     dtype=("pruned_at", lambda p: p.int(), "its pruned_at of"),
     shape=("pruned_at", lambda p: p[:5], "its pruned_at of"),
-    turned=("rewind", lambda v: v.T, "its parts do not fit each other"),
+    turned=("rewind", lambda v: v.T, "its parts do not match"),
     short=("2", lambda v: v[1:], "more or fewer trained weights"),
-    double=("2", lambda v: v.double(), "not a vector of living weights"),
+    double=("2", lambda v: v.double(), "not a vector of unpruned weights"),
 )
 
 
@@ -123,20 +123,20 @@ def test_a_variance_below_zero_is_named():
     check(found)
     name = next(n for n in found.rewind if n.endswith("running_var"))
     found.rewind[name] = -found.rewind[name]
-    assert f"its rewind of '{name}' has a variance below zero" in said(lambda: check(found))
+    assert f"its rewind of '{name}' has a negative variance" in said(lambda: check(found))
 
 
 def test_missing_parts_are_named(tickets):
     without = replace(tickets, final={0: tickets.final[0]})
     assert "it has no final/1; it has no final/2" in said(lambda: check(without))
     half = replace(tickets, pruned_at={FIRST: tickets.pruned_at[FIRST]})
-    assert "its parts do not fit each other" in said(lambda: check(half))
+    assert "its parts do not match" in said(lambda: check(half))
 
 
 def test_a_density_that_the_masks_do_not_have():
     wrong = made()
     wrong.header["levels"][1]["density"] = 0.61
-    assert "level 1 has density 0.6, and its header says 0.61" in said(lambda: check(wrong))
+    assert "level 1 has density 0.6, but its header says 0.61" in said(lambda: check(wrong))
 
 
 def test_other_shapes_are_another_network(registered):
@@ -159,14 +159,14 @@ def test_other_layers_of_the_same_shapes_are_another_network(registered):
     registered(partial(lenet, widths=(20, 10)))
     mine = made("mine")
     registered(gelu)
-    assert "same shapes, other layers or settings. Bring the" in said(lambda: check(mine), OtherArchitecture)
+    assert "same shapes, other layers or settings. Restore" in said(lambda: check(mine), OtherArchitecture)
     mine.header["architecture"] = None  # as in older files
     check(mine)
 
 
 def test_an_unknown_network_is_told_how_to_be_registered(tickets):
     mine = replace(tickets, header=tickets.header | dict(model="mine"))
-    assert "found on the model 'mine', which is unknown here. Register it first" in said(lambda: check(mine))
+    assert "found on the model 'mine', which is not registered. Register it first" in said(lambda: check(mine))
     check(mine, any_model=True)
 
 
@@ -184,5 +184,5 @@ def test_half_a_search_is_saved_only_as_such(tmp_path):
     half.header["levels"].pop()
     half.final.pop(2)
     refused = said(lambda: save_tickets(half, file))
-    assert "it has 2 levels, and its recipe 3. Nothing was written" in refused and file.read_bytes() == whole
+    assert "it has 2 levels, but its recipe has 3. Nothing was written" in refused and file.read_bytes() == whole
     assert len(load_tickets(save_tickets(half, tmp_path/"seed1.safetensors.partial"))) == 2

@@ -132,10 +132,10 @@ def test_a_file_without_the_right_to_read_it(whole, tmp_path):
 
 @pytest.mark.parametrize("changes, words", [
     (dict(image_size=10**9), "image_size = 1000000000"), (dict(num_classes=11), "its head is for"),
-    (dict(channels=3), "they do not fit the model 'cnn_small'"), (dict(model="resnet99"), "which is unknown here"),
+    (dict(channels=3), "they do not fit the model 'cnn_small'"), (dict(model="resnet99"), "which is not registered"),
     (dict(model="resnet8"), "they do not fit the model 'resnet8'"), (dict(recipe={}), "recipe_hash is not the hash"),
     (dict(levels=[]), "levels = []"), (dict(seed="0"), "seed = '0'"), (dict(source=...), "source is missing"),
-    (dict(keep_final=False), "a part 'final/0' too many"), (dict(architecture="0" * 16), "found on another network"),
+    (dict(keep_final=False), "an unexpected part 'final/0'"), (dict(architecture="0" * 16), "found on another network"),
 ])
 def test_a_header_that_does_not_fit(whole, tmp_path, changes, words):
     file = tmp_path/"seed0.safetensors"
@@ -163,13 +163,13 @@ def test_verify_says_one_line_per_file(whole, tmp_path, home):
     edited(unknown, model="mine")
     done = run("lth_nb.cli", "ticket", "verify", tmp_path, tmp_path/"weights.pt", home=home, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stdout.splitlines() == [f"{good}: whole, {load_tickets(good)}"]
+    assert done.stdout.splitlines() == [f"{good}: valid, {load_tickets(good)}"]
     told = {Path(line.split(": ")[0]).name: line for line in done.stderr.splitlines()}
     assert sorted(told) == ["cut.safetensors", "empty.safetensors", "sparse.safetensors", "text.safetensors",
         "unknown.safetensors", "weights.pt"] and len(done.stderr.splitlines()) == 6, done.stderr
     assert "MODELS['mine'] = Architecture(builder, halvings, origin)" in told["unknown.safetensors"]
     accepted = run("lth_nb.cli", "ticket", "verify", "--any-model", unknown, home=home)
-    assert "whole, Tickets(mine on digits" in accepted.stdout
+    assert "valid, Tickets(mine on digits" in accepted.stdout
     assert "density" in run("lth_nb.cli", "ticket", "show", unknown, home=home).stdout
     assert json.loads(run("lth_nb.cli", "ticket", "show", "--json", unknown, home=home).stdout)["model"] == "mine"
     for word, options in {"show": [], "export": ["--level", 1, "-o", tmp_path/"x.onnx"], "latency": []}.items():
@@ -200,11 +200,11 @@ def test_what_is_given_in_place_of_something_else(whole, digits, tmp_path, monke
     found = dict(model="lenet_300_100", data=digits, recipe=recipe)
     (tmp_path/"t.safetensors.partial").mkdir()
     for changes, words in (
-        (dict(model=torch.nn.Linear(3, 3)), "two images of 1 x 8 x 8 do not go through"),
+        (dict(model=torch.nn.Linear(3, 3)), "the forward pass fails for two 1 x 8 x 8 images"),
         (dict(model=None), "model is a NoneType"),
         (dict(data="digits"), "data is a str, not a Dataset: load a data set first"),
         (dict(recipe=Recipe()), "recipe is a Recipe, not a TicketRecipe: give TicketRecipe"),
-        (dict(seed=0.5), "seed is 0.5: give a whole number"), (dict(seed="a"), "seed is 'a'"),
+        (dict(seed=0.5), "seed is 0.5: use a whole number"), (dict(seed="a"), "seed is 'a'"),
         (dict(save_to=tmp_path/"t.safetensors"), "t.safetensors.partial: cannot be written"),
     ):
         with pytest.raises((TypeError, ValueError, OSError), match=words): find_tickets(**found | changes)
@@ -212,7 +212,7 @@ def test_what_is_given_in_place_of_something_else(whole, digits, tmp_path, monke
     for changes, words in (
         (dict(source=str(whole)), "source is a str, not a Tickets: load a ticket file first"),
         (dict(data="digits"), "data is a str, not a Dataset"), (dict(recipe="base"), "recipe is a str, not a Recipe"),
-        (dict(level="1"), "level is '1': give a whole number"), (dict(level=True), "level is True"),
+        (dict(level="1"), "level is '1': use a whole number"), (dict(level=True), "level is True"),
         (dict(level=1.0), "level is 1.0"), (dict(seed=1.5), "seed is 1.5"), (dict(seed=None), "seed is None"),
     ):
         with pytest.raises((TypeError, ValueError), match=words): transfer(**given | changes)
@@ -239,7 +239,7 @@ def test_what_a_file_cannot_hold_is_said_before_training(digits, registered):
 
     registered["mine"] = Architecture(builder, 0, "a test")
     endless = TicketRecipe(training=Recipe(length="100000000it"), rounds=1, rewind="0it")
-    with pytest.raises(ValueError, match="'backbone.brief' is bfloat16, and ticket files hold"):
+    with pytest.raises(ValueError, match="'backbone.brief' is bfloat16, but ticket files support"):
         find_tickets("mine", digits, endless)
 
 
@@ -270,7 +270,7 @@ def test_after_the_builder_has_changed(digits, tmp_path, registered, change):
     file, endless = tmp_path/"seed0.safetensors", Recipe(length="100000000it")
     tickets = find_tickets("mine", digits, RECIPE, save_to=file)
     registered["mine"] = CHANGES[change]
-    with pytest.raises(OtherArchitecture, match="seed0.safetensors: they .* Bring the builder back"): load_tickets(file)
+    with pytest.raises(OtherArchitecture, match="seed0.safetensors: they .* Restore the builder"): load_tickets(file)
     for arm in ("ticket", "reinit", "dense_rewound"):
         with pytest.raises(ValueError, match="the mine tickets found on digits at 8 px"):
             transfer(arm, digits, endless, source=tickets, level=0 if arm.startswith("dense") else 1)

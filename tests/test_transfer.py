@@ -26,10 +26,10 @@ def source():
 REFUSED = {
     "needs tickets found on the target itself": dict(arm="mask_only", level=1),
     "needs tickets found on a source": dict(arm="ticket", level=1, source=None),
-    "is dense: level is 0, not 2": dict(arm="scratch", level=2, source=None, model="lenet_300_100"),
+    "is dense: use level 0, not 2": dict(arm="scratch", level=2, source=None, model="lenet_300_100"),
     "sparse arms start at level 1": dict(arm="ticket", level=0),
-    "have 0 to 3": dict(arm="ticket", level=9),
-    "say which network": dict(arm="scratch", source=None),
+    "have levels 0 to 3": dict(arm="ticket", level=9),
+    "name a network": dict(arm="scratch", source=None),
     "do not fit the model": dict(arm="ticket", level=1, data=digits(12)),
 }
 

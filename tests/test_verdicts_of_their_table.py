@@ -52,7 +52,7 @@ def test_a_merged_table_is_judged_anew(home):
     code, before = lth("claims", "quick")
     file = piece(home, reversed_accuracies)
     code, said = lth("results", "merge", file, "-o", home.results/"quick.csv")
-    assert code == 0 and "judged it anew" in said, said
+    assert code == 0 and "updated the verdicts" in said, said
     code, after = lth("claims", "quick")
     assert code == 0 and "digits -98.0" in after and "digits -98.0" not in before
 
@@ -61,7 +61,7 @@ def test_verdicts_of_another_table_are_refused(home):
     file = piece(home, reversed_accuracies)
     for suffix in (".csv", ".json"): shutil.copy(file.with_suffix(suffix), home.results)
     code, said = lth("claims", "quick")
-    assert code == 1 and "the verdicts beside it are of another table" in said, said
+    assert code == 1 and "its verdicts are from another version" in said, said
     judge(home.results/"quick.csv")
     assert lth("claims", "quick")[0] == 0
 
@@ -76,7 +76,7 @@ def test_pieces_without_descriptions_do_not_replace_a_published_table(home):
     before = (home.results/"quick.csv").read_bytes()
     shorter = piece(home, lambda r: r[:-40], described=False)
     code, said = lth("results", "merge", shorter, "-o", home.results/"quick.csv")
-    assert code == 1 and "a published table with a description, which the pieces have not" in said
+    assert code == 1 and "a published table with a description, but the pieces have none" in said
     assert (home.results/"quick.csv").read_bytes() == before
 
 
@@ -91,10 +91,10 @@ def test_targets_that_are_left_out_are_the_reason(home):
 
 
 @pytest.mark.parametrize("words, said", [
-    (("plan", "quick", "--images-per-second", "-5"), "--images-per-second -5.0: give a number above 0"),
-    (("plan", "quick", "--images-per-second", "nan"), "give a number above 0"),
+    (("plan", "quick", "--images-per-second", "-5"), "--images-per-second -5.0: use a number above 0"),
+    (("plan", "quick", "--images-per-second", "nan"), "use a number above 0"),
     (("run", "quick", "--first", "-3"), "Invalid value for '--first'"),
-    (("run", "quick", "-n", "--first", "2"), "--first: leave it out of --dry-run"),
+    (("run", "quick", "-n", "--first", "2"), "--first: leave it out with --dry-run"),
     (("run", "quick", "-n", "--profile", "nope"), "the profiles there are slurm"),
 ])
 def test_numbers_and_profiles_are_checked_before_anything_is_shown(home, words, said):
@@ -127,9 +127,9 @@ def test_numbers_that_yaml_reads_otherwise_are_refused(tmp_path, number):
 @pytest.mark.parametrize("threads", ["0", "x", "-1"])
 def test_a_number_of_threads_that_is_none(monkeypatch, threads):
     monkeypatch.setenv("LTH_THREADS", threads)
-    with pytest.raises(ValueError, match=f"LTH_THREADS={threads}: give a number from 1"): device("cpu")
+    with pytest.raises(ValueError, match=f"LTH_THREADS={threads}: use a whole number"): device("cpu")
 
 
 def test_a_file_is_no_project(tmp_path):
     (tmp_path/"file").write_text("")
-    with pytest.raises(ValueError, match="not the folder of a project; set LTH_HOME"): Paths(tmp_path/"file")
+    with pytest.raises(ValueError, match="not a project folder; set LTH_HOME"): Paths(tmp_path/"file")

@@ -93,7 +93,7 @@ def test_a_committed_table_stands_for_its_runs(home):
     study(home)
     whole = table(home)
     for folder in ("runs", "tickets"): shutil.rmtree(home/"data"/folder)
-    assert f"took over {len(whole)} rows" in run("lth_nb.cli", "results", "restore", home/"tiny.yaml", home=home).stdout
+    assert f"restored {len(whole)} rows" in run("lth_nb.cli", "results", "restore", home/"tiny.yaml", home=home).stdout
     assert "5 of 5 runs are done" in study(home).stdout
     pd.testing.assert_frame_equal(table(home), whole)
     assert not notebooks(home), "a restored run was run again"
@@ -200,7 +200,7 @@ def test_a_study_file_with_errors_stops_before_anything_runs(home):
     (home/"tiny.yaml").write_text(TINY.replace("reinit", "reinits").replace("seeds: [0, 1]", "seeds: [0, 0]"))
     done = study(home, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    for word in ("tiny.yaml", "transfers[0].arms", "'reinits'", "ticket, original", "seed 0 is there twice"):
+    for word in ("tiny.yaml", "transfers[0].arms", "'reinits'", "ticket, original", "seed 0 occurs twice"):
         assert word in done.stderr, done.stderr
     assert not (home/"data"/"runs").exists()
 
@@ -321,12 +321,12 @@ def test_papermill_takes_single_values_and_texts(home, notebook, parameters):
 @pytest.mark.parametrize(
     "parameters, words",
     [
-        (dict(seeds="a"), "parameter seeds = 'a': give whole numbers from 0"),
-        (dict(seeds=True), "parameter seeds = True: give whole numbers"),
-        (dict(fractions=2), "parameter fractions = 2: give shares of the images"),
+        (dict(seeds="a"), "parameter seeds = 'a': use whole numbers from 0"),
+        (dict(seeds=True), "parameter seeds = True: use whole numbers"),
+        (dict(fractions=2), "parameter fractions = 2: use fractions of the images"),
         (dict(target="digit"), "parameter target = 'digit': unknown data set"),
         (dict(source="mnst"), "parameter source = 'mnst': unknown data set"),
-        (dict(source=["digits", "mnist_5k"]), "parameter source = ['digits', 'mnist_5k']: give one name"),
+        (dict(source=["digits", "mnist_5k"]), "parameter source = ['digits', 'mnist_5k']: use one name"),
         (dict(source=""), "parameter source is missing: arm 'ticket' needs one"),
         (dict(arms="tickets"), "parameter arms = 'tickets': unknown arm"),
         (dict(levels=9), "parameter levels = 9: out of range"),
@@ -336,7 +336,7 @@ def test_papermill_takes_single_values_and_texts(home, notebook, parameters):
         (dict(ticket_recipes="bse"), "parameter ticket_recipes = 'bse': unknown ticket recipe"),
         (dict(changes="lr=-1"), "parameter changes: lr = -1: Input should be greater than 0"),
         (dict(changes="rate=1"), "parameter changes: rate = 1: unknown key; the keys are length"),
-        (dict(changes=3), "parameter changes = 3: give fields with values"),
+        (dict(changes=3), "parameter changes = 3: use fields with values"),
         (
             dict(ticket_changes={"roundz": 1}),
             "parameter ticket_changes: roundz = 1: unknown key; the keys are training, rounds",
@@ -362,7 +362,7 @@ def test_a_key_that_occurs_twice_stops_before_anything_runs(home):
         done = run("lth_nb.cli", *command, home/"tiny.yaml", home=home, check=False)
         assert (
             done.returncode == 1
-            and "tiny.yaml: line 16: transfers is there already on line 13; keep one of them" in done.stderr
+            and "tiny.yaml: line 16: transfers is already defined on line 13; keep one of them" in done.stderr
         ), done.stderr
     assert not (home/"data"/"runs").exists()
 
@@ -415,7 +415,7 @@ def test_stale_files_are_deleted_and_no_others(home):
     asked = run("lth_nb.cli", "status", file, "--stale", "--delete", home=home, input="n\n", check=False)
     assert asked.returncode == 1 and {p for p in (home/"data").rglob("*") if p.is_file()} >= every
     assert (
-        "--delete: it goes with --stale" in run("lth_nb.cli", "status", file, "--delete", home=home, check=False).stderr
+        "--delete: add --stale" in run("lth_nb.cli", "status", file, "--delete", home=home, check=False).stderr
     )
     run("lth_nb.cli", "status", file, "--stale", "--delete", "--yes", home=home)
     assert every - {p for p in (home/"data").rglob("*") if p.is_file()} == {home/listed[0]}
@@ -471,7 +471,7 @@ def test_two_runs_at_a_time_are_refused(home):
     with open(home/"data"/"runs"/".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = study(home, check=False)
-    assert done.returncode == 1 and "another run is at work" in done.stderr, done.stderr
+    assert done.returncode == 1 and "another run is active" in done.stderr, done.stderr
 
 
 SLOWER = [pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGKILL)]
@@ -498,7 +498,7 @@ def test_stopping_lth_stops_its_runs(home, how):
     said = started.communicate(timeout=90)[0]
     if how != signal.SIGKILL:
         assert (
-            started.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in said
+            started.returncode == 130 and "the same command continues from there" in said and "Traceback" not in said
         ), said
     while others() and time.time() < deadline + 60: time.sleep(0.2)
     assert not others()
@@ -514,7 +514,7 @@ def test_a_direct_snakemake_and_lth_run_exclude_each_other(home):
     )
     with hold_lock(Paths(home)):
         done = run(*direct, home=home, check=False)
-        assert done.returncode == 1 and f"another run is at work in {home} (process {os.getpid()})" in done.stderr, (
+        assert done.returncode == 1 and f"another run is active in {home} (process {os.getpid()})" in done.stderr, (
             done.stderr
         )
     run(*direct, home=home)
