@@ -167,6 +167,16 @@ def _checked_header(text: str, whole: bool) -> tuple[dict, TicketHeader]:
     return raw, header
 
 # %% ../nbs/05c_ticket_files.ipynb #5fb80eb6
+def _in_order(content: bytes) -> bytes:
+    "Sort the metadata of a safetensors file, which the library writes in random order."
+    end = 8 + int.from_bytes(content[:8], "little")
+    table = json.loads(content[8:end])
+    table["__metadata__"] = dict(sorted(table["__metadata__"].items()))
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
 def save_tickets(
     tickets: Tickets,   # what to save
     path: str | Path,   # the file, usually *.safetensors; *.partial for an unfinished search
@@ -181,7 +191,7 @@ def save_tickets(
         check_model(header, parts, any_model=True)
         check_values(header, tickets)
         check_storable(kinds_of(tensors))
-        content = save(tensors, {"lth_nb": text, "sha256": digest([text, tensors])})
+        content = _in_order(save(tensors, {"lth_nb": text, "sha256": digest([text, tensors])}))
     with write_atomically(path, "wb") as f: f.write(content)
     return path
 

@@ -1,9 +1,12 @@
 "What several test files need."
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,13 +43,33 @@ def home(tmp_path):
     return tmp_path
 
 
-def run(*words, home=None, check=True, **settings):
-    "A command with the project's Python; fails the test with its output if it exits with another code than 0."
+@cache
+def interpreter():
+    "A process from which commands are forked (see interpreter.py). It ends with this one, which closes its input."
+    return subprocess.Popen([sys.executable, ROOT/"tests"/"interpreter.py", "commands"], env=ENVIRONMENT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def forked(words, folder, environment):
+    "A command of the kit, run in a process forked from one that has loaded the large libraries."
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        asked = dict(words=words, folder=str(folder), environment=environment, out=str(out), err=str(err))
+        interpreter().stdin.write(json.dumps(asked) + "\n")
+        interpreter().stdin.flush()
+        code = json.loads(interpreter().stdout.readline())
+        return subprocess.CompletedProcess(words, code, *(f.read_text(encoding="utf-8") for f in (out, err)))
+
+
+def run(*words, home=None, check=True, anew=False, **settings):
+    """A command with the project's Python; fails the test with its output if it exits with another code than 0. With
+    `anew`, a command of the kit also gets a new interpreter."""
     environment = settings.pop("env", {**ENVIRONMENT, **({"LTH_HOME": str(home)} if home else {})})
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, words)], cwd=settings.pop("cwd", home or ROOT), env=environment,
-        capture_output=True, text=True, **settings
-    )
+    folder, words = settings.pop("cwd", home or ROOT), [*map(str, words)]
+    if words[0] == "lth_nb.cli" and not (anew or settings): done = forked(words, folder, environment)
+    else:
+        python = [sys.executable, "-m", *words]
+        done = subprocess.run(python, cwd=folder, env=environment, capture_output=True, text=True, **settings)
     assert done.returncode == 0 or not check, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
     return done
 

@@ -1,13 +1,19 @@
-"""Runs notebooks, one after the other, in an interpreter that has already loaded the large libraries.
+"""Runs notebooks and commands, one after the other, from an interpreter that has already loaded the large libraries.
 
-A new interpreter spends most of a short notebook's time on imports. Here every notebook gets new modules of `lth_nb`,
-the environment, the folder, the warning filters and the state of torch that a new interpreter would have.
+A new interpreter spends most of a short notebook's or command's time on imports. Here every notebook gets new modules
+of `lth_nb`, the environment, the folder, the warning filters and the state of torch that a new interpreter would have.
+Every command gets a process of its own, forked from one that has loaded libraries, but nothing of `lth_nb`.
 """
+import atexit
 import contextlib
+import importlib
 import io
 import json
 import os
+import runpy
 import sys
+import threading
+import traceback
 import warnings
 from pathlib import Path
 
@@ -44,17 +50,39 @@ def run_notebook(notebook: Path) -> tuple[bool, str]:
     return passed, said.getvalue()
 
 
-def serve() -> None:
-    "Run the notebooks named in the lines of standard input; answer each with one line of JSON."
+def run_command(words: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> int:
+    "Run `python -m WORDS` in a forked process, with files for what it prints; return its exit code."
+    if child := os.fork(): return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        for number, file in ((1, out), (2, err)): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv, sys.path[:1] = words, [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as e: code = e.code if isinstance(e.code, int) else int(e.code is not None)
+    except BaseException: traceback.print_exc()
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def serve(commands: bool) -> None:
+    "Run what the lines of standard input ask for, in JSON; answer each with one line of JSON."
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1): os.dup2(nothing, number)  # what notebooks and their children read and print
-    import matplotlib.pyplot  # noqa: F401
-    import nbdev.test  # noqa: F401
-    import pandas  # noqa: F401
-    import torch  # noqa: F401
+    for number in (0, 1): os.dup2(nothing, number)  # what notebooks, commands and their children read and print
+    large = ["pandas", "torch", "pydantic", "typer.rich_utils", "yaml", "safetensors.torch", "fastcore.basics", "tqdm"]
+    for name in large if commands else [*large, "matplotlib.pyplot", "nbdev.test"]: importlib.import_module(name)
     for line in requests:
-        print(json.dumps(run_notebook(Path(line.rstrip("\n")))), file=answers, flush=True)
+        asked = json.loads(line)
+        answer = run_command(**asked) if commands else run_notebook(Path(asked))
+        print(json.dumps(answer), file=answers, flush=True)
 
 
-if __name__ == "__main__": serve()
+if __name__ == "__main__": serve(commands="commands" in sys.argv[1:])

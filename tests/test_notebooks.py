@@ -21,7 +21,7 @@ def interpreter(tmp_path_factory):
                 [sys.executable, ROOT/"tests"/"interpreter.py"], cwd=ROOT/"nbs", env=ENVIRONMENT, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed
             ))
-        running[0].stdin.write(f"{notebook}\n")
+        running[0].stdin.write(json.dumps(str(notebook)) + "\n")
         running[0].stdin.flush()
         line = running[0].stdout.readline()  # empty if the interpreter died
         passed, said = json.loads(line) if line else (False, log.read_text())
