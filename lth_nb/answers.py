@@ -90,6 +90,12 @@ def _on_each_target(found: Findings, id: str, contrast: str) -> str:
     return ", ".join(f"{written(r.target)} {points(r.difference)}" for r in rows.itertuples())
 
 
+def _lacks(found: Findings, id: str) -> bool:
+    "Return whether a study has no target with the comparisons of a claim."
+    row = found.verdict(id)
+    return (row is None or row["targets"] == 0) and found.rows("targets", id).empty
+
+
 def _not_tested(found: Findings, id: str, row) -> str:
     "Return what is missing for a verdict, with the measured values."
     if row is None or row["targets"] == 0:
@@ -332,11 +338,15 @@ def claims_in_lines(
     width: int = 120,  # characters per line
 ) -> str:
     "Return the answer to every claim as plain text."
-    lines = []
+    lines, lacking = [], [id for id in CLAIMS if _lacks(found, id)]
     for id, claim in CLAIMS.items():
+        if id in lacking: continue
         text = answer(found, id).replace("**", "")
         lines.append(f"{id:3} {claim.short}")
         lines.append(
             textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
         )
+    if lacking:
+        told = f"Not tested, because no target of the study has these comparisons: {', '.join(lacking)}"
+        lines.append(textwrap.fill(told, width))
     return "\n".join(lines)

@@ -321,6 +321,7 @@ def check_dataset(
     def told(counts): return f"{data.name}: {counts['val']} validation and {counts['test']} test"
     if any(same.values()): notes.append(f"{told(same)} images are also training images, byte for byte{good}")
     if any(near[s] > same[s] for s in near):
-        notes.append(f"{told(near)} images look like training images (near-duplicates by perceptual hash){good}")
+        notes.append(f"{told(near)} images look like training images (near-duplicates by perceptual hash){good}. In "
+            f"a study, `grouped: [{data.name}]` keeps images that look alike in one split")
     if any(groups.values()): notes.append(f"{told(groups)} groups also have training images{good}")
     return row, notes

@@ -149,8 +149,9 @@ def onnx_bytes(
     assert made is not None  # since dynamo=True and no file is named
     model = made.model_proto
     graph = model.graph
-    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
+    del graph.value_info[:]  # shapes that every runtime infers; they can be larger than the weights of a small network
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer): part.ClearField("metadata_props")
+    for node in graph.node: node.ClearField("doc_string")
     onnx.helper.set_model_props(model, {"lth_nb": json.dumps(about or {}, sort_keys=True)})
     content = model.SerializeToString()
     _check_scores(program, load_onnx(content), raw=bool(mean))

@@ -125,6 +125,12 @@ def _check_class_names(folder: Path, names: list[str]) -> None:
         raise _wrong(folder, "folders", f"have names that look the same: {_some(twice)}", "merge or rename them")
 
 # %% ../nbs/01d_folders.ipynb #05ebf80b
+def _about(names: list[str], fault: str, verb: str) -> tuple[str, str]:
+    "Return the subject of a complaint about classes, and what is wrong with them; the verb is in the plural."
+    if len(names) > 1: return f"classes {_some(names)}", f"{verb} {fault}"
+    return f"class {names[0]}", f"{dict(are='is', have='has')[verb]} {fault}"
+
+
 def _files_in(path: Path) -> Listing:
     "List the images of every split, and note other files."
     splits = _splits_of(path)
@@ -136,9 +142,9 @@ def _files_in(path: Path) -> Listing:
     found, nested = Listing(path, [d.name for d in _listed(learned) if d.is_dir()]), {}
     _check_class_names(learned, found.names)
     for split, root in splits.items(): nested[split] = _list_split(found, split, root)
-    for label, name in enumerate(found.names):
-        if label in found.labels["train" if "train" in found.labels else "all"]: continue
-        raise _wrong(learned/name, "the folder", f"contains no images of class {name}", "add some or remove it")
+    there = found.labels["train" if "train" in found.labels else "all"]
+    if empty := [name for label, name in enumerate(found.names) if label not in there]:
+        raise _wrong(learned, *_about(empty, "no images", "have"), "add some, or remove the class from every split")
     if "all" not in splits: _note_others(found, splits)
     found.groups = _groups_of(found, nested)
     return found
@@ -165,7 +171,7 @@ def _list_split(found: Listing, split: str, root: Path) -> list[str]:
     inside = [f.relative_to(root).parts for f in files]
     numbers = {_composed(name): label for label, name in enumerate(found.names)}
     if extra := sorted({p[0] for p in inside if _composed(p[0]) not in numbers}):
-        raise _wrong(root, f"class {extra[0]}", "is not in train/", "use the same class folders in every split")
+        raise _wrong(root, *_about(extra, "not in train/", "are"), "use the same class folders in every split")
     if not files:
         kinds = " ".join(IMAGE_SUFFIXES[:10])
         raise _wrong(root, "the folder", "contains no images", f"add CLASS/IMAGE files ({kinds} ...)")

@@ -22,7 +22,7 @@ def written(
     name: str,  # of a data set or a network, as it is typed
 ) -> str:
     "Return a name as people write it."
-    return WRITTEN.get(name, name.replace("_", " "))
+    return name if ":" in name else WRITTEN.get(name, name.replace("_", " "))  # a reference stays as it is
 
 # %% ../nbs/08a_names.ipynb #6ca94ad3
 _SYMBOLS = {"theta_k": "θₖ", "theta_i": "θᵢ", "theta_0": "θ₀", " - ": " − ", "_": " "}

@@ -8,6 +8,7 @@ __all__ = ['Fraction', 'Names', 'Fractions', 'Whole', 'Pixels', 'Rate', 'Block',
 # %% ../nbs/12b_spec.ipynb #20785b78
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -162,7 +163,13 @@ def _unknown_sets(study: Study, paths: Paths) -> list[str]:
     every = [(key, v) for key, names in named.items() for v in sorted(names, key=str)]
     unknown = [(key, v) for key, v in every if not _is_known(v, key, paths)]
     known = f"{known_names(paths)}; NAME.a and NAME.b are halves" if unknown else ""
-    return [f"{key} = {v!r}: unknown data set; {known}" for key, v in unknown]
+    return [f"{key} = {v!r}: unknown data set{_meant(v, known)}; {known}" for key, v in unknown]
+
+
+def _meant(name: str, known: str) -> str:
+    "Return the most similar known name as a question, or '' if none is similar."
+    near = get_close_matches(str(name), re.findall(r"[\w.-]+", known), 1, 0.75)
+    return f", do you mean {near[0]!r}?" if near else ""
 
 # %% ../nbs/12b_spec.ipynb #97b505d1
 def _repeated(study: Study) -> list[str]:

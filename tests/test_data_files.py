@@ -358,8 +358,8 @@ def test_what_systems_and_annotations_leave_behind(raw):
 def test_faults_of_classes(raw):
     where = folders(raw/"classes")
     (where/"train"/"c").mkdir()
-    refused(raw, "classes", "classes/train/c: the folder contains no images of class c; add some or remove it")
-    with pytest.raises(ValueError, match="contains no images of class c"): check_files("classes", home(raw))
+    refused(raw, "classes", "classes/train: class c has no images; add some, or remove the class from every split")
+    with pytest.raises(ValueError, match="class c has no images"): check_files("classes", home(raw))
     for i in range(5): save(where/"train"/"c"/f"{i}.png")
     assert any("the test split has no image of c" in n for n in load(raw, "classes").notes)
     save(where/"test"/"d"/"0.png")

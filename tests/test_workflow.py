@@ -519,3 +519,17 @@ def test_a_direct_snakemake_and_lth_run_exclude_each_other(home):
         )
     run(*direct, home=home)
     assert "nothing to do" in study(home).stdout
+
+
+@pytest.mark.slow
+def test_a_study_outside_a_checkout_ends_with_its_papers(home):
+    "Only a checkout has the site's sources. A second run does not start Snakemake, unless a file has changed."
+    again = "lth_nb.cli", "run", home/"tiny.yaml", "--jobs", 2
+    done, log = run(*again, home=home), home/"data"/"runs"/"tiny"/"snakemake.log"
+    assert list((home/"data"/"runs"/"tiny"/"papers").glob("*.ipynb")) and not (home/"_site").exists()
+    assert "papers " in done.stdout and "site " not in done.stdout.splitlines()[-1]
+    started = log.stat().st_mtime_ns
+    assert "nothing to do" in run(*again, home=home).stdout and log.stat().st_mtime_ns == started
+    (home/"tiny.yaml").touch()
+    run(*again, home=home)
+    assert log.stat().st_mtime_ns > started
