@@ -339,14 +339,9 @@ def claims_in_lines(
 ) -> str:
     "Return the answer to every claim as plain text."
     lines, lacking = [], [id for id in CLAIMS if _lacks(found, id)]
-    for id, claim in CLAIMS.items():
-        if id in lacking: continue
+    for id, claim in ((i, c) for i, c in CLAIMS.items() if i not in lacking):
         text = answer(found, id).replace("**", "")
-        lines.append(f"{id:3} {claim.short}")
-        lines.append(
-            textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
-        )
-    if lacking:
-        told = f"Not tested, because no target of the study has these comparisons: {', '.join(lacking)}"
-        lines.append(textwrap.fill(told, width))
-    return "\n".join(lines)
+        text = textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+        lines += [f"{id:3} {claim.short}", text]
+    told = f"Not tested, because no target of the study has these comparisons: {', '.join(lacking)}"
+    return "\n".join([*lines, *([textwrap.fill(told, width)] if lacking else [])])

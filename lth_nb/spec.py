@@ -165,7 +165,7 @@ def _unknown_sets(study: Study, paths: Paths) -> list[str]:
     known = f"{known_names(paths)}; NAME.a and NAME.b are halves" if unknown else ""
     return [f"{key} = {v!r}: unknown data set{_meant(v, known)}; {known}" for key, v in unknown]
 
-
+# %% ../nbs/12b_spec.ipynb #947bb8bd
 def _meant(name: str, known: str) -> str:
     "Return the most similar known name as a question, or '' if none is similar."
     near = get_close_matches(str(name), re.findall(r"[\w.-]+", known), 1, 0.75)
