@@ -184,7 +184,7 @@ def test_committed_results_belong_together():
 def test_tickets_and_dense_networks_are_trained_on_the_same_images():
     "A block that takes another fraction of a target by mistake has nothing to be compared with."
     from lth_nb.study import load_study
-    for name in ("quick", "small", "gpu"):
+    for name in ("quick", "small", "cost", "gpu"):
         arms = {}
         for b in load_study(name).transfers:
             for target in b.targets:
