@@ -103,7 +103,7 @@ def test_numbers_and_profiles_are_checked_before_anything_is_shown(home, words, 
 
 
 def test_every_judged_table_has_its_mark():
-    for study in ("quick", "small"):
+    for study in ("quick", "small", "cost"):
         assert set(read_judged(study, Paths(ROOT))) == {*JUDGED}
 
 
