@@ -18,7 +18,7 @@ NAMES = {
     "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
     "paper-sabatelli": (224, "122764aaedf0", "712a41031022", "cb44449c4b04"),
     "quick": (25, "736410dedc74", "b716609da416", "44fd63484f9f"),
-    "small": (528, "35ee93de8df6", "992aac4edea0", "21d6459c322d"),
+    "small": (552, "b4529e336a1f", "714f4e1acb17", "176e7cb61928"),
 }
 
 
