@@ -20,6 +20,12 @@ CASES = [
 ]
 
 
+LARGE = ("resnet18", "resnet18_cifar", "resnet50", "vgg19")
+
+
+def large_are_slow(names): return [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in names]
+
+
 def cases(name): return CASES if name in SMALL else CASES[:2]
 
 
@@ -55,7 +61,7 @@ def lively(name, case, seed):
     return net, mask, whole.eval(), images
 
 
-@pytest.mark.parametrize("name", LIVELY)
+@pytest.mark.parametrize("name", large_are_slow(LIVELY))
 def test_compact_equals_masked(name):
     worst, removed, alike = 0.0, [], 0
     for seed, case in enumerate(cases(name)):
@@ -89,7 +95,7 @@ def test_compact_equals_masked(name):
     assert worst < 1e-12 and alike <= len(removed) / 2 and min(removed[:2]) > 0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", large_are_slow(MODELS))
 def test_dense_and_all_dead(name):
     net, images = deepcopy(fresh(name)), torch.randn(2, 3, size_of(name), size_of(name)).double()
     same = compact(net, None)
@@ -135,7 +141,7 @@ def tied(name):
     return {n.removesuffix(".weight"): [m.removesuffix(".weight") for m in g.rows] for g in groups for n in g.rows}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", large_are_slow(MODELS))
 def test_exactly_the_useless_units_go(name):
     """Where no constant is above zero, what stays is what the image reaches and the scores read, in any layer of a
     residual stream: found here by running a network forward and backward."""
@@ -156,7 +162,7 @@ def test_exactly_the_useless_units_go(name):
         assert report[["folded", "merged"]].to_numpy().sum() == 0
 
 
-@pytest.mark.parametrize("name", LIVELY)
+@pytest.mark.parametrize("name", large_are_slow(LIVELY))
 def test_onnx_equals_masked(name, tmp_path):
     net, mask, whole, images = lively(name, CASES[0], 0)
     run = load_onnx(export_onnx(compact(net, mask), tmp_path/"small.onnx", size_of(name)))

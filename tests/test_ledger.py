@@ -102,7 +102,7 @@ def test_every_seed_cuts_a_set_anew():
     fails(
         broken("channels: 1", "channels: 1\ncautions: {mnists: tiny}"), contains="cautions = 'mnists': unknown data set"
     )
-    fails(broken("channels: 1", "channels: 1\nresplit: mnists"), contains="resplit = 'mnists': unknown data set; ")
+    fails(broken("channels: 1", "channels: 1\nresplit: mnists"), contains="resplit = 'mnists': unknown data set, ")
     with tempfile.TemporaryDirectory() as folder:  # a run of one pair of it keeps the setting, whatever the pair is
         paths = Paths(folder)
         equal(len(run_transfers(cut_anew, "", "mnist_5k", ["scratch"], seeds=[0], fractions=[0.02], paths=paths)), 1)

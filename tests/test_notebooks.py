@@ -29,7 +29,10 @@ def interpreter(tmp_path_factory):
         return passed, said
 
     yield run_notebook
-    for process in running: process.communicate()
+    for process in running:
+        process.stdin.close()
+        try: process.wait(10)
+        except subprocess.TimeoutExpired: process.kill()  # a notebook has left something behind that it waits for
 
 
 @pytest.mark.parametrize("notebook", LIBRARY, ids=lambda p: p.stem)

@@ -322,7 +322,10 @@ def check_pages(project, rows, info, study="part"):
         assert not empty, f"{page.name} shows an empty table instead of words"
 
 
-@pytest.mark.parametrize("name", TABLES)
+ODD = [name if name in ("one seed", "one row") else pytest.param(name, marks=pytest.mark.slow) for name in TABLES]
+
+
+@pytest.mark.parametrize("name", ODD)
 def test_every_page_works_on_every_valid_table(project, name):
     "No page fails, prints `nan` or shows an empty table, whatever rows a study has."
     rows, info = committed("quick")

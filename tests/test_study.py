@@ -13,7 +13,7 @@ from lth_nb.studyfile import EXAMPLE, gathered, load_study, parse_study, read_ya
 NAMES = {
     "cnn5": (25, "b04908644add", "2313fb2adf0d", "2b052e9ef08b"),
     "cost": (40, "9df447359107", "e6930c763e1f", "861f72e91c75"),
-    "gpu": (1098, "9a277acd3ee5", "616c42c27ae2", "12123bca2cb3"),
+    "gpu": (1140, "d0f5ac84ae26", "1e6374e289d7", "7d8931bd41d5"),
     "paper-mehta": (56, "a741be940eef", "201986e43161", "1419302da486"),
     "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
     "paper-sabatelli": (224, "122764aaedf0", "712a41031022", "cb44449c4b04"),
@@ -48,7 +48,7 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
     (
         "targets: digits, fractions: 0.1, arms: [finetuned]",
         "targets: digit, arms: [finetuned]",
-        "transfers[1].targets = 'digit': unknown data set; ",
+        "transfers[1].targets = 'digit': unknown data set, do you mean 'digits'?; ",
     ),
     (
         "levels: [2, 4]",
@@ -128,7 +128,7 @@ WRONG = [  # a line of the example, what stands there instead, what the error sa
         "the end of its training, '60it'",
     ),
     ("models: lenet_300_100", "models: resnet18", "models = 'resnet18': needs image_size 32 or more, not 8"),
-    ("channels: 1", "channels: 1\nimage_sizes: {mnists: 28}", "image_sizes = 'mnists': unknown data set; "),
+    ("channels: 1", "channels: 1\nimage_sizes: {mnists: 28}", "image_sizes = 'mnists': unknown data set, do you mean"),
     ("channels: 1", "channels: 1\nimages_per_second: {lenet: 28}", "images_per_second.lenet: unknown model"),
     ("seeds: [0, 1]", "seeds: [0, 1]\nkeep_final: false", "finetuned need keep_final: true"),
     ("base-x2:", "a/b:", "recipes: 'a/b' is not a valid name"),
