@@ -90,9 +90,9 @@ def _measured(found: Findings, id: str) -> list:
 
 def _panel_title(mean) -> str:
     "Return the title of a panel: the comparison, and its mean if enough targets were measured."
-    if mean.targets < FEWEST:
-        return f"{compared_words(mean.contrast)}\n{mean.targets} of {FEWEST} targets: not tested"
-    return f"{compared_words(mean.contrast)}\n{points(mean.difference)} points: {mean.state}"
+    compared = textwrap.fill(compared_words(mean.contrast), 45)
+    if mean.targets < FEWEST: return f"{compared}\n{mean.targets} of {FEWEST} targets: not tested"
+    return f"{compared}\n{points(mean.difference)} points: {mean.state}"
 
 # %% ../nbs/11a_forest.ipynb #1ee05992
 @use_style()
