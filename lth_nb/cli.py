@@ -63,7 +63,7 @@ def _look(study: str, paths: Paths, here: bool):
 def _show_missing(todo, table_there: bool) -> None:
     "Print what a run would do."
     if len(todo): _show(todo, False)
-    if len(todo) or not table_there: typer.echo("then: the results table, the papers, the site")
+    if len(todo) or not table_there: typer.echo("then: the results table, the papers and, in a checkout, the site")
 
 
 def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
@@ -72,8 +72,8 @@ def _tell_before(study, paths: Paths, todo, to_the_end: bool) -> None:
     from lth_nb.study import data_notes
     for note in data_notes(study, paths): typer.echo(f"note: {note}", err=True)
     if to_the_end:
-        typer.echo("then: the results table, the papers and the site, which take some minutes; "
-            "`--until results` skips the papers and the site")
+        typer.echo("then: the results table, the papers and, in a checkout, the site, which take some minutes; "
+            "`--until results` skips papers and site")
 
 # %% ../nbs/13_cli.ipynb #97c54561
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="number of parallel runs, one thread each "

@@ -39,8 +39,7 @@ def _look(marks: _Marks, seen: dict, name: str, module: nn.Module, args: tuple) 
     "Record which positions of a carrier are marked while a layer writes marks."
     x, key = args[0], (name, marks.writer)
     if x.dim() < 2: return
-    marked = (x.movedim(1 if x.dim() == 4 else -1, 1).flatten(2).sum(2) if x.dim() > 2 else x).isnan()
-    marked = marked.reshape(marks.images, -1, marked.shape[1]).any(1)
+    marked = marks.marked(x, 1 if x.dim() == 4 else -1)
     seen[key] = seen[key] | marked if key in seen else marked
 
 
@@ -120,9 +119,6 @@ def _constants(masked: nn.Module, images: Tensor, folds: set[tuple]) -> dict[tup
     return {(n, i): float(every[n][0, i]) for n, i in folds if bool((every[n][:, i] == every[n][0, i]).all())}
 
 # %% ../nbs/04f_removal.ipynb #daf6aa39
-_SIZES = {nn.Conv2d: ("in_channels", "out_channels"), nn.Linear: ("in_features", "out_features")}
-
-
 def _others(count: int, lost: list[int]) -> Tensor:
     "Return the positions below `count` that are not in `lost`."
     kept = torch.ones(count, dtype=torch.bool)
@@ -142,13 +138,13 @@ def _cut(layer: nn.Conv2d | nn.Linear, rows: list[int], columns: list[int]) -> N
     made, read = len(layer.weight), layer.weight.shape[1]
     for name, held in _own_tensors(layer).items():
         if held.dim() and len(held) == made: _select(layer, name, 0, _others(made, rows))
-    inputs, outputs = _SIZES[nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear]
+    kind = "features" if isinstance(layer, nn.Linear) else "channels"
     if isinstance(layer, nn.Conv2d) and _depthwise(layer):
         layer.groups = layer.in_channels = layer.in_channels - len(columns)
     else:
         _select(layer, "weight", 1, _others(read, columns))
-        setattr(layer, inputs, layer.weight.shape[1])
-    setattr(layer, outputs, len(layer.weight))
+        setattr(layer, f"in_{kind}", layer.weight.shape[1])
+    setattr(layer, f"out_{kind}", len(layer.weight))
 
 
 def _shorten(module: nn.Module, lost: list[int]) -> None:

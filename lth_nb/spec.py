@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .core import Paths
-from .data import DATASETS, half_of, is_here, known_names
+from .data import DATASETS, half_of, is_here, known_names, own_datasets
 from .models import HEADS, MODELS
 from .parameters import as_list
 from .recipes import Count, Real, Recipe, count_steps, no_truth
@@ -162,13 +162,14 @@ def _unknown_sets(study: Study, paths: Paths) -> list[str]:
         named |= {f"transfers[{i}].targets": b.targets, f"transfers[{i}].sources": b.sources}
     every = [(key, v) for key, names in named.items() for v in sorted(names, key=str)]
     unknown = [(key, v) for key, v in every if not _is_known(v, key, paths)]
-    known = f"{known_names(paths)}; NAME.a and NAME.b are halves" if unknown else ""
-    return [f"{key} = {v!r}: unknown data set{_meant(v, known)}; {known}" for key, v in unknown]
+    if not unknown: return []
+    names, known = [*own_datasets(paths), *DATASETS], f"{known_names(paths)}; NAME.a and NAME.b are halves"
+    return [f"{key} = {v!r}: unknown data set{_meant(v, names)}; {known}" for key, v in unknown]
 
 # %% ../nbs/12b_spec.ipynb #947bb8bd
-def _meant(name: str, known: str) -> str:
+def _meant(name: str, known: list[str]) -> str:
     "Return the most similar known name as a question, or '' if none is similar."
-    near = get_close_matches(str(name), re.findall(r"[\w.-]+", known), 1, 0.75)
+    near = get_close_matches(str(name), known, 1, 0.75)
     return f", do you mean {near[0]!r}?" if near else ""
 
 # %% ../nbs/12b_spec.ipynb #97b505d1
