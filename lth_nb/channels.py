@@ -69,22 +69,23 @@ class _Marks:
         self.shapes[name].append(made.shape)
         return made
 
-    def marked(self, x: Tensor, units: int) -> Tensor:
-        "Return which positions of a dimension hold NaN, as bool (images, positions)."
-        marks = (x.movedim(units, 1).flatten(2).sum(2) if x.dim() > 2 else x).isnan()
-        return marks.reshape(self.images, -1, marks.shape[1]).any(1)
-
     def units(self, name: str) -> int:
         "Return the dimension that indexes a layer's inputs and outputs."
         return 1 if isinstance(self.layers[name], nn.Conv2d) else -1
 
 # %% ../nbs/04d_channels.ipynb #d52827d8
+def _marked(x: Tensor, units: int, images: int) -> Tensor:
+    "Return which positions of a dimension hold NaN, as bool (images, positions)."
+    marks = (x.movedim(units, 1).flatten(2).sum(2) if x.dim() > 2 else x).isnan()
+    return marks.reshape(images, -1, marks.shape[1]).any(1)
+
+
 @patch
 def _later(self: _Marks, name, x, *args, **kwargs):
     "Record which inputs are marked, and return zeros, with NaN marks if this layer is the writer."
     units, shape = self.units(name), self.shapes[name][self.calls.get(name, 0)]
     self.calls[name] = self.calls.get(name, 0) + 1
-    marks = self.marked(x, units)
+    marks = _marked(x, units, self.images)
     self.seen[name] = self.seen.get(name, torch.zeros_like(marks)) | marks
     made = torch.zeros(len(x), *shape[1:])
     if name == self.writer:
