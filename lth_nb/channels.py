@@ -47,10 +47,11 @@ def _decoded(marked: Tensor) -> Tensor:
 class _Marks:
     "A copy of a network whose convolutions and linear layers record marks and do not pass them on."
     def __init__(self, network: nn.Module, image_size: int, channels: int):
-        self.net, self.writer, self.calls = deepcopy(network).eval(), "", {}
+        self.net, self.writer, self.calls, self.seen = deepcopy(network).eval(), "", {}, {}
         self.shape = channels, image_size, image_size
         self.layers = {n: m for n, m in self.net.named_modules() if _weighted(m)}
-        self.images, self.shapes, self.seen = 2, {n: [] for n in self.layers}, {}
+        self.shapes, self.shared = {n: [] for n in self.layers}, set()  # shared: computed once for the whole batch
+        self.codes, self.images = torch.zeros(2, 1, dtype=torch.bool), slice(None)
         for name, layer in self.layers.items(): vars(layer)["forward"] = partial(self._first, name, layer.forward)
         self.run()
         for name, layer in self.layers.items(): vars(layer)["forward"] = partial(self._later, name)
@@ -59,12 +60,14 @@ class _Marks:
                 vars(norm)["forward"] = nn.Identity.forward.__get__(norm)
 
     def run(self) -> list[Tensor]:
+        images = torch.zeros(len(self.codes[self.images]), *self.shape)
         with _plain_torch(), _evaluating(self.net):
-            return [x for x in tree_leaves(self.net(torch.zeros(self.images, *self.shape))) if isinstance(x, Tensor)]
+            return [x for x in tree_leaves(self.net(images)) if isinstance(x, Tensor)]
 
     def _first(self, name, forward, x, *args, **kwargs):
         made = forward(x, *args, **kwargs)
-        if len(x) % 2 or len(made) != len(x) or made.dim() != x.dim():
+        if len(x) == 1: self.shared.add(name)
+        if (len(x) % 2 and len(x) > 1) or len(made) != len(x) or made.dim() != x.dim():
             raise ValueError(f"layer {name!r} does not process images independently")
         self.shapes[name].append(made.shape)
         return made
@@ -74,10 +77,13 @@ class _Marks:
         return 1 if isinstance(self.layers[name], nn.Conv2d) else -1
 
 # %% ../nbs/04d_channels.ipynb #d52827d8
-def _marked(x: Tensor, units: int, images: int) -> Tensor:
-    "Return which positions of a dimension hold NaN, as bool (images, positions)."
+@patch
+def note(self: _Marks, seen: dict, key, x: Tensor, units: int) -> None:
+    "Add the positions of a dimension that hold NaN to `seen[key]`, bool (codes, positions)."
     marks = (x.movedim(units, 1).flatten(2).sum(2) if x.dim() > 2 else x).isnan()
-    return marks.reshape(images, -1, marks.shape[1]).any(1)
+    if key not in seen: seen[key] = torch.zeros(len(self.codes), marks.shape[1], dtype=torch.bool)
+    images = min(len(x), len(self.codes[self.images]))
+    seen[key][self.images] |= marks.reshape(images, -1, marks.shape[1]).any(1)
 
 
 @patch
@@ -85,21 +91,22 @@ def _later(self: _Marks, name, x, *args, **kwargs):
     "Record which inputs are marked, and return zeros, with NaN marks if this layer is the writer."
     units, shape = self.units(name), self.shapes[name][self.calls.get(name, 0)]
     self.calls[name] = self.calls.get(name, 0) + 1
-    marks = _marked(x, units, self.images)
-    self.seen[name] = self.seen.get(name, torch.zeros_like(marks)) | marks
+    self.note(self.seen, name, x, units)
     made = torch.zeros(len(x), *shape[1:])
     if name == self.writer:
-        codes = _codes(shape[units]).repeat_interleave(len(x) // self.images, 0)
-        made.movedim(units, 1)[codes] = torch.nan
+        codes = self.codes[self.images]
+        made.movedim(units, 1)[codes.repeat_interleave(len(x) // len(codes), 0)] = torch.nan
     return made
 
 # %% ../nbs/04d_channels.ipynb #fb420a1b
 def _readers(marks: _Marks, writer: str) -> tuple[dict[str, Tensor], bool]:
     "Return which channel of `writer` each input of each layer reads, and whether marks reach the class scores."
-    marks.writer, marks.calls, marks.seen = writer, {}, {}
-    marks.images = len(_codes(len(marks.layers[writer].weight)))
-    out = marks.run()
-    return {n: _decoded(seen) for n, seen in marks.seen.items() if seen.any()}, any(bool(x.isnan().any()) for x in out)
+    marks.writer, marks.seen, marks.codes = writer, {}, _codes(len(marks.layers[writer].weight))
+    single, reaches = [slice(i, i + 1) for i in range(len(marks.codes))], False
+    for images in single if writer in marks.shared else [slice(None)]:
+        marks.images, marks.calls = images, {}
+        reaches |= any(bool(x.isnan().any()) for x in marks.run())
+    return {n: _decoded(seen) for n, seen in marks.seen.items() if seen.any()}, reaches
 
 # %% ../nbs/04d_channels.ipynb #c884862e
 class _Joined:

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .channels import _decoded, _depthwise, _joined, _made_of, _marked, _Marks
+from .channels import _decoded, _depthwise, _joined, _made_of, _Marks
 from .masking import Mask, apply_mask
 from .networks import _weighted
 
@@ -37,10 +37,8 @@ def _carriers(network: nn.Module) -> dict[str, nn.Module]:
 
 def _look(marks: _Marks, seen: dict, name: str, module: nn.Module, args: tuple) -> None:
     "Record which positions of a carrier are marked while a layer writes marks."
-    x, key = args[0], (name, marks.writer)
-    if x.dim() < 2: return
-    marked = _marked(x, 1 if x.dim() == 4 else -1, marks.images)
-    seen[key] = seen[key] | marked if key in seen else marked
+    x = args[0]
+    if x.dim() > 1: marks.note(seen, (name, marks.writer), x, 1 if x.dim() == 4 else -1)
 
 
 def _carried(seen: dict[tuple, Tensor]) -> dict[tuple, set[tuple]]:

@@ -89,7 +89,7 @@ def test_a_data_set_and_a_study_of_ones_own(tmp_path):
 
     passes_tests(home, *DESIGN)
     notebooks_pass(home, "spec", "studyfile", "cli")
-    for name in ("quick", "small"):
+    for name in ("quick", "small", "cost"):
         for file in (home/"data"/"results").glob(f"{name}.*"): file.unlink()
     (home/"pages_of_the_study.py").write_text(SITE_PAGES)
     run_in(home, "pages_of_the_study")
