@@ -12,6 +12,7 @@ from conftest import ENVIRONMENT, ROOT, TINY, run
 from typer.testing import CliRunner
 
 
+@pytest.mark.slow
 def test_wheel_works_without_the_checkout(tmp_path):
     done = subprocess.run(
         [
@@ -69,7 +70,7 @@ def test_wheel_works_without_the_checkout(tmp_path):
     "name, text",
     [
         ("settings.ini", "[DEFAULT]\nlib_name = other\n"),
-        ("pyproject.toml", "[project]\nname = 'other'\n[tool.nbdev]\n"),
+        pytest.param("pyproject.toml", "[project]\nname = 'other'\n[tool.nbdev]\n", marks=pytest.mark.slow),
     ],
     ids=["settings.ini", "pyproject.toml"],
 )

@@ -192,7 +192,8 @@ def test_api_pages_hold_docments_tables(site, notebook):
 
 def claims_on(page):
     "The claims that a results page shows, by its code."
-    return re.findall(r"[A-Z]\d+", re.search(r"show_claims\(found, (\[.*?\])", (PAPERS/f"{page}.ipynb").read_text())[1])
+    shown = re.search(r"show_claims\(found, (\[.*?\])", (PAPERS/f"{page}.ipynb").read_text())
+    return re.findall(r"[A-Z]\d+", shown[1]) if shown else []
 
 
 def test_results_show_a_verdict_for_every_claim(site):
@@ -479,6 +480,7 @@ def test_what_readers_expect_of_a_site(site):
     "Gallery, downloads, version, changelog, citation, 404, descriptions, card, icon."
     gallery = site[SITE/"gallery.html"]
     assert gallery.text.count('class="sd-card-img-top') > 15
+    assert '_images/results-small-explorer.webp"' in gallery.text
     for page in ("about/changelog", "about/citation", "404"): assert SITE/f"{page}.html" in site
     assert "@software" in site[SITE/"about"/"citation.html"].plain
     for notebook in ("guides/first_ticket", "results/small/budget", "api/masking"):

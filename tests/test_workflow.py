@@ -87,6 +87,7 @@ def test_a_kernel_that_dies_before_it_answers(home, deaths, kernels):
     if done.returncode: assert "Kernel died before replying" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_committed_table_stands_for_its_runs(home):
     """On another machine `lth results restore` takes the rows of the table as done; an edit then trains only what is
     new."""
@@ -488,7 +489,7 @@ def test_stopping_lth_stops_its_runs(home, how):
     def others():
         return [
             line
-            for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+            for line in subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
             if str(home) in line
         ]
     deadline = time.time() + 120

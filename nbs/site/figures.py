@@ -1,8 +1,11 @@
 "What figures say in words, how they look small, and the card that stands for the site elsewhere."
 import base64
 import hashlib
+import html
 import io
 import re
+
+import vl_convert
 
 _FORMULA = {r"$\theta_k$": "θₖ", r"$\theta_i$": "θᵢ", r"$\theta_0$": "θ₀"}
 
@@ -69,6 +72,15 @@ def images_of(cells):
                 yield base64.b64decode("".join(data)), out.get("metadata", {}).get("image/png", {}).get("alt", "")
 
 
+def stills_of(cells):
+    "(image as bytes, its description) of the first view of every interactive figure on a page."
+    for cell in cells:
+        for out in cell.get("outputs", []):
+            text = "".join(out.get("data", {}).get("text/html", ""))
+            for alt, svg in re.findall(r'"explorer-still" alt="(.*?)" src="data:image/svg\+xml;base64,(.*?)"', text):
+                yield vl_convert.svg_to_png(base64.b64decode(svg).decode(), scale=2), html.unescape(alt)
+
+
 def name_of(image):
     "The name under which Sphinx keeps a picture."
     return hashlib.sha256(image).hexdigest()
@@ -87,7 +99,8 @@ def is_photograph(image):
 def thumbnail(image, path, size=(480, 300)):
     "A small copy of a picture on a white ground; of a high one the upper part."
     from PIL import Image
-    small = Image.open(io.BytesIO(image)).convert("RGB")
+    picture = Image.open(io.BytesIO(image)).convert("RGBA")
+    small = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     small = small.crop((0, 0, small.width, min(small.height, round(small.width * size[1] / size[0]))))
     small.thumbnail(size, Image.Resampling.LANCZOS)
     ground = Image.new("RGB", size, "white")

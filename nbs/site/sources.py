@@ -8,12 +8,13 @@ import ast
 import json
 import os
 import re
+from itertools import chain
 from pathlib import Path
 
 import api
 from pages import Page, address, package, root
 
-from figures import images_of, is_photograph, name_of, thumbnail
+from figures import images_of, is_photograph, name_of, stills_of, thumbnail
 
 TESTS = re.compile(
     r"^\s*(assert|test_\w+\(|with .*(assert|test_))|\btest_(eq|fail|close|ne)\(", re.M
@@ -290,12 +291,13 @@ class Site:
             cards = []
             for p in self.pages:
                 if p.section != section or (p.study and p.study != headline): continue
-                if (found := next(images_of(self.cells[p]), None)) is None: continue
+                if (found := next(chain(images_of(self.cells[p]), stills_of(self.cells[p])), None)) is None: continue
                 name = f"_thumbnails/{p.doc.replace('/', '-')}.webp"
                 self.files[name] = folder/Path(name).name
                 thumbnail(found[0], self.files[name])
                 title, subtitle = self.headings[p.doc]
-                alt = " ".join((self.pictures[name_of(found[0])]["alt"]).replace(":", ",").split())[:200]
+                alt = self.pictures.get(name_of(found[0]), {}).get("alt", found[1])
+                alt = " ".join(alt.replace(":", ",").split())[:200]
                 cards.append(f":::{{grid-item-card}} {title}\n:link: /{p.doc}\n:link-type: doc\n:img-top: /{name}\n"
                              f":img-alt: {alt}\n\n{subtitle}\n:::")
             if cards: text += [f"## {words}", "::::{grid} 1 2 3 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"]
