@@ -105,7 +105,10 @@ def _not_tested(found: Findings, id: str, row) -> str:
             return f"every target with these comparisons is left out ({why})."
         if len(measured) and measured["se"].isna().all():
             return "every target has one seed, and a comparison needs two."
-        return "the study has no target with these comparisons."
+        decides = found.deciding(id)
+        missing = [compared_words(name) for name in decides.loc[decides["targets"] == 0, "contrast"]]
+        some = len(missing) < len(decides)
+        return f"the study has no target with {' or '.join(missing) if some else 'these comparisons'}."
     measured = _on_each_target(found, id, row["contrast"])
     measured = f" Measured ({compared_words(row['contrast'])}, points): {measured}." if measured else ""
     return f"{int(row['targets'])} of the {FEWEST} targets that a verdict needs were trained.{measured}"
