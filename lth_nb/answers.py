@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .comparisons import excluded_targets
 from .core import Paths
 from .names import compared_words, written
 from .over_targets import FEWEST, read_judged
@@ -111,7 +112,7 @@ def _not_tested(found: Findings, id: str, row) -> str:
         return f"the study has no target with {' or '.join(missing) if some else 'these comparisons'}."
     measured = _on_each_target(found, id, row["contrast"])
     measured = f" Measured ({compared_words(row['contrast'])}, points): {measured}." if measured else ""
-    return f"{int(row['targets'])} of the {FEWEST} targets that a verdict needs were trained.{measured}"
+    return f"a verdict needs {FEWEST} targets, and this comparison has {int(row['targets'])}.{measured}"
 
 # %% ../nbs/10b_answers.ipynb #0f2d511f
 def _mean_words(row) -> str:
@@ -122,12 +123,15 @@ def _mean_words(row) -> str:
     return f"{compared_words(row['contrast'])} is {mean} on average over {targets} ({tally})."
 
 
+def _state_words(state: str) -> str:
+    "Return the result of a comparison in words. Comparisons of an open question have no side that should be ahead."
+    return {"a ahead": "above zero", "b ahead": "below zero"}.get(state, state)
+
+
 def _decided_words(found: Findings, id: str) -> str:
     "State which side is ahead in each comparison of an open question."
-    told = []
-    for r in found.deciding(id).itertuples():
-        word = {"a ahead": "above zero", "b ahead": "below zero"}.get(r.state, r.state)
-        told.append(f"{compared_words(r.contrast)}: {points(r.difference)} ({word})")
+    told = [f"{compared_words(r.contrast)}: {points(r.difference)} ({_state_words(r.state)})"
+        for r in found.deciding(id).itertuples()]
     return "; ".join(told) + "."
 
 
@@ -140,7 +144,8 @@ def _order_words(claim: Claim, row) -> str:
     "Return the predicted order of arms and the result of Page's test."
     p = "" if math.isnan(row["p"]) else f", p {'< 0.001' if row['p'] < 0.001 else '= ' + format(row['p'], '.2g')}"
     order = " > ".join(_WEIGHTS.get(arm, written(arm)) for arm in claim.over_targets.order)
-    return (f"under one mask, the predicted order of accuracies is {order} "
+    said = {"holds here": "are ordered as predicted", "fails here": "have the opposite of the predicted order"}
+    return (f"accuracies under one mask {said.get(row['verdict'], 'have no clear order; predicted is')}, {order} "
         f"(Page's trend test over {_counted(int(row['targets']), 'target')}{p}).")
 
 # %% ../nbs/10b_answers.ipynb #b92aaeae
@@ -158,6 +163,8 @@ def answer(
         return f"{said}: {_order_words(claim, row)}"
     if found.deciding(id)["kind"].eq("open").any():
         return f"{said}. {_decided_words(found, id)}"
+    if claim.scope == "universal":
+        return f"{said}: {'; '.join(_mean_words(r).rstrip('.') for _, r in found.deciding(id).iterrows())}."
     return f"{said}: {_mean_words(row)}"
 
 # %% ../nbs/10b_answers.ipynb #ffd4a88e
@@ -283,7 +290,7 @@ def contrast_table(
                     {
                         "claim": id, "comparison": compared_words(r.contrast), "decides": "yes" if r.decides else "",
                         "targets": int(r.targets), "points": points(r.difference) if r.targets > 1 else "",
-                        "95% interval": interval(r.low, r.high), "result": r.state
+                        "95% interval": interval(r.low, r.high), "result": _state_words(r.state)
                     }
                 )
     return pd.DataFrame(made, columns=["claim", "comparison", "decides", "targets", "points", "95% interval", "result"])
@@ -321,17 +328,19 @@ def study_banner(
     info: dict,          # its description
 ) -> str:                # Markdown
     "Describe what a study trained, at which scale, and what is missing."
-    targets, seeds = rows["target"][rows["arm"] != "imp"].nunique(), rows["seed"].nunique()
+    seeds, per_target = rows["seed"].nunique(), rows[rows["arm"] != "imp"].groupby("target")["seed"].nunique()
     models = ", ".join(written(m) for m in sorted(rows["model"].unique()))
-    scale = info["scale"].rstrip(".")
-    trained = f": {models} on {_counted(targets, 'target')}, {_counted(seeds, 'seed')}" if len(rows) else ""
+    scale, out = info["scale"].rstrip("."), {*excluded_targets(rows, info)} & {*per_target.index}
+    each = f"{_range(per_target)} seed{'s' * bool(per_target.max() != 1)} each" if len(per_target) else "0 seeds"
+    trained = f": {models} on {_counted(len(per_target), 'target')}, {each}" if len(rows) else ""
     told = [f"**Study {info['study']}** ({scale}). {_counted(len(rows), 'trained network')}{trained}."]
     if info.get("runs_missing"):
         missing = f"{info['runs_missing']} of {info.get('runs', '?')} runs"
         told.append(f"Unfinished: {missing} are missing, so its verdicts are preliminary.")
+    if out: told.append(f"Left out of every verdict: {', '.join(sorted(map(written, out)))}.")
     if seeds < 3:
         told.append(f"{_counted(seeds, 'seed').capitalize()} per target cannot decide a claim: train three or more.")
-    there = {*rows["target"], *rows["source"]}
+    there = {*rows["target"], *rows["source"]} - out
     told += [f"Caution ({written(n)}): {why.rstrip('.')}." for n, why in info.get("cautions", {}).items() if n in there]
     return " ".join(told)
 

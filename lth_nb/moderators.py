@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from .effects import VARIANCE_FLOOR, TargetEffect
+from .effects import VARIANCE_FLOOR, TargetEffect, pooled_variances
 
 # %% ../nbs/09c_moderators.ipynb #5b5756ff
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def regress_effects(
     confidence: float = 0.95,         # of the interval, in (0, 1)
 ) -> Slope:
     "Return an effect's slope over one property of the targets. Raise a `ValueError` if it cannot be estimated."
-    y, variances = np.array([e.mean for e in effects]), np.array([e.se**2 for e in effects])
-    at = np.asarray(values, float)
+    y, at = np.array([e.mean for e in effects]), np.asarray(values, float)
     if len(at) != len(y): raise ValueError(f"{len(at)} values for {len(y)} targets; pass one per target")
     if len(y) < 5: raise ValueError(f"a slope over targets needs at least 5 targets, not {len(y)}")
+    variances = pooled_variances(list(effects))
     if not np.isfinite([*variances, *at]).all():
         raise ValueError("a value or a variance is NaN; leave the target out, or train a second seed")
     if np.ptp(at) == 0: raise ValueError("all targets have the same value; a slope needs at least two values")

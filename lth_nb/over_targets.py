@@ -142,14 +142,14 @@ def _in_order(claim: Claim, targets: pd.DataFrame) -> dict:
     )
 
 
-def _budget(means: pd.DataFrame) -> str:
+def _budget(means: pd.DataFrame, margin: float) -> str:
     "Return the answer to the budget question: does a gain remain if both sides train five times as long?"
-    base, longer = (means.iloc[i]["state"] for i in (0, 1))
-    if "not tested" in (base, longer):
+    base, longer = (means.iloc[i] for i in (0, 1))
+    if "not tested" in (base["state"], longer["state"]):
         return "not tested"
-    if longer == "holds here":
+    if longer["state"] == "holds here":
         return "a ticket helps"
-    return "it only learns faster" if base == "holds here" else "open"
+    return "it only learns faster" if base["state"] == "holds here" and longer["high"] < 100 * margin else "open"
 
 # %% ../nbs/10a_over_targets.ipynb #9f7a7822
 VERDICT_COLUMNS = [
@@ -166,7 +166,7 @@ def _one_verdict(claim: Claim, means: pd.DataFrame, targets: pd.DataFrame) -> di
     shown = deciding.assign(rank=rank).sort_values(["rank", "p"], ascending=[True, False], kind="stable").iloc[0]
     numbers = shown[[c for c in VERDICT_COLUMNS if c in shown.index and c not in ("id", "model")]].to_dict()
     if claim.id == "B1":
-        return {**numbers, "verdict": _budget(deciding)}
+        return {**numbers, "verdict": _budget(deciding, claim.margin)}
     if claim.over_targets.order:
         return {**dict.fromkeys(numbers, math.nan), "contrast": ORDER, "against_holm": "", **_in_order(claim, targets)}
     if (deciding["kind"] == "open").any():

@@ -59,12 +59,14 @@ class ShortAnswer:
     page: str     # notebook below nbs, without its ending
 
 
-def _number(found: Findings, id: str, contrast: str) -> str:
-    "Return the mean of a contrast with its interval, in words."
+def _number(found: Findings, id: str, contrast: str, targets: int) -> str:
+    "Return the mean of a contrast with its interval, and its number of targets unless it is the number given."
     rows = found.rows("contrasts", id, contrast)
     if rows.empty or math.isnan(rows.iloc[0]["difference"]):
         return "an unmeasured number of points"
-    return f"{points(rows.iloc[0]['difference'])} points {interval(rows.iloc[0]['low'], rows.iloc[0]['high'])}"
+    row = rows.iloc[0]
+    over = "" if row["targets"] == targets else f" over {int(row['targets'])} targets"
+    return f"{points(row['difference'])} points {interval(row['low'], row['high'])}{over}"
 
 # %% ../nbs/10c_questions.ipynb #46f31e46
 def short_answers(
@@ -85,7 +87,7 @@ def short_answers(
                 f"it has {', '.join(q.say)}")
         first = found.rows("contrasts", *next(iter(q.numbers.values())))
         targets = int(first["targets"].iloc[0]) if len(first) else 0
-        words = {word: _number(found, *of) for word, of in q.numbers.items()}
+        words = {word: _number(found, *of, targets) for word, of in q.numbers.items()}
         sentence = q.say[result].format(targets=targets, needed=FEWEST, **words)
         told.append(ShortAnswer(q.question, result, sentence, q.page))
     return told
