@@ -19,11 +19,11 @@ from .style import BLACK, BLUE, GREEN, GREY, ORANGE, Look, use_style
 # %% ../nbs/11d_costs.ipynb #c0570005
 @dataclass(frozen=True)
 class Cost:
-    "One thing that a network costs."
+    "One kind of cost of a network."
     words: str          # with the unit
     column: str         # of the measurements
-    batch: int = 1      # images at a time
-    unit: float = 1.0   # how many of the column's units are one of ours
+    batch: int = 1      # batch size at which it was measured
+    unit: float = 1.0   # divide the column by this to get the unit in `words`
 
 
 COSTS = {
@@ -43,7 +43,7 @@ def read_costs(
     study: str,                  # name of a study
     paths: Paths | None = None,  # project folders; `None`: the current project's
 ) -> pd.DataFrame:               # NETWORK, and a column for each of COSTS; empty if nothing was measured
-    "Read what the networks of a study cost."
+    "Read the measured costs of a study's networks."
     file = (paths or Paths()).results/"ticket_cost.csv"
     if not file.is_file(): return pd.DataFrame(columns=[*NETWORK, *COSTS])
     table = pd.read_csv(file, keep_default_na=False)
@@ -66,7 +66,7 @@ KINDS = {
 
 
 def _kinds(rows: pd.DataFrame, info: dict) -> pd.Series:
-    "Return the kind of every row; missing for other arms and recipes."
+    "Return the kind of every row, or a missing value for other arms and recipes."
     granularity = {n: settings.get("granularity", "weight") for n, settings in info["ticket_recipes"].items()}
     dense = rows["recipe"].map({"base": "dense", "base-x5": "dense, longer"})
     sparse = rows["ticket_recipe"].map(granularity).where(rows["recipe"] == "base")
@@ -76,7 +76,7 @@ def _kinds(rows: pd.DataFrame, info: dict) -> pd.Series:
 # %% ../nbs/11d_costs.ipynb #c057000c
 def cost_points(
     rows: pd.DataFrame,   # of one study's table
-    info: dict,           # the study's description; its first network is the wide one
+    info: dict,           # the study's description; its first network is the one of full width
     costs: pd.DataFrame,  # from `read_costs`
 ) -> pd.DataFrame:        # kind, target, seed, model, level, gain and validation_gain in points, each cost as a share
     "Return accuracy and costs of every network, compared with the dense network of full width."
@@ -94,7 +94,7 @@ def cost_points(
 
 # %% ../nbs/11d_costs.ipynb #c0570010
 def _means(points: pd.DataFrame, cost: str) -> pd.DataFrame:
-    "Return mean gain, half its interval over targets, and mean share of the cost, from cheap to dear."
+    "Return mean gain, half the width of its interval over targets, and mean share of the cost, cheapest first."
     by_target = points.groupby(["model", "level", "target"])[["gain", cost]].mean()
     groups = by_target.groupby(["model", "level"])
     found = groups.mean().assign(n=groups.size(), se=groups["gain"].sem())
@@ -146,7 +146,7 @@ def picks_table(
     points: pd.DataFrame,  # from `cost_points`
     within: float = 1.0,   # points of validation accuracy that may be lost
 ) -> pd.DataFrame:         # one row per cost
-    "Return what the cheapest networks within an accuracy are, for every cost."
+    "Return, for every cost, the kinds of the cheapest networks, their share of the cost and their change in accuracy."
     lines = []
     for name, cost in COSTS.items():
         picked = cheapest(points, name, within)

@@ -38,7 +38,7 @@ def arm_words(
 def measures(
     frame: pd.DataFrame,  # rows of one study's table
 ) -> dict[str, str]:      # column -> words, with the unit
-    "Return the measures of a network that the table contains."
+    "Return the measures in a table that the vertical axis can show."
     def words(name):
         return name.replace("val_", "validation ").replace("_", " ") + " (%)"
     return _MEASURES | {c.name: words(c.name) for c in OPTIONAL if c.name in frame}
@@ -115,7 +115,7 @@ _TIPS = {"words": "arm", "level": "level", "shown": "target", "fraction": "of it
 
 
 def _tips(names: dict[str, str]) -> list[alt.Tooltip]:
-    "Return the content of a tooltip: the key of the rows behind a point, and its numbers."
+    "Return the content of a tooltip: what identifies a point, and the point's numbers."
     keys = [alt.Tooltip(f"{field}:N", title=title) for field, title in _TIPS.items()]
     numbers = {"left": "weights left (%)", "params": "parameters", "macs": "MACs", **names}
     return keys + [alt.Tooltip(f"{c}:Q", title=t, format=",.4~g" if c != "params" else ",") for c, t in numbers.items()]

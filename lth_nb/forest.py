@@ -50,10 +50,10 @@ def _names(rows: pd.DataFrame) -> list[str]:
 @use_style()
 def plot_forest(
     targets: pd.DataFrame,   # rows of one contrast and network, as in STUDY.targets.csv
-    mean,                    # the row of STUDY.contrasts.csv for it, as `itertuples` gives it
+    mean,                    # the contrast's row of STUDY.contrasts.csv, from `itertuples`
     title: str = "",         # the message of the figure
     margin: float = 0.01,    # of a claim of no difference, as a fraction of test accuracy
-    paper: float | None = None,  # the paper's mean difference, points; `None`: it reports none
+    paper: float | None = None,  # the paper's mean difference, points; `None`: not reported
     axes=None,               # matplotlib Axes; `None`: those of a new figure
 ):                           # matplotlib Axes
     "Draw the forest plot of one contrast. Raise a `ValueError` if no target was measured."
@@ -121,7 +121,7 @@ def plot_contrasts(
     found: Findings,
     id: str,              # of a claim
     contrasts: list[str], # names of its contrasts, from top to bottom
-):                        # matplotlib Figure; `None` if no target has one of them
+):                        # matplotlib Figure; `None` if no target that counts was measured in any of them
     "Draw the effects of several comparisons of a claim."
     targets, means = found.rows("targets", id), found.rows("contrasts", id).set_index("contrast")
     counted = targets[(targets["left_out"] == "") & targets["se"].notna()]
@@ -152,7 +152,7 @@ LONGER = {  # how long the dense network is trained -> contrast of S1
 
 def gains_by_length(
     found: Findings,
-) -> pd.DataFrame:    # one row per target that has all three, columns of LONGER; points
+) -> pd.DataFrame:    # one row per target with all three differences; columns: keys of LONGER; in points
     "Return how much each target's own ticket gains over dense networks of three training lengths."
     rows = found.rows("targets", "S1")
     rows = rows[rows["contrast"].isin(LONGER.values())]

@@ -69,8 +69,8 @@ def _data_used(study: Study, cell: TicketCell | Block, paths: Paths) -> dict[Pat
 def stale_files(
     study: Study,
     paths: Paths | None = None,
-) -> dict[Path, list[str]]:  # rows of a finished run, or tickets -> data sets that have changed since
-    "Return the files that were made from images that have changed since."
+) -> dict[Path, list[str]]:  # table of a finished run, or ticket file -> data sets that have changed since
+    "Return the files whose images have changed since the files were made."
     paths, stale = paths or Paths(), {}
 
     @cache

@@ -54,7 +54,7 @@ NAN = float("nan")  # one object, so that equal keys are equal
 def networks_of(
     study: Study,
     cell: Block,         # with one target and at most one source
-) -> list[Planned]:      # in the order of training: all of a seed's networks from the same tickets together
+) -> list[Planned]:      # in the order of training: a seed's networks from the same tickets follow each other
     "Return every network that a cell trains."
     found, (target,) = [], cell.targets
     for model, seed, fraction in product(cell.models or study.models, cell.seeds or study.seeds, cell.fractions):
@@ -127,7 +127,7 @@ def tickets_of(
     study: Study,
     cell: Block,         # a transfer cell
 ) -> list[TicketCell]:
-    "Return the searches a transfer cell needs."
+    "Return the searches that a transfer cell needs."
     one_each: dict[str, Any] = dict(seeds=cell.seeds[:1], levels=(1,))
     one_each |= dict(recipes=cell.recipes[:1], freeze=cell.freeze[:1], heads=cell.heads[:1])
     networks = networks_of(study, cell.model_copy(update=one_each))  # what is left out does not affect the tickets

@@ -41,7 +41,7 @@ def _in_order(
 def _kept(
     file: Path,   # a ticket file
     levels: int,  # number of levels, including the dense one
-) -> dict[str, tuple[int, np.ndarray]]:  # layer -> weights, and weights kept at every level
+) -> dict[str, tuple[int, np.ndarray]]:  # layer -> number of weights, and number kept at each level
     "Count the weights that each layer keeps at each level."
     with safe_open(file, framework="numpy") as tensors:
         names = filter(re.compile("pruned_at/").match, tensors.keys())
@@ -84,7 +84,7 @@ def layer_table(
 
 # %% ../nbs/11c_layers.ipynb #1a7e5013
 def _with_published(table: pd.DataFrame, published: pd.DataFrame, study: Study) -> pd.DataFrame:
-    "Return `table`, with published rows for every search of which it has fewer seeds than `published`."
+    "Return `table`, with the rows of `published` for every search that has more seeds there."
     asked = {tuple(getattr(cell, c) for c in SEARCH) for cell in ticket_cells(study)}
     now = dict(iter(table.groupby(SEARCH)))
     for search, part in published.groupby(SEARCH):

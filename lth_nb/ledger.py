@@ -28,7 +28,7 @@ DRAWN_BY = ("resplit", "grouped", "redraw")  # keys of a study that determine wh
 
 
 def study_info(study: Study) -> dict:
-    "Return what the judging notebooks need to know about a study in addition to its rows."
+    "Return the description of a study: what the verdicts need in addition to its rows."
     drawn_by = {key: list(getattr(study, key)) for key in DRAWN_BY}
     used = dict(image_sizes=study.image_sizes, **drawn_by, left_out=study.left_out, cautions=study.cautions,
         metrics=list(study.metrics), repeats=study.repeats, pages=list(study.pages))
@@ -163,7 +163,7 @@ def _rows_that_count(study: Study, source: Path) -> list[dict]:
 
 # %% ../nbs/12g_ledger.ipynb #de745488
 def _by_key(study: Study, table: list[dict]) -> tuple[dict, dict]:
-    "Return the rows of transfers and those of searches, each by key, without rows of other recipes."
+    "Return two dicts of rows by key, for transfers and for searches, without rows made with other recipes."
     hashes, made, found = {n: r.hash for n, r in study.recipes.items()}, {}, {}
     search = ("source", "source_fraction", "ticket_recipe", "model", "seed", "level")
     for row in table:
@@ -211,7 +211,7 @@ def _refuse_contradictions(infos: dict[Path, dict]) -> None:
 
 # %% ../nbs/12g_ledger.ipynb #14a6cf3f
 def _rows_on(table: Path, name: str, key: str) -> int:
-    "Count the rows of a table that used images of a data set whose choice depends on `key`."
+    "Count the rows of a table that used a data set. For `redraw`, count only rows that used a part of it."
     rows = read_results(table)
     def part(fractions): return fractions < 1 if key == "redraw" else fractions > 0
     seen = (rows["target"] == name) & part(rows["fraction"])

@@ -52,7 +52,7 @@ def _whole_again(column: pd.Series) -> pd.Series:
 def show_table(
     table: pd.DataFrame | pd.Series,  # to show
     otherwise: str = NOTHING,         # what to show, in Markdown, if the table has no rows
-):                                    # what a notebook shows: a frame without a `nan`, or Markdown
+):                                    # to display in a notebook: a frame without `nan`, or Markdown
     "Return a table for a page, with empty cells for missing numbers, or a sentence if the table has no rows."
     from IPython.display import Markdown  # a machine that only trains may not have it
     table = table.to_frame() if isinstance(table, pd.Series) else table

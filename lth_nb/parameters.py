@@ -140,7 +140,7 @@ def refuse_unknown_parameters(
 def read_parameters(
     history: list[str],  # sources of the cells executed so far: IPython's `In`
     names: dict,         # the notebook's names: `globals()`
-) -> dict:               # those among them that are parameters, each in its standard form
+) -> dict:               # the parameters among these names, each in its standard form
     "Return the parameters of a run notebook. Raise a `ValueError` if one is unknown or invalid."
     refuse_unknown_parameters(history)
     return {name: read_parameter(name, names[name]) for name in PARAMETERS if name in names}

@@ -154,7 +154,7 @@ def _new_name(name: str, changes: dict) -> str:
 
 
 def _with_changes(study: Study, content: dict, paths: Paths, parameter: str, changes: dict) -> Study:
-    "Return the checked study. An error in changed recipes names the parameter that changed them."
+    "Return the checked study. An error in a changed field names the parameter that changed it."
     changed, wrong = check_content(content, study.file, paths)
     if changed and not wrong: return changed
     fields = "|".join(map(re.escape, changes))
@@ -241,7 +241,7 @@ def run_transfers(
     levels: tuple[int, ...] = (),    # of the sparse arms; '()': all
     seeds: tuple[int, ...] = (),     # '()': the study's
     fractions: tuple[float, ...] = (1.0,),         # of the target's training images, in (0, 1]
-    source_fractions: tuple[float, ...] = (1.0,),  # of the source's, unless it is the target itself
+    source_fractions: tuple[float, ...] = (1.0,),  # of the source's training images, except for 'own'
     recipes: tuple[str, ...] = ("base",),          # names in the study's recipes
     ticket_recipes: tuple[str, ...] = ("base",),   # names in the study's ticket_recipes
     models: tuple[str, ...] = (),    # names in MODELS; '()': the study's
@@ -274,7 +274,7 @@ def _hashes(study: Study, n: Planned, data: Dataset, source: Tickets | None, tar
 
 # %% ../nbs/12e_run.ipynb #ebea0123
 def _fault_of(study: Study, cell: Block, rows: pd.DataFrame, paths: Paths) -> str:
-    "Return why the table of a finished cell is out of date: missing networks or changed images."
+    "Return why a finished cell's table is out of date (missing networks, changed images), or '' if it is not."
     planned = {row_key(dict(study=study.study, **asdict(n))) for n in networks_of(study, cell)}
     there = {row_key(r) for r in rows.to_dict("records")}
     if planned != there: return f"it has {len(planned & there)} of the {len(planned)} networks of its run"

@@ -62,8 +62,8 @@ class Study(BaseModel):
     image_size: Pixels                  # pixels per side, to which every image is resized
     resplit: Names = ()                 # data sets too small for their own splits: split anew per seed, 60 / 10 / 30
     grouped: Names = ()                 # data sets whose near-duplicate images stay together in every draw
-    redraw: Names = ()                  # data sets of which each seed draws its own training images, if a part is used
-    image_sizes: dict[str, Pixels] = {}  # data sets resized differently; a recipe's `upsample` and `crop_to` come after
+    redraw: Names = ()                  # data sets whose training images each seed draws anew if only a part is used
+    image_sizes: dict[str, Pixels] = {}  # data set -> its own image size, before a recipe's `upsample` and `crop_to`
     channels: Annotated[Literal[1, 3], BeforeValidator(no_truth)]  # 1: gray, 3: color; all images are converted
     models: Names                       # names in MODELS
     seeds: Whole                        # each with its own source tickets
@@ -117,8 +117,8 @@ def size_of(self: Study, name: str) -> int: return self.image_sizes.get(name, se
 
 # %% ../nbs/12b_spec.ipynb #9a9e5001
 @patch
-def papers_in(self: Study, paths: Paths) -> list[str]:  # names without ending, sorted
-    "Return which notebooks of nbs/papers show this study."
+def papers_in(self: Study, paths: Paths) -> list[str]:  # file names without suffix, sorted
+    "Return the notebooks of nbs/papers that show this study."
     names = sorted(p.stem for p in (paths.nbs/"papers").glob("*.ipynb"))
     return [name for name in names if not self.pages or name in self.pages]
 
@@ -244,7 +244,7 @@ _NEEDED = ("targets", "arms", "fractions", "source_fractions", "recipes", "ticke
 
 
 def _odd_sizes(study: Study, b: Block, where: str) -> list[str]:
-    "Return complaints about levels that a grid's tickets do not have and images too small for its models."
+    "Return complaints about a grid: levels that its tickets do not have, and images too small for its models."
     known = [t for t in b.ticket_recipes if t in study.ticket_recipes]
     rounds, fewest = min(((study.ticket_recipes[t].rounds, t) for t in known), default=(0, ""))
     allowed = f"sparse arms have levels 1 to {rounds}, the rounds of ticket recipe {fewest!r}"

@@ -86,7 +86,7 @@ def _count_values(node, counted: dict | None = None, above: tuple = ()) -> int:
 
 # %% ../nbs/12c_studyfile.ipynb #cd1b990c
 def _odd_numbers(node, seen: set) -> list[str]:
-    "Return numbers that YAML reads in an unexpected way: 010 is eight, and 1:30 is ninety."
+    "Return complaints about numbers that YAML reads in an unexpected way: 010 is eight, and 1:30 is ninety."
     if isinstance(node, yaml.ScalarNode):
         odd = node.tag == "tag:yaml.org,2002:int" and re.fullmatch(r"[-+]?0[\d_]+|.*:.*", node.value)
         where = f"line {node.start_mark.line + 1}"
@@ -147,7 +147,7 @@ def _tables(content: dict, key: str) -> dict:
 
 # %% ../nbs/12c_studyfile.ipynb #bdf9053a
 def _resolve(content: dict) -> dict:
-    "Resolve `like`, and the training recipe that each ticket recipe names."
+    "Return the content with every `like` and every ticket recipe's training recipe filled in."
     if odd := [k for k in content if not isinstance(k, str)]:
         raise ValueError(f"the key {odd[0]!r} is not a string; put it in quotes")
     recipes = _merge_like(_tables(content, "recipes"), "recipes")

@@ -45,7 +45,7 @@ class Look(NamedTuple):
     label: str
     color: str
     marker: str
-    line: str | tuple = "-"  # as matplotlib names or draws it
+    line: str | tuple = "-"  # matplotlib line style: a name or a dash pattern
 
 # %% ../nbs/11_style.ipynb #6932dfc5
 ARM_STYLE = {
@@ -92,14 +92,14 @@ _OTHERS = [Look("", color, marker, line) for line in ("-.", ":") for color, mark
 
 
 def _words(name: str) -> str:
-    "Return a data set's name, or a title that contains such names, as a figure shows it."
+    "Return a name or a title with every data set's name in its written form."
     if name in SOURCE_STYLE: return SOURCE_STYLE[name].label
     return re.sub(r"\w+", lambda word: written(word[0]), str(name))
 
 # %% ../nbs/11_style.ipynb #542a86b9
 def looks(
     by: str,               # 'arm' or 'source'
-    names: list[str],      # all that a figure, or a set of figures, shows; 'scratch, base-x5' is an arm with a recipe
+    names: list[str],      # every name in a figure or a set of figures; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
     "Return the look of each name. A name without a row gets a look that no other name in the list has."
     table, longer = (
