@@ -46,7 +46,7 @@ def _settings(
 
 # %% ../nbs/02a_architecture.ipynb #a180532b
 def describe_architecture(
-    model: nn.Module,  # any network, on any device, 'meta' too
+    model: nn.Module,  # any network, on any device, including 'meta'
 ) -> list[str]:        # one line per module, parameter and buffer, in the order of the network
     "Describe the architecture of `model`. Raise a `ValueError` if a parameter has no shape yet."
     lines, first = [], {}

@@ -35,7 +35,7 @@ LINE = (
 
 
 def _line(run: dict, work: str, line: dict) -> dict:
-    "Return one line of the table: every column, numbers with four significant digits."
+    "Return one line of the table with all columns, numbers rounded to four significant digits."
     whole = {**run, "work": work, "letter": "", "precision": "", "against": "", "rounds": 0, "valid": True, **line}
     def short(v):
         return float(f"{v:.4g}") if isinstance(v, float) else v
@@ -56,7 +56,7 @@ def _ceiling_lines(limits: dict, rounds: int) -> list[dict]:
 def _work_lines(
     work: Workload, device: torch.device, limits: dict, rounds: int, turn: float, until: float
 ) -> list[dict]:
-    "Measure every contestant on one network."
+    "Return the measurements of every contestant on one network."
     with ExitStack() as stack:
         stack.callback(forget_slots)
         data = work.data(device)
@@ -70,7 +70,7 @@ def _work_lines(
 
 
 def _study_lines(device: torch.device, rounds: int, until: float) -> list[dict]:
-    "Measure the small study."
+    "Return the measurements of the small study."
     with tempfile.TemporaryDirectory() as home:
         prepare_study(home, **STUDIES[device.type])
         whole, fixed = _study_contestants(home)
@@ -86,12 +86,12 @@ def benchmark(
     out: str | Path | None = None,   # the table; `None`: data/results/benchmark.csv
     only: Sequence[str] = (),        # names of workloads; empty: all of them and the small study
     rounds: int = 7,                 # at least 7 for a published number
-    turn: float = 1.0,               # minimum seconds of a turn
+    turn: float = 1.0,               # approximate seconds of a turn
     budget: float = float("inf"),    # seconds after which no further round starts
     work: list[Workload] | None = None,  # `None`: `WORKLOADS` of the device
     say: Callable = print,
 ) -> pd.DataFrame:                   # the lines of this run
-    "Measure this machine."
+    "Benchmark this machine, and append the measurements to the table."
     where, began, lines = device_named(device), time.perf_counter(), []
     pieces: dict[str, Callable] = {
         w.name: partial(_work_lines, w, where) for w in (WORKLOADS[where.type] if work is None else work)}
@@ -117,7 +117,7 @@ def benchmark(
 def shown(
     table: pd.DataFrame,  # lines of `benchmark`
 ) -> pd.DataFrame:        # as text
-    "Return the table for people: medians, ranges, ratios within rounds."
+    "Return the table formatted for reading: medians, ranges, ratios within rounds."
     def number(v):
         return (
             "" if pd.isna(v) or v == "" else f"{float(v):,.3g}" if abs(float(v)) < 1000 else f"{float(v):,.0f}"
@@ -147,7 +147,7 @@ class Goal:
     "A bound that one number in the benchmark table should meet."
     device: str
     work: str
-    letters: str      # of the contestants that may reach it; the best one counts
+    letters: str      # of the contestants that may reach the goal; the best one counts
     precision: str    # '': any
     column: str       # 'ratio', 'value'
     bound: float
@@ -175,9 +175,9 @@ GOALS = [
 
 # %% ../nbs/16_benchmark.ipynb #1f19ae25
 def goals_reached(
-    table: pd.DataFrame,  # lines of `benchmark`; of several valid runs on one kind of device the median counts
+    table: pd.DataFrame,  # lines of `benchmark`; if a kind of device has several valid runs, their median counts
 ) -> pd.DataFrame:        # one line per goal that the table covers
-    "Return which goals a table reaches."
+    "Return, for each goal that a table covers, the measured value and whether it reaches the goal."
     lines = []
     for g in GOALS:
         here = table[
@@ -207,11 +207,11 @@ def time_by_operator(
     work: Workload,
     device="cpu",
     precision: str = "fp32",  # or 'bf16'
-    epochs: int = 2,  # profiled ones, after one that is not profiled
+    epochs: int = 2,  # profiled epochs, after one that is not profiled
 ) -> (
     pd.DataFrame
 ):  # one line per operator, slowest first: share of the total self time, microseconds per step, calls per step
-    "Profile our training steps by operator."
+    "Return the time of our training steps by operator."
     from torch.profiler import ProfilerActivity, profile
     device, kinds = device_named(str(device)), [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     with ExitStack() as stack:

@@ -29,7 +29,7 @@ class ChannelGroup:
 
 # %% ../nbs/04d_channels.ipynb #fd86a755
 def _codes(channels: int) -> Tensor:
-    "Return (2 * digits, channels) bool: first the ones in each channel's binary number, then the zeros."
+    "Return a bool tensor (2 * digits, channels): where each channel's binary number has ones, then where it has zeros."
     digits = max(1, (channels - 1).bit_length())
     ones = (torch.arange(channels) >> torch.arange(digits)[:, None]) & 1 == 1
     return torch.cat([ones, ~ones])
@@ -79,7 +79,7 @@ class _Marks:
 # %% ../nbs/04d_channels.ipynb #d52827d8
 @patch
 def note(self: _Marks, seen: dict, key, x: Tensor, units: int) -> None:
-    "Add the positions of a dimension that hold NaN to `seen[key]`, bool (codes, positions)."
+    "Record in `seen[key]`, bool (codes, positions), which positions of a dimension hold NaN."
     marks = (x.movedim(units, 1).flatten(2).sum(2) if x.dim() > 2 else x).isnan()
     if key not in seen: seen[key] = torch.zeros(len(self.codes), marks.shape[1], dtype=torch.bool)
     images = min(len(x), len(self.codes[self.images]))
@@ -167,7 +167,7 @@ def find_channels(
     channels: int = 3,   # of the images
     head: bool = False,  # whether the head's weights may be pruned too
 ) -> list[ChannelGroup]:  # in the order of the network
-    "Find the groups of output channels that can be removed one by one. Raise a `ValueError` if none exists."
+    "Return the groups of output channels that can be removed one by one. Raise a `ValueError` if none exists."
     weights, cure = {*prunable(network, head)}, "Use granularity 'weight' for this network."
     try: joined, edges = _joined(marks := _Marks(network, image_size, channels), weights)
     except Exception as e:

@@ -99,7 +99,7 @@ def _same_levels(pairs: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/10_claims.ipynb #9ed15723
 def _rates_of(recipe: str, recipes: dict) -> list[str]:
-    "Return the recipe and those that differ from it only in the learning rate. Return [] if none differ."
+    "Return the recipe and all recipes that differ only in the learning rate, or [] if no others exist."
     same = [n for n, r in recipes.items() if recipe in recipes and {**r, "lr": 0} == {**recipes[recipe], "lr": 0}]
     return same if len(same) > 1 else []
 

@@ -46,7 +46,7 @@ def _cell(
     column: Column,  # what is allowed
     value,           # text from a file, or a Python or numpy scalar
 ) -> str | int | float:
-    "Convert `value` to the type of its column. Raise a `ValueError` if it is not allowed there."
+    "Return `value` converted to the type of its column. Raise a `ValueError` if the column does not allow it."
     if value is None or value == "" or value != value:
         if not column.optional: raise ValueError
         return "" if column.dtype == "text" else math.nan
@@ -132,7 +132,7 @@ def _columns_in(names) -> list[Column]:
 def diverged(
     rows: pd.DataFrame,  # of a results table
 ) -> pd.Series:          # bool
-    "Return for each row whether its network diverged, which a missing loss shows."
+    "Return, for each row, whether its network diverged. A missing test loss marks such rows."
     return rows["test_loss"].isna()
 
 # %% ../nbs/08_columns.ipynb #b73ec381
@@ -190,7 +190,7 @@ def _check_row(values, where: str, number: int = 1, columns: list[Column] = SCHE
 
 # %% ../nbs/08_columns.ipynb #defe45d8
 def _check_names(names, where: str) -> list[str]:
-    "Return the columns to add as empty ones. Raise a `ValueError` for a missing or an unknown column."
+    "Return the optional columns to add as empty ones. Raise a `ValueError` for any other missing or unknown column."
     missing, known = [c for c in SCHEMA if c.name not in names], {c.name for c in SCHEMA + OPTIONAL}
     unknown = [str(n) for n in names if n not in known]
     for c in missing:
@@ -219,7 +219,7 @@ def check_rows(
 # %% ../nbs/08_columns.ipynb #4f09dede
 def row_key(
     row,       # dict, or a row of a frame
-) -> tuple:    # the key columns in their order; a missing number is None, so that equal keys are equal
+) -> tuple:    # the values of the key columns, in order; None instead of NaN, so that equal keys are equal
     "Return the tuple that identifies a network, to look up whether a table contains it."
     return tuple(None if x != x else x for x in _checked(_KEYS, [row[name] for name in KEY], "row key"))
 

@@ -34,7 +34,7 @@ class _Units:
     value: Tensor   # (units,) float64: output in eval mode if it is the same for all images and pixels, else NaN
     needed: Tensor  # (units,) bool: whether the class scores depend on them
     width: "_Width"
-    layer: "_Layer | None" = None  # the only layer that makes them
+    layer: "_Layer | None" = None  # the only layer that computes them
 
 # %% ../nbs/15_compact.ipynb #c0a1e5ce
 @dataclass
@@ -43,7 +43,7 @@ class _Width:
     makers: "list[_Layer]" = field(default_factory=list)
     readers: "list[_Layer]" = field(default_factory=list)
     places: list[_Units] = field(default_factory=list)
-    fixed: bool = False            # for the image and the class scores: no unit may be removed
+    fixed: bool = False            # no unit may be removed, as for the image and the class scores
     keep: Tensor | None = None     # positions of the units that stay; `None`: all
     joined: "_Width | None" = None  # the width that this one was joined to
 
@@ -53,13 +53,13 @@ class _Width:
 # %% ../nbs/15_compact.ipynb #1a7e12ab
 @dataclass
 class _Layer:
-    "A convolution or linear layer between the units it reads and those it makes."
+    "A convolution or linear layer with its input and output units."
     name: str
     module: _Weighted
     reads: _Units
     makes: _Units
-    alive: Tensor   # (units made, units read) bool: whether any weight between the two is alive
-    folds: Tensor   # (units read,) bool: constants that a bias can absorb
+    alive: Tensor   # (output units, input units) bool: whether any weight between the two is unpruned
+    folds: Tensor   # (input units,) bool: constants that a bias can absorb
     norm: _Norm | None = None      # the BatchNorm after it
 
 
@@ -73,7 +73,7 @@ def _join(a: _Width, b: _Width) -> _Width:
 
 
 def _by_unit(weights: Tensor, units: int) -> Tensor:
-    "View weights or mask of a layer as (units made, units read, weights between the two)."
+    "Return weights or mask of a layer, reshaped to (output units, input units, weights between the two)."
     return weights.reshape(len(weights), units, -1)
 
 # %% ../nbs/15_compact.ipynb #026a0948
@@ -114,18 +114,18 @@ def _follow(module: nn.Module, name: str, x: _Units | None, mask: Mask, constant
 
 # %% ../nbs/15_compact.ipynb #fa368b0a
 def _padded(layer: nn.Module) -> bool:
-    "Return whether a layer sees zeros around the image."
+    "Return whether a layer is a convolution with padding."
     return isinstance(layer, nn.Conv2d) and layer.padding not in ((0, 0), "valid")
 
 
 def _image(weight: Tensor) -> _Units:
-    "Return the units that a first layer with this weight reads. All of them vary."
+    "Return the input units of a first layer with this weight. All of them vary."
     like = weight[0].flatten(1)[:, 0] if weight.ndim > 2 else weight[0]
     return _Units(torch.full_like(like, torch.nan), torch.zeros_like(like, dtype=torch.bool), _Width(fixed=True))
 
 
 def _weigh(layer: _Weighted, name: str, x: _Units | None, mask: Mask, constants: bool, steps: list) -> _Units:
-    "Return the units that a layer makes. A unit is constant if all living weights into it read constants."
+    "Return the output units of a layer. A unit is constant if all unpruned weights into it read constants."
     weight = layer.weight.detach().double()
     x, units = (_image(weight), weight.shape[1]) if x is None else (x, len(x.value))
     alive = mask.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool)).to(weight.device)
@@ -172,7 +172,7 @@ def _widths(steps: list) -> list[_Width]:
 
 # %% ../nbs/15_compact.ipynb #3e12e5ab
 def _merges(width: _Width) -> bool:
-    "Return whether constants of a width may be merged: only one layer makes and only one reads the units."
+    "Return whether constants of a width may be merged: only one layer computes the units and only one reads them."
     return len(width.makers) == len(width.readers) == 1
 
 
@@ -191,7 +191,7 @@ def _kept(width: _Width, multiple: int) -> Tensor:
 
 # %% ../nbs/15_compact.ipynb #688bfcaf
 def _fold(layer: _Layer, weight: Tensor) -> tuple[Tensor, Tensor]:
-    "Merge constant inputs into the one that is kept, or convert them to a shift of each output."
+    "Return the weights after constant inputs are merged or folded, and the shift of each output due to folding."
     value, needed, weight = layer.reads.value.nan_to_num(0), layer.reads.needed, weight.clone()
     shift = torch.zeros_like(weight[:, 0, 0])
     if not _padded(layer.module): shift = (weight * value[:, None]).sum((1, 2))
@@ -222,7 +222,7 @@ def _cut(layer: _Layer, mask: Mask) -> None:
 
 
 def _shaped(parts: Tensor, module: _Weighted) -> Tensor:
-    "Undo `_by_unit`."
+    "Return weights or mask in the shape of the layer, undoing `_by_unit`."
     return parts.reshape(len(parts), -1, *module.weight.shape[2:])
 
 # %% ../nbs/15_compact.ipynb #61b9ab19
@@ -247,7 +247,7 @@ def _resize(module: _Weighted, norm: _Norm | None, weight: Tensor, rows: Tensor,
 
 # %% ../nbs/15_compact.ipynb #4ea50a5e
 def _reasons(width: _Width) -> dict[str, Tensor]:
-    "Return which units are zero for all their readers, folded by any, or merged."
+    "Return, by reason, which units are zero for all layers that read them, folded by any of these, or merged."
     pairs = [(r, r.reads.value, r.reads.value.nan_to_num(0) != 0) for r in width.readers]
     zero = torch.stack([value == 0 for _, value, _ in pairs]).all(0)
     folded = torch.stack([constant & r.folds for r, _, constant in pairs]).any(0)
@@ -273,7 +273,7 @@ def _report(steps: list, weights: dict[str, int]) -> pd.DataFrame:
 
 # %% ../nbs/15_compact.ipynb #3d0621de
 def _reduce(steps: list, mask: Mask, multiple: int) -> tuple[pd.DataFrame, Mask]:
-    "Cut the layers that were followed. Return the report and the mask of the weights left."
+    "Cut the layers in `steps`. Return the report and the mask of the remaining weights."
     _mark_needed(steps, multiple)
     weights = {s.name: s.module.weight.numel() for s in steps if isinstance(s, _Layer)}
     for layer in (s for s in steps if isinstance(s, _Layer)): _cut(layer, mask)
@@ -282,7 +282,7 @@ def _reduce(steps: list, mask: Mask, multiple: int) -> tuple[pd.DataFrame, Mask]
 
 def compact(
     network: Network,              # from `build_model`, any device and dtype; not changed
-    ticket: Ticket | Mask | None,  # whose mask is applied, or parameter name -> bool tensor; `None`: nothing is pruned
+    ticket: Ticket | Mask | None,  # ticket or mask (parameter name -> bool tensor) to apply; `None`: nothing is pruned
     constants: bool = True,        # also remove units that are constant in eval mode; False: exact in training, too
     multiple: int = 1,             # layers keep a multiple of this many units: 8 channels are as fast as one
 ) -> Network:                      # in eval mode, with `report` (one row per layer) and `mask` (of the weights left)
@@ -322,7 +322,7 @@ def footprint(
     image_size: int,   # pixels
     channels: int = 3,
 ) -> dict:             # params; alive (nonzero params); flops of one image (two per multiply-accumulate)
-    "Measure size and operations of a network. Zeros count, because they are multiplied like other numbers."
+    "Return the size and the operations of a network. Zeros count, because they are multiplied like other numbers."
     weights = list(network.parameters())
     example = torch.zeros(1, channels, image_size, image_size).to(weights[0])
     with torch.no_grad(), FlopCounterMode(display=False) as counter: deepcopy(network).eval()(example)

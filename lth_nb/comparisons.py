@@ -41,7 +41,7 @@ def _derived_pairs(
     claim: Claim,
     derived: Derived,
 ) -> pd.DataFrame:  # one row per cell and seed; the foreign source in `source`
-    "Return the weighted sum of contrasts, averaged over the densities that all of them have."
+    "Return the weighted sum of contrasts, averaged over densities, for cells and seeds that have all of them."
     named, by_density = {c.name: c for c in claim.every_contrast}, []
     keys = [*PAIR, "source"]
     for density in derived.at:

@@ -21,7 +21,7 @@ from .training import Batches, Recipe, evaluate, load_state, state_of, train
 # %% ../nbs/14_connectivity.ipynb #06e9a396
 def interpolate(
     a: dict[str, Tensor],  # parameters and buffers of one network
-    b: dict[str, Tensor],  # of another one of the same shape
+    b: dict[str, Tensor],  # of another network of the same shape
     share: float,          # of the way from a to b, in [0, 1]
 ) -> dict[str, Tensor]:    # counters (whole numbers) are those of a
     "Return the state at one point of the straight line between two networks."
@@ -86,11 +86,11 @@ def error_path(
     data: Dataset,         # on the model's device
     recipe: Recipe,        # its precision and upsampling are used
     points: int = 30,      # on the line, both ends included (Frankle et al. 2020: 30)
-    batchnorm: str = "estimated",  # statistics at each point: 'estimated' again, or 'interpolated'
+    batchnorm: str = "estimated",  # BatchNorm statistics at each point: 'estimated' anew, or 'interpolated'
     split: str = "test",   # the split on which the error is measured
     images: int = 10**9,   # at most this many of that split, a stratified sample
 ) -> ErrorPath:
-    "Return the errors of networks on the straight line between two networks."
+    "Return the error at evenly spaced points on the straight line between two networks."
     if batchnorm not in BATCHNORM: raise ValueError(f"batchnorm={batchnorm!r}: use {' or '.join(BATCHNORM)}")
     if points < 2: raise ValueError(f"points={points}: use at least 2, the two ends of the line")
     net, errors, (pixels, labels) = deepcopy(model), [], data.split(split)

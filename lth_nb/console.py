@@ -39,7 +39,7 @@ def _in_words(error: Exception) -> str:
 
 @contextmanager
 def _plain_errors():
-    "Print a user's error as one line, not as a traceback."
+    "Turn an error caused by user input into one line instead of a traceback, and exit with code 1."
     try: yield
     except (ValueError, LookupError, OSError, ImportError, FloatingPointError) as e:
         typer.echo(f"lth: {_in_words(e)}", err=True)

@@ -108,7 +108,7 @@ def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int 
 
 # %% ../nbs/16d_contest.ipynb #bd32945e
 def _serve(work: str, who: str):
-    "Train one epoch for every line `epoch` that is read. A plain loop gets one thread and no other setting from us."
+    "Train one epoch for every line `epoch` on standard input. A plain loop gets one thread and no other setting."
     if who == "ours": device_named("cpu")
     else: torch.set_num_threads(1)
     with ExitStack() as stack:
@@ -153,10 +153,10 @@ def compete(
     contestants: list[Contestant],
     rounds: int = 7,       # at least 7 for a published number
     device="cpu",
-    turn: float = 1.0,     # seconds that a turn should take, at least
+    turn: float = 1.0,     # approximate seconds of a turn
     until: float = float("inf"),  # `time.perf_counter()` after which no further round starts
 ) -> pd.DataFrame:         # one line per turn: round, letter, name, images, seconds, peak device memory in gigabytes
-    "Let all contestants train in turn."
+    "Return the timings of contestants that train in turn."
     device, lines = torch.device(device), []
     for c in contestants:
         c.epoch()

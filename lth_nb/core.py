@@ -131,7 +131,7 @@ def seed_for(
     seed: int,  # the study's seed
     *names,     # what the stream is for, such as 'order' or 'digits'
 ) -> int:       # in [0, 2**63)
-    "Return a separate seed for every named purpose, the same on every machine."
+    "Return the seed of a named random stream, the same on every machine."
     return int(digest([whole_seed(seed), *map(str, names)], 16), 16) >> 1
 
 
@@ -167,7 +167,7 @@ def project(
 def device(
     name: str = "auto",  # 'auto' (a GPU if available), 'cpu', 'cuda', 'cuda:1'
 ):                       # torch.device
-    "Return the device to train on, set up for repeatable results: one CPU thread (or `LTH_THREADS`), fp32 on a GPU."
+    "Return the device to train on, set up for reproducible results: one CPU thread (or `LTH_THREADS`), fp32 on a GPU."
     import torch
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -287,7 +287,7 @@ def _version(package: str) -> str:
 
 # %% ../nbs/00_core.ipynb #325fbddf
 def provenance() -> dict:
-    "Return commit, versions, architecture, device and time, as a JSON-able dict of strings."
+    "Return the commit, versions, CPU architecture, device and time as a JSON-able dict of strings."
     gpu = ""
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         gpu = sys.modules["torch"].cuda.get_device_name()

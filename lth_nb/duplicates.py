@@ -71,14 +71,14 @@ def count_near(
 
 # %% ../nbs/01i_duplicates.ipynb #71dee96e
 _SIDE, _SIGMAS = 128, [1.6 * 2**(k / 2) for k in range(6)]  # pixels; blur of each level of scale space
-_KEYPOINTS = 40    # number of strongest keypoints kept of an image
-_ALIKE = 0.9       # least similarity of matching descriptors; 1: identical
+_KEYPOINTS = 40    # number of keypoints kept per image, strongest first
+_ALIKE = 0.9       # minimum similarity of matching descriptors; 1: identical
 MIN_MATCHES = 8    # keypoints that must agree on one affine map
 
 
 class Features(NamedTuple):
     "The keypoints of many images, one image after another."
-    image: torch.Tensor        # int64 (M,), the image of each
+    image: torch.Tensor        # int64 (M,), number of the keypoint's image
     place: torch.Tensor        # float32 (M, 2), x and y in pixels of `_SIDE`
     angle: torch.Tensor        # float32 (M,), radians
     sigma: torch.Tensor        # float32 (M,), pixels
@@ -197,7 +197,7 @@ def _matches(found: Features, mirrored: bool, block: int = 4096) -> torch.Tensor
 
 # %% ../nbs/01i_duplicates.ipynb #ebcdba74
 def _agreeing(found: Features, pairs: torch.Tensor, mirrored: bool) -> int:
-    "Return how many of the matches of two images agree on one affine map."
+    "Return the number of distinct keypoints of two images whose matches agree on one affine map."
     a, b = pairs.T
     flip = torch.tensor([1., -1.]) if mirrored else torch.ones(2)
     p, q = found.place[a], found.place[b]

@@ -54,7 +54,7 @@ def target_effect(
 def pooled_variances(
     effects: list[TargetEffect],  # one per target, each with two seeds or more
 ) -> np.ndarray:                  # (targets,), in squared points
-    "Return the variance of each target's mean, if the variance between seeds is the same on all targets."
+    "Return the variance of each target's mean, assuming the same variance between seeds on all targets."
     between_seeds = sum((e.n - 1) * e.n * e.se**2 for e in effects) / sum(e.n - 1 for e in effects)
     return np.array([between_seeds / e.n for e in effects])
 
@@ -102,7 +102,7 @@ def mean_effect(
 # %% ../nbs/09a_effects.ipynb #d1a1c623
 @dataclass(frozen=True)
 class Prediction:
-    "The prediction of one target from the others, and its measurement."
+    "The effect on one target: predicted from the other targets, and measured."
     predicted: float  # mean of the others, points
     low: float        # prediction interval for the measured effect, points
     high: float
@@ -118,7 +118,7 @@ def predict_each(
     effects: list[TargetEffect],  # one per target; at least 3
     confidence: float = 0.95,     # of the intervals, in (0, 1)
 ) -> list[Prediction]:            # in the order of the effects
-    "Predict every target from the others."
+    "Return a prediction of the effect on every target from the other targets."
     if len(effects) < 3:
         raise ValueError(f"predicting a target from the others needs at least 3 targets, not {len(effects)}")
     times = float(scipy.stats.t.ppf((1 + confidence) / 2, len(effects) - 2))
@@ -134,7 +134,7 @@ def predict_each(
 def ordered_effects(
     table,          # (targets, arms) differences in points, arms from the highest predicted to the lowest
 ) -> tuple[float, float]:  # p of the predicted order and p of its opposite
-    "Run Page's trend test of the predicted order of arms over targets."
+    "Return the p-values of Page's trend test for the predicted order of arms and for the opposite order."
     table = np.asarray(table, float)
     if table.ndim != 2 or table.shape[0] < 2 or table.shape[1] < 3:
         raise ValueError(f"Page's test needs at least 2 targets and 3 arms, not a table of shape {table.shape}")

@@ -20,7 +20,7 @@ def transfer_matrix(
     frame: pd.DataFrame,  # one row per source, target and seed, such as an arm's chosen levels
     reference: pd.DataFrame | None = None,  # one row per target and seed, such as scratch, to subtract; `None`: none
     value: str = "test_accuracy",  # a fraction
-) -> pd.DataFrame:  # sources x targets, in percent, or in percentage points above the reference; NaN: none
+) -> pd.DataFrame:  # sources x targets, in percent, or in percentage points above the reference; NaN: not measured
     "Return means over seeds, sources by targets. The row 'own' contains each target's own ticket."
     frame = frame.assign(source=frame.source.mask(frame.source == frame.target, "own"))
     if frame.duplicated(["source", "target", "seed"]).any():
@@ -94,7 +94,7 @@ def seed_differences(
 
 # %% ../nbs/11_estimates.ipynb #a3e951e7
 def _forest(ax, labels: list[str], xlabel: str):
-    "Make axes with one row of text per label, from top to bottom, and a line at zero."
+    "Return axes with one row of text per label, from top to bottom, and a line at zero."
     labels = [textwrap.fill(label, 36) for label in labels]
     ax = ax or plt.subplots(figsize=(6.4, 0.36 * sum(label.count("\n") + 1 for label in labels) + 1.0))[1]
     ax.axvline(0, color=BLACK, linewidth=1)

@@ -27,7 +27,7 @@ from .tickets import Tickets
 
 # %% ../nbs/15a_export.ipynb #2eac7dc9
 class RawImages(nn.Module):
-    "A network with the normalization of its images in front."
+    "A network preceded by the normalization of its images."
     scale: Tensor
     shift: Tensor
 
@@ -137,7 +137,7 @@ def onnx_bytes(
     std: tuple[float, ...] | None = None,
     about: dict | None = None,  # JSON-able
 ) -> bytes:
-    "Return the content of an ONNX file, after a check that onnxruntime gives torch's scores."
+    "Return the content of an ONNX file, after checking that onnxruntime gives the same scores as torch."
     for package in ("onnx", "onnxruntime", "onnxscript"):
         if not find_spec(package):
             raise ImportError(f"exporting to ONNX needs the package {package}: pip install 'lth_nb[export]'")

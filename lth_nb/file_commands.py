@@ -20,7 +20,7 @@ from .core import Paths
 # %% ../nbs/13f_file_commands.ipynb #9713113f
 @data_app.command("list")
 def data_list(as_json: AsJson = False):
-    "List all known data sets, and your own in data/raw and LTH_DATA, and say which are present."
+    "List the known data sets and your own in data/raw and LTH_DATA, and show which are on this machine."
     import pandas as pd
 
     from lth_nb.data import DATASETS, is_here, own_datasets
@@ -49,7 +49,7 @@ def data_get(names: Annotated[list[str], typer.Argument(metavar="NAME...", help=
 def data_check(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="data sets")],
     image_size: Annotated[int, typer.Option(help="resize the images to this many pixels; 0: keep their size")] = 0,
     as_json: AsJson = False):
-    "Read whole data sets, and print splits, classes, sizes, groups, content hash and anything unusual."
+    "Read data sets in full, and print splits, classes, sizes, groups, content hash and anything unusual."
     import warnings
 
     import pandas as pd
@@ -83,8 +83,8 @@ def ticket_show(file: TicketFile, as_json: AsJson = False):
 TicketPaths = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="ticket files, or folders with *.safetensors")
 ]
-AnyModel = Annotated[bool, typer.Option("--any-model", help="accept tickets of a network that is not in MODELS, after "
-    "the checks that do not need it")]
+AnyModel = Annotated[bool, typer.Option("--any-model", help="accept tickets of a network that is not in MODELS, "
+    "without the checks that need this network")]
 
 
 @ticket_app.command("verify")
@@ -105,15 +105,16 @@ def ticket_verify(files: TicketPaths, any_model: AnyModel = False):
 @ticket_app.command("export")
 def ticket_export(file: TicketFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="the file to write: .onnx, or .pt2 for torch")],
-    level: Annotated[int | None, typer.Option(help="level to export; 0 is dense. Or set limits instead")] = None,
+    level: Annotated[int | None, typer.Option(help="level to export (0: dense); alternatively, set limits")] = None,
     max_ms: Annotated[float | None, typer.Option(help="choose the best level within this latency, in milliseconds per "
         "batch (onnxruntime, one thread)")] = None,
     max_mb: Annotated[float | None, typer.Option(help="choose the best level whose ONNX file has at most this many MB "
         "(1,000,000 bytes)")] = None,
-    max_params: Annotated[int | None, typer.Option(help="choose the best level up to this many parameters")] = None,
+    max_params: Annotated[int | None, typer.Option(help="choose the best level with at most this many "
+        "parameters")] = None,
     batch: Annotated[int, typer.Option(help="batch size for --max-ms")] = 1,
     floats: Annotated[bool, typer.Option("--floats", help="take normalized float images, channels first; the "
-        "default takes uint8 images, channels last, and needs the source data set here")] = False):
+        "default takes uint8 images, channels last, and needs the source data set on this machine")] = False):
     "Export the network of one level, or of the best level within limits, for use without lth_nb."
     from lth_nb.choice import export_best
     from lth_nb.core import check_writable
@@ -133,7 +134,7 @@ def ticket_export(file: TicketFile,
 def ticket_latency(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ticket files")],
     level: Annotated[list[int] | None, typer.Option(help="a level; can be repeated (default: all)")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="timings per variant, in forward and in reverse order")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="rounds of timings, each in forward and in reverse order")] = 20,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="also write the table to this CSV file, with processor and date")
     ] = None,
@@ -164,9 +165,9 @@ def ticket_latency(
 @results_app.command("publish")
 def results_publish(
     study: StudyName,
-    partial: Annotated[bool, typer.Option("--partial", help="publish the rows of an unfinished study")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="publish only the runs with all seeds finished")] = False,
 ):
-    "Join the rows of a study into data/results/STUDY.csv, and update its findings in the README."
+    "Join the rows of a study into data/results/STUDY.csv, compute its verdicts, and update its findings in the README."
     from lth_nb.over_targets import judge
     from lth_nb.study import load_study, publish
     with _plain_errors():

@@ -65,10 +65,10 @@ def take_gpu(
 
 # %% ../nbs/17_gpus.ipynb #76615e16
 def main():
-    "Run a command on a device of its own: python -m lth_nb.gpus --gpus G --per-gpu K -- COMMAND …"
+    "Run a command on one of the devices: python -m lth_nb.gpus --gpus G --per-gpu K -- COMMAND …"
     parser = argparse.ArgumentParser(prog="python -m lth_nb.gpus", description=main.__doc__)
     parser.add_argument("--gpus", type=int, required=True, help="devices to choose from")
-    parser.add_argument("--per-gpu", type=int, default=1, help="runs that may share one")
+    parser.add_argument("--per-gpu", type=int, default=1, help="runs that may share a device")
     parser.add_argument("command", nargs="+", help="what to run")
     asked = parser.parse_args()
     try: device, handle = take_gpu(asked.gpus, asked.per_gpu)

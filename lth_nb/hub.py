@@ -51,7 +51,7 @@ def _settings(h: dict) -> list[list[str]]:
 
 # %% ../nbs/06b_hub.ipynb #d3fa0200
 def _levels(h: dict) -> list[list[str]]:
-    "Return density and accuracies, one row per level."
+    "Return one row per level, with its number, its density and its accuracies."
     return [[str(l["level"]), f"{l['density']:.4f}", f"{l['val_accuracy']:.2%}", f"{l['test_accuracy']:.2%}"]
             for l in h["levels"]]
 
@@ -108,7 +108,7 @@ def _first_line(e: BaseException) -> str:
 def push_to_hub(
     tickets: Tickets | str | Path,  # tickets, or the path of a ticket file
     repo_id: str,                   # 'owner/name'
-    file: str = "",                 # name in the repository; '': that of the path, or 'tickets.safetensors'
+    file: str = "",                 # name in the repository; '': the local file's name, or 'tickets.safetensors'
     license: str = "",              # a license identifier of the hub, such as 'mit' or 'cc-by-4.0'; '': not stated
     private: bool = False,          # whether a newly created repository is private
     token: str | None = None,       # `None`: the token of the login

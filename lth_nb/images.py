@@ -37,7 +37,7 @@ def _formats(sniffed: bool = False) -> list[str]:
 def is_image(
     file: Path,  # an existing file
 ) -> bool:
-    "Return whether a file is an image: by its suffix or, if that is unknown, by its first bytes."
+    "Return whether a file is an image, based on its suffix or, if the suffix is unknown, on its first bytes."
     if file.suffix.lower() in IMAGE_SUFFIXES: return True
     if file.suffix.lower() in (".bak", ".orig", ".tmp", ".part", ".old") or file.name.endswith("~"): return False
     if not file.is_file(): return False
@@ -69,7 +69,7 @@ BACKGROUND = 255  # gray value behind transparent pixels, 0 to 255: white
 
 
 def _to_eight_bits(image: Image.Image, path: Path) -> tuple[Image.Image, int]:
-    "Return the image with 8 bits per channel, and the largest value of a deeper image (0: it had 8 bits)."
+    "Return the image with 8 bits per channel, and its largest value if it had more than 8 bits, else 0."
     if image.mode[0] not in "IF": return image, 0
     values = np.asarray(image)
     if image.mode == "F" or not 0 <= int(values.min()) <= int(values.max()) < 2**16:
@@ -96,7 +96,7 @@ class ImageFile(NamedTuple):
     pages: list[np.ndarray]  # each uint8 (H, W, 3)
     gray: bool               # whether all pages are gray
     peak: int                # largest value of its 16-bit pages (for color, up to 255 too large); 0: all have 8 bits
-    left_out: int            # number of pages that are skipped: not images like the first
+    left_out: int            # number of skipped pages: reduced copies, masks, and other sizes than the first
 
 
 def _is_page(file, number: int, size: tuple[int, int]) -> bool:

@@ -21,7 +21,7 @@ from .core import Paths
 # %% ../nbs/13g_machine_commands.ipynb #b64b4603
 @app.command()
 def doctor(as_json: AsJson = False):
-    "Check whether this machine is ready: one line per requirement of a study; exit with 1 if something is broken."
+    "Check whether this machine is ready. Print one line per requirement; exit with 1 if something is broken."
     from dataclasses import asdict
 
     from lth_nb.doctor import examine, shown
@@ -32,7 +32,7 @@ def doctor(as_json: AsJson = False):
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="the new folder")]):
-    "Create a study folder with the quick study, the notebooks that train and a README."
+    "Create a study folder with the quick study, the training notebooks and a README."
     from lth_nb.layout import lay_out
     with _plain_errors():
         for file in lay_out(folder): typer.echo(f"wrote {file}")
@@ -45,10 +45,10 @@ def bench(
     out: Annotated[Path | None, typer.Option(
         help="folder for benchmark.csv, instead of data/results; with cuda, GPU tests run first")] = None,
     only: Annotated[list[str] | None, typer.Option(help="a workload, such as ResNet-20; can be repeated")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="timings of every contestant; a published number needs 7")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="rounds of timings; a published number needs at least 7")] = 7,
     budget: Annotated[float, typer.Option(help="seconds after which no new round starts")] = 540.0,
 ):
-    "Benchmark this machine: our training against a plain loop, and as a fraction of the machine's limits."
+    "Benchmark our training on this machine, relative to a plain loop and to the limits of the machine."
     with _plain_errors():
         if find_spec("lth_nb.benchmark") is None:
             raise FileNotFoundError("lth bench: the benchmark is not in the installed package; clone the repository "

@@ -17,7 +17,7 @@ from .results import check_rows
 GAINS = dict(
     ticket=0.03, original=0.02, finetuned=0.04, reinit=-0.04, shuffled=-0.03, shuffled_globally=-0.06, random=-0.05,
     mask_only=0.0, weights_only=0.01, dense_rewound=0.01, dense_finetuned=0.03, scratch=0.0
-)  # accuracy over that of scratch, by arm
+)  # accuracy minus that of scratch, by arm
 _ALIKE = dict(
     study="example", fraction=1.0, model="a network", recipe="base", freeze="none", head="linear", val_loss=1,
     test_loss=1, best_epoch=1, epochs=1, seconds=1, dead_layers=0, params=1, flops=1, steps=1

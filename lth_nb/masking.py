@@ -52,7 +52,7 @@ def check_mask(
     model: nn.Module,  # the network to be masked
     mask: Mask,        # parameter name -> bool tensor
 ) -> Mask:             # the same mask
-    "Raise a `ValueError` that lists every way in which `mask` does not fit `model`."
+    "Return `mask`, or raise a `ValueError` that lists every mismatch with `model`."
     every, wrong = dict(model.named_parameters(remove_duplicate=False)), []
     first = {id(p): name for name, p in model.named_parameters()}  # a weight under two names is masked under its first
     for name, m in mask.items():
@@ -117,7 +117,7 @@ def mask_overlap(
     a: Mask,               # parameter name -> bool tensor
     b: Mask,               # the same names and shapes
 ) -> dict[str, float]:     # tensor name -> intersection over union in [0, 1]; 'all' over every tensor
-    "Return the overlap of two masks, per tensor and in total. The overlap of two empty tensors is 1."
+    "Return the overlap of two masks, per tensor and in total. It is 1 where both masks keep no weight."
     if a.keys() != b.keys():
         raise ValueError(f"mask_overlap: only one mask has {', '.join(sorted(a.keys() ^ b.keys()))}; both need it")
     both: dict[str, tuple[int, ...]] = {n: (int((a[n] & b[n]).sum()), int((a[n] | b[n]).sum())) for n in a}

@@ -66,7 +66,7 @@ def measure(
     recipe: Recipe,
     names: tuple[str, ...],  # keys of METRICS
 ) -> dict[str, float]:       # such as 'val_macro_auc', 'test_macro_auc'
-    "Measure a network on the validation and the test images."
+    "Return the named metrics of a network on the validation and the test images."
     if unknown := [n for n in names if n not in METRICS]:
         raise ValueError(f"metrics = {unknown[0]!r}: unknown metric; use one of {', '.join(METRICS)}")
     scored = {split: class_scores(model, data, split, recipe) for split in ("val", "test")} if names else {}

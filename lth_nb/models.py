@@ -86,7 +86,7 @@ def _construct(
     seed: int,
     stream: str,        # what the random numbers are for
 ) -> tuple[nn.Module, int]:
-    "Call a builder under our seed and check what it returns."
+    "Call a builder under our seed. Return its backbone and number of features after checking them."
     try: inspect.signature(row.build).bind(channels, image_size)
     except TypeError as e:
         raise TypeError(f"model {name!r}: its builder must take (channels, image_size), but {e}. Change its "
@@ -140,7 +140,7 @@ def _trial_images(channels: int, image_size: int) -> torch.Tensor:
 
 
 def _tensor_lines(module: nn.Module) -> list[str]:
-    "Describe the parameters and buffers that a ticket stores."
+    "Return one line for each parameter and buffer that a ticket stores."
     return [f"{n}: {tuple(v.shape)} {v.dtype}" for n, v in module.state_dict().items()]
 
 # %% ../nbs/02_models.ipynb #f90b5291
@@ -148,7 +148,7 @@ _CHECKED = {}  # results of `_check_builder`, by row and image size
 
 # %% ../nbs/02_models.ipynb #270283e3
 def _check_alike(name: str, one: nn.Module, other: nn.Module, channels: int, image_size: int) -> None:
-    "Raise a `ValueError` if networks with equal tensors give different features, so something else is random."
+    "Raise a `ValueError` if networks with equal tensors return different features, because something else is random."
     images, made = _trial_images(channels, image_size), []
     for net in (one, other):
         try:
@@ -169,7 +169,7 @@ def _check_builder(
     seed: int,
     stream: str,
 ) -> tuple[str, ...]:      # weights of convolutions and linear layers that the builder itself sets
-    "Check, once per process and image size, how the tensors change under the same seed and under another."
+    "Check once per process and image size how a builder behaves under the same seed and under another one."
     key = id(row), channels, image_size
     if key in _CHECKED: return _CHECKED[key][1]
     backbone, num_features = made
@@ -189,12 +189,12 @@ def _check_builder(
 
 # %% ../nbs/02_models.ipynb #6f847bd5
 def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
-    "Tell whether two tensors have the same dtype, shape and values."
+    "Return whether two tensors have the same dtype, shape and values."
     return a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b)
 
 # %% ../nbs/02_models.ipynb #82d57f39
 def _given(backbone: nn.Module, other: nn.Module) -> tuple[str, ...]:
-    "Return the names of the weights that are equal under another seed and not constant."
+    "Return the names of the weights that are equal under two seeds and not constant."
     found = []
     for (name, layer), twin in zip(backbone.named_modules(), other.modules()):
         weight = layer._parameters.get("weight") if _weighted(layer) else None
@@ -210,10 +210,10 @@ def build_model(
     image_size: int,        # height and width of the images, pixels
     channels: int = 3,      # 1 (gray), 3 (color) or any other number
     init: str = "kaiming",  # 'kaiming', 'xavier', 'pytorch', or 'keep' for the values that the builder sets
-    seed: int = 0,          # determines backbone and head, each by its own stream
+    seed: int = 0,          # determines backbone and head, each through its own random stream
     head: str = "linear",   # 'linear' or 'mlp'
 ) -> Network:               # on the CPU, float32, in training mode
-    "Return a freshly initialized network, the same for the same arguments."
+    "Return a newly initialized network. The same arguments give the same network."
     row = _row(name)
     _known("init", init, INITIALISATIONS)
     _whole("channels", channels, 1, "an image has at least 1")
@@ -235,7 +235,7 @@ def build_model(
 
 # %% ../nbs/02_models.ipynb #a7460d19
 def _row(name: str) -> Architecture:
-    "Return the row of a model, or raise a clear error."
+    "Return the row of a model, or raise an error that says what to do."
     if isinstance(name, nn.Module):
         raise TypeError(f"model is a {type(name).__name__}, not a name: add a row for its builder, "
             "MODELS['mine'] = Architecture(builder, halvings, origin), and pass 'mine'.")

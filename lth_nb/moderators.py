@@ -21,7 +21,7 @@ from .effects import VARIANCE_FLOOR, TargetEffect, pooled_variances
 @dataclass(frozen=True)
 class Slope:
     "The regression of an effect on one property of the targets."
-    targets: int   # how many
+    targets: int   # number of targets
     at: float      # effect where the property is 0, points
     slope: float   # points per unit of the property
     se: float      # standard error of the slope (Knapp and Hartung 2003)
@@ -41,7 +41,7 @@ def _weighted_fit(x, y, variances, tau2: float) -> tuple[np.ndarray, np.ndarray,
 
 
 def _paule_mandel(x, y, variances) -> float:
-    "Return the variance between targets."
+    "Return the Paule-Mandel estimate of the variance between targets."
     degrees = len(y) - x.shape[1]
     def above(tau2): return _weighted_fit(x, y, variances, tau2)[2] - degrees
     if above(0.0) <= 0: return 0.0
@@ -55,7 +55,7 @@ def regress_effects(
     values: Sequence[float],          # the property of each target, in the same order
     confidence: float = 0.95,         # of the interval, in (0, 1)
 ) -> Slope:
-    "Return an effect's slope over one property of the targets. Raise a `ValueError` if it cannot be estimated."
+    "Return the regression of an effect on one property of the targets. Raise a `ValueError` if it cannot be estimated."
     y, at = np.array([e.mean for e in effects]), np.asarray(values, float)
     if len(at) != len(y): raise ValueError(f"{len(at)} values for {len(y)} targets; pass one per target")
     if len(y) < 5: raise ValueError(f"a slope over targets needs at least 5 targets, not {len(y)}")
@@ -101,7 +101,7 @@ def slopes_of(
     targets: pd.DataFrame,     # effects per target, of the comparisons to explain
     properties: pd.DataFrame,  # as made by `target_properties`
 ) -> pd.DataFrame:             # id, contrast, property, and the fields of `Slope`
-    "Return the slope of every comparison over every property."
+    "Return the regression of every comparison on every property."
     found, counted = [], targets[(targets["left_out"] == "") & targets["se"].notna()]
     for (id, contrast), rows in counted.groupby(["id", "contrast"], sort=False):
         for name in PROPERTIES:

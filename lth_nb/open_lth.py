@@ -26,7 +26,7 @@ from .tickets import NEVER, TicketRecipe, Tickets, _build, _describe, _start, pa
 from .training import TrainResult, evaluate, load_state, steps_per_epoch
 
 # %% ../nbs/06c_open_lth.ipynb #3dd2f954
-Names = Mapping[str, str] | Callable[[str], str] | None  # maps a parameter's name to that in the other library
+Names = Mapping[str, str] | Callable[[str], str] | None  # maps a parameter's name to its name in the other library
 
 
 def renamed(
@@ -34,7 +34,7 @@ def renamed(
     names: Names,
     known: set[str] | None = None,  # every valid key of `names`; `None`: the names in `state`
 ) -> dict[str, Tensor]:  # the same tensors
-    "Rename tensors."
+    "Return tensors under new names. Raise a `ValueError` for an unknown or a repeated name."
     if isinstance(names, Mapping):
         if unknown := [n for n in names if n not in (known or state)]:
             raise ValueError(f"names: no tensor is called {unknown[0]!r}; use names such as {next(iter(state), '')!r}")
@@ -48,7 +48,7 @@ def renamed(
 
 # %% ../nbs/06c_open_lth.ipynb #1eeb1876
 def _read(path: Path) -> dict[str, Tensor]:
-    "Read tensors by name."
+    "Read one `.pth` file and return its tensors by name."
     if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; pass the folder of an open_lth replicate")
     try: found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # an arbitrary file can raise any kind of exception
@@ -89,7 +89,7 @@ class OpenLTH:
     masks: list[Mask]                    # of each level; parameter name -> bool
     initial: dict[str, Tensor] | None    # theta_0; `None`: not in the folder
     rewind: dict[str, Tensor]            # theta_k
-    final: dict[int, dict[str, Tensor]]  # level -> theta_i, of the levels that were trained to their end
+    final: dict[int, dict[str, Tensor]]  # level -> theta_i, for each level whose training was completed
 
     def __repr__(self):
         trained = f"{len(self.final)} of them trained"
@@ -98,7 +98,7 @@ class OpenLTH:
 # %% ../nbs/06c_open_lth.ipynb #7c038518
 def read_open_lth(
     folder: str | Path,   # lottery_HASH/replicate_R
-    names: Names = None,  # maps the names of open_lth to those wanted
+    names: Names = None,  # maps open_lth's names to ours
 ) -> OpenLTH:
     "Read masks and weights of one replicate."
     levels = _levels(Path(folder))
@@ -125,10 +125,10 @@ def _levels(folder: Path) -> list[Path]:
 
 # %% ../nbs/06c_open_lth.ipynb #b0debdc8
 def tickets_from_open_lth(
-    found: OpenLTH,        # has theta_0 and trained weights of every level, under the names of `model`
+    found: OpenLTH,        # must contain theta_0 and the trained weights of every level, named as in `model`
     model: str,            # a name in MODELS
     data: Dataset,         # the source
-    recipe: TicketRecipe,  # the recipe that it was trained with
+    recipe: TicketRecipe,  # the recipe of the experiment
     seed: int = 0,         # seed of the experiment, as stated by the user
 ) -> Tickets:
     "Convert an experiment of open_lth into tickets, with accuracies measured on the source."
@@ -195,7 +195,7 @@ def _fitting(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 # %% ../nbs/06c_open_lth.ipynb #4f82a707
 def _measured(network: nn.Module, data: Dataset, recipe: TicketRecipe) -> TrainResult:
-    "Measure a trained network. Take the number of steps from the recipe."
+    "Return a trained network's losses and accuracies, with the epochs and steps of the recipe."
     per_epoch = steps_per_epoch(len(data.train_images), recipe.training.batch_size)
     steps = count_steps(recipe.training.length, per_epoch)
     epochs = -(-steps // per_epoch)  # rounded up to whole epochs

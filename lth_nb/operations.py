@@ -18,7 +18,7 @@ from .networks import _stream
 
 # %% ../nbs/02f_operations.ipynb #85293aff
 class _Operations(TorchDispatchMode):
-    "Count the operations in this context by the named weight that they read. The key '' counts all others."
+    "Count operations, grouped by the name of the weight that they read. The key '' counts all others."
     def __init__(self, weights: Mapping[str, torch.Tensor]):
         super().__init__()
         self.found = {}
@@ -37,7 +37,7 @@ class _Operations(TorchDispatchMode):
         return out
 
     def _owners(self, tensor: torch.Tensor) -> list[str]:
-        "Return the names of the weights that a tensor is or is a view of."
+        "Return the names of the weights in whose memory a tensor starts."
         place = tensor.data_ptr()
         return [name for start, end, name in self.places if start <= place < end]
 

@@ -81,7 +81,7 @@ def _read_smallnorb(
 
 # %% ../nbs/01e_originals.ipynb #205d4234
 def _from_sklearn() -> Contents:
-    "Return scikit-learn's digits, whose pixels are counts from 0 to 16."
+    "Return scikit-learn's digits, with pixel values 0 to 16 scaled to 0 to 255."
     from sklearn.datasets import load_digits
     found = load_digits()
     pixels = (found.images * (255 / 16)).round().astype(np.uint8)

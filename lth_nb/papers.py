@@ -99,7 +99,7 @@ class Derived:
     "A weighted sum of contrasts, each at the same densities."
     name: str
     of: dict[str, float]      # name of a contrast -> its weight
-    at: tuple[float, ...]     # densities to average over, in (0, 1]; only those that all contrasts have
+    at: tuple[float, ...]     # densities to average over, in (0, 1]; a cell and seed counts only if it has all of them
     kind: str = "greater"     # a key of REGIONS
 
 
@@ -154,7 +154,7 @@ class _Side(_Strict):
     freeze: str = "none"
     head: str = "linear"
     source_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    model: Literal["", "narrower"] = ""  # the pair's own network, or it and its narrower versions
+    model: Literal["", "narrower"] = ""  # '': the pair's own network; 'narrower': it and its narrower versions
 
 # %% ../nbs/09b_papers.ipynb #05e870e6
 class _Contrast(_Strict):

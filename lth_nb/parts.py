@@ -131,7 +131,7 @@ def plot_winners(
     recipes: dict | None = None,  # recipe -> its label, in the order of the rows; `None`: the recipes' own names
     columns: int = 2,     # maximum number of panels side by side
 ):                        # matplotlib Figure
-    "Color each recipe and density by the leading arm and write its lead. Pale cells: not every seed agrees."
+    "Color each cell by the leading arm and write its lead. A cell is pale if that arm is not ahead for every seed."
     if table.empty: raise ValueError("there are no rows to draw; the study has none, or the selection is too narrow")
     names = recipes or {r: r for r in sorted(table.recipe.unique())}
     chosen = table[table.recipe.isin(names)]
@@ -149,7 +149,7 @@ def plot_winners(
 
 # %% ../nbs/11_parts.ipynb #3fb755bd
 def _winner_legend(fig, arms: list[str]) -> None:
-    "Draw one patch per arm below the axes."
+    "Draw a legend with one color patch per arm below the axes."
     patches = [plt.Rectangle((0, 0), 1, 1, color=ARM_STYLE[a].color) for a in arms] + [
         plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=0.35)
     ]

@@ -78,7 +78,7 @@ class PlainLoop:
         recipe: Recipe,       # SGD, batch size, crop and flip are used; the schedule's milestones are not
         mask: Mask,           # parameter name -> bool
         workers: int = 0,     # processes that load images
-        masking: str = "forward",  # 'forward': weights times mask; 'gradient': gradients of zero weights through numpy
+        masking: str = "forward",  # 'forward': weights times mask; 'gradient': zero gradients of zero weights in numpy
     ):
         self.device, self.mask, self.masking = next(model.parameters()).device, mask, masking
         apply_mask(model, mask)

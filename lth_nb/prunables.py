@@ -54,7 +54,7 @@ def _inputs_seen(layer: nn.Conv2d | nn.Linear) -> int:
 
 # %% ../nbs/02e_prunables.ipynb #132df9c2
 def _check_zeros_stay(name: str, layer: nn.Conv2d | nn.Linear) -> None:
-    "Raise a `ValueError` unless a weight that a mask sets to zero has no effect."
+    "Raise a `ValueError` if a weight that a mask sets to zero can still affect the output."
     kind, cure = type(layer).__name__, "Use a network with plain convolutions and linear layers."
     try: seen = _inputs_seen(layer)
     except Exception as e:

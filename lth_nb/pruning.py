@@ -20,7 +20,7 @@ def magnitude(
 
 # %% ../nbs/04_pruning.ipynb #53999e46
 def _lowest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
-    "Return `alive` (1-D bool) without its `count` lowest `scores`. Ties are pruned in order of position."
+    "Return `alive` (1-D bool) without its `count` lowest-scoring weights. Ties are pruned in order of position."
     places = alive.nonzero().squeeze(1)
     order = torch.sort(scores[places], stable=True).indices
     kept = alive.clone()
@@ -44,8 +44,8 @@ def _check(scores: dict[str, Tensor], fraction: float, mask: Mask | None) -> Mas
 # %% ../nbs/04_pruning.ipynb #a5d2e9e7
 def prune_global(
     scores: dict[str, Tensor],  # parameter name -> scores, float; the lowest are pruned
-    fraction: float,            # of the weights still alive, in [0, 1]
-    mask: Mask | None = None,   # what is alive now; `None`: everything
+    fraction: float,            # fraction of the surviving weights to prune, in [0, 1]
+    mask: Mask | None = None,   # current mask; `None`: all weights are alive
 ) -> Mask:                      # a subset of the old mask
     "Prune the lowest-scoring weights over all tensors together: exactly `round(fraction * alive)` weights."
     mask = _check(scores, fraction, mask)
@@ -57,8 +57,8 @@ def prune_global(
 
 def prune_layerwise(
     scores: dict[str, Tensor],  # parameter name -> scores, float; the lowest are pruned
-    fraction: float,            # of the weights still alive in each tensor, in [0, 1]
-    mask: Mask | None = None,   # what is alive now; `None`: everything
+    fraction: float,            # fraction of each tensor's surviving weights to prune, in [0, 1]
+    mask: Mask | None = None,   # current mask; `None`: all weights are alive
 ) -> Mask:                      # a subset of the old mask
     "Prune the lowest-scoring weights of each tensor separately: exactly `round(fraction * alive)` per tensor."
     mask = _check(scores, fraction, mask)
@@ -71,7 +71,7 @@ SCOPES = {"global": prune_global, "layerwise": prune_layerwise}  # add an entry 
 def erk_density(
     shapes: dict[str, tuple],  # parameter name -> shape
     density: float,            # of the whole network, in (0, 1]
-) -> dict[str, float]:         # parameter name -> density in [0, 1]; `density` overall
+) -> dict[str, float]:         # parameter name -> density in [0, 1]; the overall density is `density`
     "Return layer densities by the Erdős–Rényi-kernel rule."
     if not 0 < density <= 1: raise ValueError(f"erk_density: density={density}; use a number in (0, 1]")
     sizes = {n: torch.Size(s).numel() for n, s in shapes.items()}

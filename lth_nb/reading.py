@@ -25,7 +25,7 @@ def _engine():
         "Execute cells in papermill's own process."
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, **settings):
-            "Run the cells in order, up to the first that fails."
+            "Run the cells in order, and stop at the first that fails."
             shell = CaptureShell()
             for number, cell in enumerate(nb_man.nb.cells):
                 if cell.cell_type != "code": continue
@@ -55,12 +55,12 @@ def _start_with(modules: tuple[str, ...]):
 
 # %% ../nbs/13c_reading.ipynb #f3b92c44
 def run_notebooks(
-    runs: dict[Path, tuple[Path, dict]],  # executed notebook -> notebook, parameters; in the order in which they begin
+    runs: dict[Path, tuple[Path, dict]],  # executed notebook -> notebook, parameters; started in this order
     processes: int = 1,          # in parallel
     folder: Path | None = None,  # working folder; `None`: the project's notebook folder
     loaded: tuple[str, ...] = (),  # modules that the first process loads for all
 ) -> None:
-    "Execute notebooks. If any failed, raise a `RuntimeError` that names them after all have run."
+    "Execute all notebooks, then raise a `RuntimeError` that names those that failed, if any."
     os.environ |= dict(OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     for out in runs: out.parent.mkdir(parents=True, exist_ok=True)
     where, failed, context = str(folder or Paths().nbs), [], _start_with(("execnb.shell", "papermill", *loaded))
@@ -88,7 +88,7 @@ def read_notebooks(
     processes: int = 1,       # in parallel
     folder: Path | None = None,  # working folder; `None`: the project's notebook folder
 ) -> None:
-    "Execute notebooks with the same parameters. If any failed, raise a `RuntimeError` that names them at the end."
+    "Execute all notebooks with the same parameters, then raise a `RuntimeError` that names those that failed, if any."
     run_notebooks({out/n.name: (n, parameters) for n in notebooks}, processes, folder, PRELOADED)
 
 # %% ../nbs/13c_reading.ipynb #4e5e4e1f

@@ -35,7 +35,7 @@ def count_steps(
 
 # %% ../nbs/04b_recipes.ipynb #090f2ef2
 def no_truth(
-    value,  # of a field that holds a number
+    value,  # the value of a numeric field
 ):
     "Return the value. Raise a `ValueError` for a Boolean, which Python would accept as 1 or 0."
     if isinstance(value, bool): raise ValueError("use a number")
@@ -50,7 +50,7 @@ Length = Annotated[str, Field(pattern=r"^(\d+ep)?(\d+it)?$", min_length=3)]
 @says_in_one_line
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
-    "How a network is trained."
+    "The settings that determine how a network is trained."
     length: Length = "20ep"                        # budget, such as '20ep' or '1200it'; a maximum with `patience`
     optimizer: Literal["sgd", "adam"] = "sgd"      # SGD as in all three papers; Adam for Morcos et al.'s transfer
     lr: Annotated[Real, Field(gt=0)] = 0.1        # initial learning rate (Sabatelli et al., Table 4)
@@ -69,7 +69,7 @@ class Recipe:
     crop_to: Annotated[Count, Field(ge=1)] | None = None   # side in pixels of a random crop (Sabatelli et al.: 224)
     init: Literal["kaiming", "xavier", "pytorch", "keep"] = "kaiming"  # of fresh weights; Sabatelli et al. use Xavier
     precision: Literal["fp32", "bf16"] = "fp32"    # bf16 means autocast; fp32 is the reference
-    class_weights: Literal["balanced"] | None = None  # in the training loss; 'balanced': equal weight for all classes
+    class_weights: Literal["balanced"] | None = None  # in the training loss; 'balanced': equal total weight per class
 
     @property
     def hash(self) -> str: return digest(settings_of(self), 12)  # names the recipe in rows and files
@@ -91,7 +91,7 @@ _YOUNGER = {"crop_to": None, "class_weights": None, "granularity": "weight", "sc
 
 
 def settings_of(
-    recipe,   # a Recipe, or a dataclass with one under `training`
+    recipe,   # a `Recipe`, or a dataclass with a `Recipe` in its field `training`
 ) -> dict:    # JSON-able
     "Return the fields of a recipe from which its hash is computed."
     found = asdict(recipe)

@@ -65,7 +65,7 @@ def read_reference(
 
 # %% ../nbs/02d_references.ipynb #026fe42c
 def use_torchvision():
-    "Import torchvision, even a build for another torch. Later imports of it in this process then work too."
+    "Return torchvision, even if built for another version of torch. Later imports in this process then work too."
     return _torchvision()
 
 
@@ -152,7 +152,7 @@ def _copied(channels: int, image_size: int, module: nn.Module, head: str, fresh:
 def file_digest(
     model: str,  # a name in MODELS
 ) -> str:        # 12 hexadecimal digits; '' if the network does not come from a file
-    "Hash a builder's file together with the modules of its folder that it imports."
+    "Return a hash of a builder's file and of the modules of its folder that it imports."
     made_from = _GIVEN.get(model)
     file = made_from[0] if isinstance(made_from, tuple) else None
     return digest([f.read_bytes() for f in files_of(file)], 12) if file else ""

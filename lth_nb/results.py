@@ -61,7 +61,7 @@ def _union(
     frames: list[pd.DataFrame],  # checked rows
     names: list[str],            # file or table that each came from
 ) -> pd.DataFrame:
-    "Return each network once, sorted. Raise a `ValueError` if two rows with one key differ in a result."
+    "Return one row per network, sorted. Raise a `ValueError` if two rows of one network differ in a result."
     every = pd.concat([f.assign(_from=name) for f, name in zip(frames, names)], ignore_index=True)
     columns = _columns_in(list(every))
     results = [c.name for c in columns if c.kind != "key" and not c.varies]
@@ -149,7 +149,7 @@ def merge_rows(
     return _union(frames or [check_rows([])], names or [""])
 
 # %% ../nbs/08_results.ipynb #3c31b11e
-ROLES = dict(  # role -> which data sets have it in a study; a pair is [one, other]
+ROLES = dict(  # role -> the data sets to which it applies; a pair is [one, other]
     natural="sources of natural images", pathology="targets from pathology", art="targets from art",
     larger="targets with many images", smaller="targets with few images",
     related="pairs [source, target] from the same field",

@@ -80,13 +80,13 @@ STEPS = 100  # SynFlow steps per level (Tanaka et al. 2020)
 
 def prune_by_flow(
     network: nn.Module,  # untrained; not modified
-    rate: float,         # share of the alive weights to prune, in [0, 1)
-    mask: Mask,          # which weights are alive now
+    rate: float,         # fraction of the surviving weights to prune, in [0, 1)
+    mask: Mask,          # current mask
     scope: str,          # a key of SCOPES: where weights compete
     shape: tuple,        # of an image: channels, height, width
     steps: int = STEPS,  # how many times the scores are computed
 ) -> Mask:               # a subset of the old mask, with exactly `round(rate * alive)` fewer weights
-    "Prune by SynFlow in small steps, each of which keeps the same fraction of weights."
+    "Return the mask after pruning by SynFlow in small steps. Each step keeps the same fraction of weights."
     groups = [[*mask]] if scope == "global" else [[n] for n in mask]
     starts = [sum(int(mask[n].sum()) for n in names) for names in groups]
     for step in range(1, steps + 1):
@@ -110,7 +110,7 @@ def _check_flow(scores: dict[str, Tensor]) -> None:
 # %% ../nbs/05e_saliency.ipynb #db827711
 @dataclass(frozen=True)
 class Untrained:
-    "An untrained network and the training that it would get: the inputs of a method."
+    "The inputs of a method: an untrained network, and the data, recipe and seed of the training that is skipped."
     network: nn.Module  # theta_0, on the data's device
     data: Dataset       # the source
     training: Recipe

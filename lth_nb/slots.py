@@ -25,7 +25,7 @@ def draw_moves(
     images: int,                 # number of images in the batch
     generator: torch.Generator,  # on the CPU
 ) -> list[Tensor]:               # one (images,) int64 tensor per kind
-    "Draw the random numbers of one batch."
+    "Return the random numbers for the crops and flips of one batch."
     return [torch.randint(high, (images,), generator=generator) for high in ranges]
 
 # %% ../nbs/04a_slots.ipynb #8cd87f0e
@@ -67,7 +67,7 @@ class Slot:
 # %% ../nbs/04a_slots.ipynb #26377a99
 @patch
 def _view(self: Slot, flat: Tensor, p: nn.Parameter) -> Tensor:
-    "Return a piece of the flat vector shaped like `p`, with channels last in memory for convolutions."
+    "Return a slice of the flat vector shaped like `p`, with channels last in memory for convolutions."
     if p.dim() != 4: return flat.view(p.shape)
     o, i, h, w = p.shape
     return flat.view(o, h, w, i).permute(0, 3, 1, 2)
@@ -221,7 +221,7 @@ def steps(self: ReplayedSlot,
     rates: list[float],          # one learning rate per step, at most as many as there are batches in `order`
     generator: torch.Generator,  # for the moves
 ) -> Tensor:                     # sum of the steps' losses, 0-d float64, still on the device
-    "Take steps as `Slot.steps` does, by replaying them."
+    "Take the same steps as `Slot.steps`, by replaying recorded ones."
     sizes = [len(part) for part in order.split(self.recipe.batch_size)[:len(rates)]]
     self._put(self.order, order)
     self._put(self.rates, torch.tensor(rates, dtype=self.rates.dtype))
@@ -288,7 +288,7 @@ def borrowed_slot(
     key,             # hashable: what the slot is for
     make: Callable,  # () -> a new slot
 ):
-    "Lend an idle slot made for `key`, or a new one. Drop it if an error occurs."
+    "Yield an idle slot made for `key`, or a new one. Drop the slot if an error occurs."
     with _AT_THE_DOOR:
         found = next((k for k in _IDLE if k[0] == key), None)
         slot = _IDLE.pop(found) if found else None
@@ -308,7 +308,7 @@ def side_by_side(
     jobs: list[Callable],  # () -> anything; build networks beforehand: their initial weights share one generator
     device="cpu",          # device of the jobs
 ) -> list:                 # their results, in the order of the jobs
-    "Run jobs at once, each in its own thread and, on a GPU, on its own stream."
+    "Run jobs in parallel, each in its own thread and, on a GPU, on its own stream. Return their results."
     # dropout in several networks at once draws from one generator, in no fixed order
     device = torch.device(device)
     apart = device.type == "cuda" and len(jobs) > 1

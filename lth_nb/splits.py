@@ -59,7 +59,7 @@ def subset(
     seed: int = 0,
     groups: torch.Tensor | None = None,  # int64 (N,), group of each image; `None`: each image is its own group
 ) -> torch.Tensor:          # int64 indices, ascending
-    "Draw a stratified share with at least one image of each class. Larger fractions contain smaller ones."
+    "Return the indices of a stratified subset with all classes. Larger fractions contain smaller ones."
     _check_draw(fraction, seed)
     labels = labels.cpu()
     keep = max(int(fraction * len(labels) + 0.5), len(labels.unique()))
@@ -76,7 +76,7 @@ def subset(
 
 # %% ../nbs/01b_splits.ipynb #2fc4aa36
 def _settle(piece: np.ndarray, tally: np.ndarray, excess: np.ndarray, order: np.ndarray, rounds: int = 5) -> None:
-    "Move single groups to other pieces, in place, as long as this brings the classes closer to target shares."
+    "Move single groups to other pieces, in place, as long as this brings the classes closer to their target shares."
     for _ in range(rounds):
         moved = False
         for g in order:
@@ -118,7 +118,7 @@ def _divided(
     splits: dict[str, tuple],  # split -> (images, labels); 'all' for a data set without splits
     seed: int,
     groups: dict[str, torch.Tensor] | None = None,  # split -> int64 (N,); `None`: each image is its own group
-) -> dict[str, tuple]:         # 'train', 'val' and 'test'; with groups, they come last in each split
+) -> dict[str, tuple]:         # 'train', 'val' and 'test' -> images, labels and, if given, groups
     "Return train, val and test splits, drawing missing ones by stratified sampling."
     if groups: splits = {s: (*pair, groups[s]) for s, pair in splits.items()}
     if "val" in splits: return splits

@@ -123,7 +123,7 @@ def non_inferiority(
     a, b,           # values paired by seed
     margin: float,  # largest loss that counts as no loss, in the unit of a and b
 ) -> float:         # p; a small value supports a > b - margin
-    "Return p of a one-sided paired test of the claim that a is worse than b by less than the margin."
+    "Return the p-value of a one-sided paired test of the claim that a is worse than b by less than the margin."
     return _t_test(_differences(a, b) + _check_margin(margin))[1]
 
 
@@ -155,7 +155,7 @@ def choose_level(
     | None = None,  # columns that name a series of levels, including the seed; `None`: the whole key except the level
     value: str = "val_accuracy",  # column to maximize
 ) -> pd.DataFrame:  # one row per series, in the order of `frame`
-    "Return the level with the best validation accuracy. Of tied levels, return the sparsest."
+    "Return the row with the highest `value` in each series. Of tied levels, return the sparsest."
     by = SERIES if by is None else list(by)
     if missing := [c for c in (value, "density", *by) if c not in frame]:
         raise KeyError(f"the table has no column {', '.join(missing)}")
@@ -172,7 +172,7 @@ def best_of_test(
     frame: pd.DataFrame,          # rows with test_accuracy, density and the columns of `by`
     by: list[str] | None = None,  # as in `choose_level`
 ) -> pd.DataFrame:
-    "Return the level with the best test accuracy, the optimistic choice that the papers made."
+    "Return the row with the best test accuracy in each series, the optimistic choice that the papers made."
     return choose_level(frame, by, "test_accuracy")
 
 # %% ../nbs/09_statistics.ipynb #0d04c166

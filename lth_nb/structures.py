@@ -21,7 +21,7 @@ from .pruning import SCOPES, _check
 def channel_norms(
     scores: dict[str, Tensor],   # parameter name -> scores of weights, such as |weight|
     groups: list[ChannelGroup],  # from `find_channels`
-    mask: Mask,                  # what is alive
+    mask: Mask,                  # current mask
 ) -> Tensor:                     # (groups,) float64; undefined for removed groups
     "Return each group's L2 norm over its surviving weights, scaled to full fan-in and averaged over its members."
     squares = {}
@@ -58,8 +58,8 @@ def channels_alive(
 # %% ../nbs/04e_structures.ipynb #cff2a4b1
 def prune_channels(
     scores: dict[str, Tensor],   # parameter name -> scores of weights, such as |weight|
-    rate: float,                 # of the groups still alive, in [0, 1]
-    mask: Mask | None,           # what is alive now; `None`: everything
+    rate: float,                 # fraction of the surviving groups to prune, in [0, 1]
+    mask: Mask | None,           # current mask; `None`: all weights are alive
     scope: str,                  # a key of SCOPES: where groups compete
     groups: list[ChannelGroup],  # from `find_channels`
 ) -> Mask:                       # a subset of the old mask
@@ -80,16 +80,16 @@ def prune_channels(
 
 # %% ../nbs/04e_structures.ipynb #72c06d03
 def _in_fours(values: Tensor) -> Tensor | None:
-    "View a weight as (..., 4) with four consecutive inputs last. Return `None` if this is impossible."
+    "Return a weight tensor as (..., 4) with four consecutive inputs last, or `None` if this is impossible."
     if values.dim() not in (2, 4) or values.shape[1] % 4: return None
     last = values.movedim(1, -1)
     return last.reshape(*last.shape[:-1], -1, 4)
 
 
 def two_of_four(
-    scores: Tensor,  # of one weight: (out, in) or (out, in, height, width)
+    scores: Tensor,  # of one weight tensor: (out, in) or (out, in, height, width)
 ) -> Tensor:         # bool, the same shape: two of each four consecutive inputs, or all
-    "Return the 2:4 mask of one weight. Among equal scores, the later ones stay."
+    "Return the 2:4 mask of one weight tensor. Among weights with equal scores, the later ones are kept."
     if (fours := _in_fours(scores)) is None: return torch.ones_like(scores, dtype=torch.bool)
     kept = torch.ones_like(fours, dtype=torch.bool)
     kept.scatter_(-1, fours.sort(dim=-1, stable=True).indices[..., :2], False)
@@ -98,12 +98,12 @@ def two_of_four(
 # %% ../nbs/04e_structures.ipynb #6677d5b3
 def prune_two_of_four(
     scores: dict[str, Tensor],   # parameter name -> scores of weights, such as |weight|
-    rate: float,                 # 0.5
-    mask: Mask | None,           # nothing is pruned yet
+    rate: float,                 # always 0.5
+    mask: Mask | None,           # `None`, or a mask in which no weight is pruned yet
     scope: str,                  # has no effect
     groups: list[ChannelGroup],  # unused
 ) -> Mask:                       # parameter name -> bool
-    "Return the 2:4 mask of every weight whose number of inputs is a multiple of four. The others stay dense."
+    "Return the 2:4 mask of all tensors whose number of inputs is a multiple of four. The others stay dense."
     _check(scores, rate, mask)
     made = {n: two_of_four(s) for n, s in scores.items()}
     if all(m.all() for m in made.values()):

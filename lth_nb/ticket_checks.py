@@ -148,7 +148,7 @@ def _resolve(model: str) -> None:
 def check_model(
     h: TicketHeader,
     parts: dict[str, dict[str, Kind]],  # part -> name -> dtype and shape
-    any_model: bool = False,            # accept a model that is not in MODELS, unchecked
+    any_model: bool = False,            # accept a model that is not in MODELS, without checking it
 ) -> None:
     "Raise a `ValueError` unless tickets fit the network that their header names."
     if ":" in h.model and not any_model: _resolve(h.model)
@@ -200,7 +200,7 @@ def _check_level(line: LevelHeader, alive: dict[str, int], sizes: dict[str, int]
 # %% ../nbs/05b_ticket_checks.ipynb #0c4f0f4e
 def check_values(
     h: TicketHeader,
-    tickets: Tickets,  # whose parts fit each other: see `check_parts`
+    tickets: Tickets,  # that passed `check_parts`
 ) -> None:
     "Raise a `ValueError` unless every value in the tensors is valid."
     finals = {f"final/{l}": state for l, state in tickets.final.items()}

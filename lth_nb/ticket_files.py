@@ -103,7 +103,7 @@ class _Stored:
 
 
 def _stored(name: str, entry, begin: int) -> _Stored:
-    "Check one tensor's entry in the table of a safetensors file whose tensors begin at `begin`."
+    "Return one tensor's entry in a safetensors table after checking it. The file's tensors begin at byte `begin`."
     def wrong(what): raise ValueError(f"damaged, tensor {short(name)}: {what}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}: wrong("its entry is incomplete")
     kind, shape, places = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -120,7 +120,7 @@ _LONGEST = 100_000_000  # bytes of the table of tensors, as in safetensors itsel
 
 
 def _layout(file) -> tuple[dict[str, _Stored], dict[str, str]]:
-    "Read the metadata of a file and the positions of its tensors. Read and allocate nothing else."
+    "Return the positions of a file's tensors and its metadata, without reading or allocating anything else."
     size, start = os.fstat(file.fileno()).st_size, file.read(8)
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise TicketError("a torch.save file or another archive, not tickets. Use a file that find_tickets wrote.")
@@ -133,7 +133,7 @@ def _layout(file) -> tuple[dict[str, _Stored], dict[str, str]]:
 
 
 def _places(table: dict, begin: int, size: int) -> tuple[dict[str, _Stored], dict[str, str]]:
-    "Check the table of a safetensors file of this many bytes, whose tensors begin at `begin`."
+    "Return tensor positions and metadata after checking the table of a file of `size` bytes (tensors from `begin` on)."
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("damaged, its metadata values are not strings")
@@ -168,7 +168,7 @@ def _checked_header(text: str, whole: bool) -> tuple[dict, TicketHeader]:
 
 # %% ../nbs/05c_ticket_files.ipynb #5fb80eb6
 def _in_order(content: bytes) -> bytes:
-    "Sort the metadata of a safetensors file, which the library writes in random order."
+    "Return a safetensors file with sorted metadata. The library writes metadata in random order."
     end = 8 + int.from_bytes(content[:8], "little")
     table = json.loads(content[8:end])
     table["__metadata__"] = dict(sorted(table["__metadata__"].items()))
@@ -199,7 +199,7 @@ def save_tickets(
 def ticket_header(
     path: str | Path,  # a file written by `save_tickets`
 ) -> dict:             # the fields of `TicketHeader`
-    "Read the header of a ticket file without its tensors, and without checking checksum or network."
+    "Return the header of a ticket file without reading its tensors or checking the checksum or the network."
     path = _place(path)
     with _naming(path), _opened(path) as file:
         _, metadata = _layout(file)
@@ -228,7 +228,7 @@ def load_tickets(
 
 # %% ../nbs/05c_ticket_files.ipynb #fd9523a5
 def _read_all(file, stored: dict[str, _Stored], metadata: dict[str, str]) -> dict[str, Tensor]:
-    "Read all tensors and compare header and tensors with their checksum."
+    "Return all tensors after comparing them and the header with the checksum."
     text = json.dumps(_json(metadata["lth_nb"], "its header"), sort_keys=True)
     tensors = {name: _read(file, s) for name, s in stored.items()}
     if digest([text, tensors]) == metadata.get("sha256"): return tensors

@@ -48,7 +48,7 @@ class TicketRecipe:
     def untrained(self) -> bool: return self.score != "magnitude"  # whether the search trains no network
 
     def density_at(self, level: int) -> float:
-        "Return the target density of `level` before rounding to whole weights, or the fraction of channels."
+        "Return the target density of `level` before rounding to whole weights; for channels, the fraction kept."
         return (1 - self.rate) ** level
 
 # %% ../nbs/05a_ticket_values.ipynb #5c1a54e5
@@ -74,7 +74,7 @@ class Ticket:
     mask: Mask = field(repr=False)     # parameter name -> bool
     density: float                     # kept / prunable, in [0, 1]
     initial: dict[str, Tensor] = field(repr=False)          # theta_0: parameters and buffers before training
-    rewind: dict[str, Tensor] = field(repr=False)           # theta_k: after the rewind point of the first round
+    rewind: dict[str, Tensor] = field(repr=False)           # theta_k: at the rewind point of the first round
     final: dict[str, Tensor] | None = field(repr=False)     # theta_i: trained at this level; `None` if not kept
 
 # %% ../nbs/05a_ticket_values.ipynb #d3b92050
@@ -82,7 +82,7 @@ class Ticket:
 class Tickets:
     "All levels found in one run."
     header: dict                        # source, data_hash, model, recipe, seed, levels, versions: see `TicketHeader`
-    pruned_at: dict[str, Tensor]        # parameter name -> uint8, the level at which each weight died
+    pruned_at: dict[str, Tensor]        # parameter name -> uint8, the level at which each weight was pruned
     initial: dict[str, Tensor]          # theta_0
     rewind: dict[str, Tensor]           # theta_k
     final: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # level -> theta_i without its pruned weights
@@ -123,7 +123,7 @@ def unpack(
     packed: dict[str, Tensor],  # from `pack`
     mask: Mask,                 # the mask used to pack
 ) -> dict[str, Tensor]:
-    "Restore the whole state, with zeros where weights were pruned."
+    "Return the whole state, with zeros where weights were pruned."
     def full(n, v): return torch.zeros(mask[n].shape, dtype=v.dtype).masked_scatter_(mask[n], v)
     return {n: full(n, v) if n in mask else v for n, v in packed.items()}
 

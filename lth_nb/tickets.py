@@ -48,7 +48,7 @@ _all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", 
 
 # %% ../nbs/06_tickets.ipynb #3cac39cb
 def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, seed: int) -> tuple[dict, TrainResult]:
-    "Train the network of `level`. In the first round, also save theta_0 and theta_k."
+    "Train the network of `level`. Return its weights and measurements. In the first round, save theta_0 and theta_k."
     model = _build(tickets.header, data.train_images.device)
     if recipe.untrained: return _look(tickets, level, model, data, recipe)
     if level == 0:
@@ -87,7 +87,7 @@ def _check_finite(level: int, result: TrainResult, state: dict[str, Tensor]) -> 
 
 # %% ../nbs/06_tickets.ipynb #1919d9c2
 def _look(tickets: Tickets, level: int, model: nn.Module, data: Dataset, recipe: TicketRecipe) -> tuple:
-    "Measure the untrained network of `level`. At level 0, also save theta_0, which equals theta_k."
+    "Return weights and measurements of the untrained network of `level`. At level 0, save theta_0 as theta_k, too."
     began = time.perf_counter()
     if level == 0:
         tickets.initial, tickets.rewind = state_of(model), state_of(model)
@@ -151,10 +151,10 @@ def find_tickets(
     recipe: TicketRecipe,  # how to prune, rewind and train
     seed: int = 0,         # decides initialization and the order of the images
     keep_final: bool = True,           # keep theta_i of every level, if the search trains
-    save_to: str | Path | None = None, # saved after every round; an interrupted search resumes from it
+    save_to: str | Path | None = None, # file, written after every round; an interrupted search resumes from it
     on_level: Callable[[dict], None] | None = None,  # called with each finished level's entry in the header
-    head: str = "",        # name of the layer that is the network's head; '': find it; 'none': it returns features
-    prune: str | list[str] = "",  # what to prune: rule of `select_weights`; '': convolutions, linear, attention
+    head: str = "",        # name of the head layer; '': find it; 'none': the network returns features
+    prune: str | list[str] = "",  # what to prune: a rule of `select_weights`; '': convolution, linear, attention
 ) -> Tickets:
     "Find tickets by pruning and rewinding, at levels 0 (dense) to `recipe.rounds`."
     check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")
@@ -199,7 +199,7 @@ def _check_pattern(header: dict, recipe: TicketRecipe) -> None:
 
 # %% ../nbs/06_tickets.ipynb #3bf2f2c5
 def _start(model, data, recipe, seed, keep_final) -> Tickets:
-    "Return tickets before the first round."
+    "Return tickets with a header but no levels, after checking the input."
     if model not in MODELS: raise ValueError(f"unknown model {model!r}: use one of {', '.join(MODELS)}")
     check_kind("data", data, Dataset, "load a data set first, load_dataset('digits')")
     seed = whole_seed(seed)

@@ -69,7 +69,7 @@ def load_state(
     state: dict[str, Tensor], # from `state_of`, or a part of it
     strict: bool = True,      # whether every name of the model is required
 ) -> _Model:                  # the same model
-    "Load a state into `model`. Layers that store a version number keep the model's own."
+    "Load a state into `model`. The version numbers of layers are those of `model`, not those of the state."
     versioned: Any = OrderedDict(state)
     own: Any = model.state_dict()
     versioned._metadata = own._metadata  # a plain dict, as in a ticket file, does not have it
@@ -152,7 +152,7 @@ def _code_of(module: nn.Module) -> tuple:
 # %% ../nbs/05_training.ipynb #c16462dd
 @contextmanager
 def _slot_for(model, data, recipe, mask, freeze, stepping):
-    "Lend a slot with this model and mask. Afterwards, the model has the trained weights."
+    "Yield a slot with this model and mask. On exit, the model has the trained weights."
     if stepping not in ("auto", "graph", "eager"):
         raise ValueError(f"stepping={stepping!r}: use 'auto', 'graph' or 'eager'")
     if stepping == "graph" or stepping == "auto" and data.train_images.is_cuda:
@@ -246,7 +246,7 @@ def train(
     between: tuple[int, int | None] = (0, None),     # run only these steps of the schedule; momentum starts at 0
     stepping: str = "auto",    # 'graph': in a slot, replayed on a GPU; 'eager': one by one; 'auto': 'graph' on a GPU
 ) -> TrainResult:
-    "Train `model` on `data` by `recipe`. Raise `Diverged` when the loss is no longer finite."
+    "Train `model` on `data` by `recipe`, and return the measurements. Raise `Diverged` if the loss is not finite."
     began = time.perf_counter()
     per_epoch = steps_per_epoch(len(data.train_images), recipe.batch_size)
     rates = learning_rates(recipe, count_steps(recipe.length, per_epoch), per_epoch)[slice(*between)]

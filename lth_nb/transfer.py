@@ -26,7 +26,7 @@ from .training import Diverged, Recipe, TrainResult, evaluate, load_state, train
 class Arm:
     "The origin of a network's mask and weights."
     name: str
-    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # whose mask, or how changed
+    mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # origin of the mask
     weights: Literal["initial", "rewind", "final", "fresh"]   # theta_0, theta_k, theta_i or newly initialized
     weights_from: Literal["source", "target", ""]             # whose weights; '' for fresh ones
     meaning: str                                              # one line for tables and legends
@@ -135,7 +135,7 @@ def transfer(
     recipe: Recipe,                  # how the network is trained on the target
     seed: int = 0,                   # decides the new head, order of images, fresh weights, shuffles
     level: int = 0,                  # of the tickets; 0 for a dense arm
-    source: Tickets | None = None,   # tickets found on the source (for a target's own tickets: on the target)
+    source: Tickets | None = None,   # tickets found on the source, or the target's own tickets
     target: Tickets | None = None,   # tickets found on the target, for mask_only and weights_only
     model=None,                      # as for `find_tickets`; `None`: the tickets' own network
     freeze: str = "none",            # 'none', or 'backbone' to train only the head

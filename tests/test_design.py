@@ -13,8 +13,8 @@ FLOORS = dict(
     core=0, faults=0, guard=0, reading=1, parameters=0, effects=0, moderators=1, architecture=1, gpus=1, papers=1,
     data=1, builders=1, networks=1.2, prunables=1.4, operations=1.4, models=2, masking=1, slots=2, results=1,
     pruning=3, recipes=1.5, batches=2, training=3, statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6,
-    tickets=7, claims=3, plots=3, pages=3, over_targets=4, names=0, answers=5, questions=6, forest=6, transfer=8,
-    connectivity=8, compact=8, export=9, latency=10, spec=9, studyfile=10, grid=10, run=11, plan=11, rewinding=12,
+    tickets=7, claims=3, plots=3, pages=3, over_targets=4, names=0, answers=5, contrast_tables=6, questions=6,
+    forest=6, transfer=8, connectivity=8, compact=8, export=9, latency=10, spec=9, studyfile=10, grid=10, run=11, plan=11, rewinding=12,
     freshness=11.5, ledger=12, jobs=12, pieces=13, study=14, progress=13, console=0, workflow=14, together=13,
     file_commands=15, machine_commands=15.8, cli=16
 )
@@ -30,8 +30,8 @@ FLOORS |= dict(interop=2, open_lth=8, hub=6.5, choice=11)  # other libraries; wh
 FLOORS |= dict(channels=2, removal=2.2, structures=3.5, saliency=3.5)  # what is pruned at once, and by which score
 JUDGES = (
     "core", "names", "results", "statistics", "effects", "papers", "claims", "over_targets", "columns",
-    "comparisons", "answers", "questions", "forest", "plots", "style", "curves", "estimates", "parts",
-    "rewound", "provenance"
+    "comparisons", "answers", "contrast_tables", "questions", "forest", "plots", "style", "curves", "estimates",
+    "parts", "rewound", "provenance"
 )
 NOTEBOOKS = sorted(
     p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and "_proc" not in p.parts
