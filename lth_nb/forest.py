@@ -168,7 +168,8 @@ _LENGTHS = {  # length -> marker, color, width of its edge
 def _budget_title(wide: pd.DataFrame) -> str:
     "Return the figure's title, which counts the targets on which five times the training catches up."
     caught_up = (wide["five times as long"] <= 0).sum()
-    return f"A dense network trained five times as long\nmatches the ticket on {caught_up} of {len(wide)} targets"
+    count = f"{caught_up} of {len(wide)} targets"
+    return f"A dense network trained five times as long\nequals or beats the ticket on {count}"
 
 # %% ../nbs/11a_forest.ipynb #5bd20ce8
 @use_style()

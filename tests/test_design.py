@@ -14,9 +14,9 @@ FLOORS = dict(
     data=1, builders=1, networks=1.2, prunables=1.4, operations=1.4, models=2, masking=1, slots=2, results=1,
     pruning=3, recipes=1.5, batches=2, training=3, statistics=2, ticket_values=4, ticket_checks=5, ticket_files=6,
     tickets=7, claims=3, plots=3, pages=3, over_targets=4, names=0, answers=5, contrast_tables=6, questions=6,
-    forest=6, transfer=8, connectivity=8, compact=8, export=9, latency=10, spec=9, studyfile=10, grid=10, run=11, plan=11, rewinding=12,
-    freshness=11.5, ledger=12, jobs=12, pieces=13, study=14, progress=13, console=0, workflow=14, together=13,
-    file_commands=15, machine_commands=15.8, cli=16
+    forest=6, transfer=8, connectivity=8, compact=8, export=9, latency=10, spec=9, studyfile=10, grid=10, run=11,
+    plan=11, rewinding=12, freshness=11.5, ledger=12, jobs=12, pieces=13, study=14, progress=13, console=0,
+    workflow=14, together=13, file_commands=15, machine_commands=15.8, cli=16
 )
 FLOORS |= dict(images=0.1, splits=0.1, duplicates=0.1, arrays=0.2, folders=0.3, originals=0.3, fitting=0.3)  # the wing
 FLOORS |= dict(catalog=0.4, cache=0.4)                                    # of data, below data itself
