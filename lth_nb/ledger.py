@@ -9,6 +9,7 @@ __all__ = ['DRAWN_BY', 'study_info', 'publish', 'restore', 'merged_info']
 import json
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from .data import count_images
 from .freshness import _all_cells, _changed_images, stale_files
 from .grid import Planned, TicketCell, cell_file, cell_name, networks_in, networks_of
 from .layers import write_layers
+from .papers import CLAIMS, Claim
 from .recipes import settings_of
 from .results import OPTIONAL, merge_rows, read_results, read_study_info, write_results, write_rows
-from .spec import Study
+from .spec import Study, _meant
+from .transfer import ARMS
 
 # %% ../nbs/12g_ledger.ipynb #d6bd82a8
 DRAWN_BY = ("resplit", "grouped", "redraw")  # keys of a study that determine which images its networks see
@@ -77,6 +80,16 @@ def _refuse_short(study: Study, cells: list, paths: Paths) -> None:
             raise ValueError(f"{file}: it has {found} of the {networks} networks of its run; delete it, and "
                              f"`lth run {study.study}` trains the missing ones")
 
+# %% ../nbs/12g_ledger.ipynb #12a0aa02
+def _refuse_unknown_arms(claims: Mapping[str, Claim]) -> None:
+    "Raise a `ValueError` if a claim names an arm that no transfer has."
+    for id, claim in claims.items():
+        named = [(c.name, s["arm"]) for c in claim.every_contrast for s in (c.a, c.b)]
+        for place, arm in [*named, *(("order", arm) for arm in claim.over_targets.order)]:
+            if arm in ARMS: continue
+            raise ValueError(f"claims.yaml, {id}, {place!r}: unknown arm {arm!r}{_meant(arm, [*ARMS])}; "
+                f"use one of {', '.join(ARMS)}")
+
 # %% ../nbs/12g_ledger.ipynb #1b4d7b67
 def publish(
     study: Study,
@@ -92,6 +105,7 @@ def publish(
         first = f"; to reuse the rows of its published table, first run `lth results restore {study.study}`"
         raise FileNotFoundError(f"study {study.study}: {len(missing)} of {len(cells)} runs are missing, such as "
             f"{cell_name(study, missing[0])}; run `lth run {study.study}`" + first * table.is_file())
+    _refuse_unknown_arms(CLAIMS)
     _refuse_short(study, cells, paths)
     rows = merge_rows([cell_file(study, c, paths) for c in cells])
     _refuse_versions(study, rows, paths)
