@@ -8,6 +8,7 @@ __all__ = ['Question', 'load_questions', 'ShortAnswer', 'short_answers', 'answer
 # %% ../nbs/10c_questions.ipynb #1f44a44b
 import math
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 
 import yaml
@@ -105,10 +106,18 @@ def answers_in_brief(
     return "\n".join(lines)
 
 # %% ../nbs/10c_questions.ipynb #c141d184
+_COUNTED = {  # verdict -> what one claim does, what several do
+    "holds here": ("holds here", "hold here"), "fails here": ("fails here", "fail here"),
+    "mixed": ("is mixed", "are mixed"), "decided": ("is decided", "are decided"),
+    "in part decided": ("is decided in part", "are decided in part"), "open": ("is open", "are open"),
+    "not tested": ("is not tested", "are not tested"),
+}
+
+
 def verdict_counts(
     found: Findings,
-) -> str:
-    "Return in words how many claims have each verdict."
+) -> str:            # a sentence
+    "Return in words how many claims and questions have each verdict."
     rows = {id: found.verdict(id) for id in CLAIMS}
     words = ["not tested" if row is None else str(row["verdict"]) for row in rows.values()]
     for place, id in enumerate(CLAIMS):
@@ -116,8 +125,10 @@ def verdict_counts(
         if words[place] == "not tested" or ordered or not deciding["kind"].eq("open").any(): continue
         ahead = deciding["state"].isin(["a ahead", "b ahead"])
         words[place] = "decided" if ahead.all() else "in part decided" if ahead.any() else "open"
-    order = sorted(set(words), key=lambda w: (w == "not tested", w == "open", w == "in part decided", w))
-    return ", ".join(f"{w}: {words.count(w)}" for w in order)
+    counts = Counter(word if word in _COUNTED else "decided" for word in words)  # other words answer a question
+    told = [f"{counts[word]} {said[counts[word] > 1]}" for word, said in _COUNTED.items() if counts[word]]
+    listed = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
+    return f"Of {len(words)} claims and questions, {listed}."
 
 # %% ../nbs/10c_questions.ipynb #25379e20
 def found_in_readme(
@@ -128,7 +139,7 @@ def found_in_readme(
     told = [
         f"Measured at {scale} (study `{found.study}`). Differences are points of test accuracy, averaged over targets, "
         "with a 95% confidence interval.", "", *answers_in_brief(found, "nbs/{page}.ipynb").splitlines(), "",
-        f"All claims and questions: {verdict_counts(found)} (`lth claims {found.study}`)."
+        f"{verdict_counts(found)} `lth claims {found.study}` lists them."
     ]
     lines = [textwrap.wrap(line, 120, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False,
         break_long_words=False) or [""] for line in told]
