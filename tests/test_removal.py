@@ -136,7 +136,26 @@ def test_what_cannot_be_followed_stays_whole():
     torch.testing.assert_close(small(images), apply_mask(deepcopy(net), mask)(images))
 
     class Odd(Mixed):
-        def forward(self, x): return self.second(self.first(x.flatten(1)[:1]).relu()).expand(len(x), 3)
+        def forward(self, x):
+            x = torch.cat([x.flatten(1), x.flatten(1)[:1]])
+            return self.second(self.first(x).relu())[:-1]
 
     small = compact(Odd(), mask)
     assert small.report.kept.tolist() == [6, 3]
+
+
+def test_a_layer_that_is_computed_once_for_the_whole_batch_becomes_smaller():
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.shape = (1, 2)
+
+        def forward(self, x): return self.second(self.first(x.flatten(1)[:1]).relu()).expand(len(x), 3)
+
+    net, mask = First(), {"first.weight": torch.ones(6, 4, dtype=torch.bool)}
+    nn.init.zeros_(net.first.bias)
+    mask["first.weight"][:3] = False
+    small, images = compact(net, mask), torch.randn(4, 1, 2, 2)
+    assert small.report.kept.tolist() == [3, 3]
+    torch.testing.assert_close(small(images), apply_mask(deepcopy(net), mask)(images))
