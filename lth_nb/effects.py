@@ -86,7 +86,8 @@ def mean_effect(
     if any(math.isnan(e.se) for e in effects):
         raise ValueError("a target has only one seed, and so no variance; leave it out or train a second seed")
     from statsmodels.stats.meta_analysis import combine_effects
-    found = combine_effects(np.array([e.mean for e in effects]), pooled_variances(effects), method_re="pm")
+    with np.errstate(divide="ignore"):  # equal effects have no I²
+        found = combine_effects(np.array([e.mean for e in effects]), pooled_variances(effects), method_re="pm")
     k, mean, se, tau2 = (
         len(effects), float(found.mean_effect_re), float(found.sd_eff_w_re_hksj), max(0.0, float(found.tau2))
     )

@@ -128,7 +128,7 @@ def test_a_study_that_is_trained_again_leaves_a_clean_checkout(home):
     (home/".gitignore").write_text("data/cache\ndata/runs\ndata/tickets\n.snakemake\n")
     git("init", "--quiet")
     study(home)
-    assert "- **Does a ticket beat the dense network?**" in (home/"README.md").read_text()
+    assert "- **Do tickets transfer?**" in (home/"README.md").read_text()
     git("add", ".")
     git("commit", "--quiet", "-m", "study")
     tracked = {name: (home/name).read_bytes() for name in git("ls-files").splitlines()}

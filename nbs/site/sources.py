@@ -296,7 +296,7 @@ class Site:
                 self.files[name] = folder/Path(name).name
                 thumbnail(found[0], self.files[name])
                 title, subtitle = self.headings[p.doc]
-                alt = self.pictures.get(name_of(found[0]), {}).get("alt", found[1])
+                alt = self.pictures.get(name_of(found[0]), {}).get("alt", f"{title}. {found[1]}")
                 alt = " ".join(alt.replace(":", ",").split())[:200]
                 cards.append(f":::{{grid-item-card}} {title}\n:link: /{p.doc}\n:link-type: doc\n:img-top: /{name}\n"
                              f":img-alt: {alt}\n\n{subtitle}\n:::")
