@@ -10,7 +10,7 @@ import math
 
 import pandas as pd
 
-from .answers import Findings, _state_words, interval, points
+from .answers import Findings, interval, points, state_words
 from .names import compared_words, written
 from .papers import CLAIMS, REGIONS
 
@@ -39,7 +39,7 @@ def contrast_table(
                 id, compared_words(r.contrast), "yes" if r.decides else "",
                 _left(found.rows("comparisons", id, r.contrast)), int(r.targets),
                 points(r.difference) if r.targets > 1 else "", interval(r.low, r.high),
-                f"±{ceiling:g}" if math.isfinite(ceiling) else f"{floor:g}", _state_words(r.state)
+                f"±{ceiling:g}" if math.isfinite(ceiling) else f"{floor:g}", state_words(r.state)
             ])
     return pd.DataFrame(made, columns=COLUMNS)
 
