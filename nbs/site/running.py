@@ -4,12 +4,13 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from figures import tell_figures
 PRELOADED = [
     "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml",
     "fastcore.all", "execnb.shell", "lth_nb.study", "lth_nb.forest", "lth_nb.plots", "lth_nb.explorer",
-    "lth_nb.compact", "lth_nb.cli", "torch._dynamo", "torch.onnx._internal.exporter._core"
+    "lth_nb.compact", "lth_nb.cli", "torch._dynamo", "torch.onnx._internal.exporter._core", "warm"
 ]
 
 
@@ -108,10 +109,34 @@ def execute(page, cells):
     finally: shutil.rmtree(home, ignore_errors=True)
 
 
+def run_command(shell, usual, command):
+    "`!lth …` runs in a fork of this process, which has loaded the library; other commands run as usual."
+    command = shell.var_expand(command, depth=1)
+    if not re.match(r"lth [^|<>;&$`]*$", command): return usual(command)
+    from lth_nb.cli import app
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        code = 1
+        try: app(shlex.split(command)[1:], prog_name="lth")
+        except SystemExit as e: code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+        except BaseException: traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as said: print(said.read(), end="")
+    shell.user_ns["_exit_code"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def run_cells(page, cells, CaptureShell):
     os.chdir(page.notebook.parent)
     tell_figures()
     shell = CaptureShell(page.notebook, timeout=300)
+    shell.system = partial(run_command, shell, shell.system)
     sys.path.insert(0, str(root))
     outputs, start = [], time.time()
     for i, cell in enumerate(cells):
