@@ -96,12 +96,20 @@ def _changed_images(study: Study, stale: dict[Path, list[str]]) -> str:
             f"(`lth status {shlex.quote(study.file)} --stale --delete`) and run again")
 
 
+def _how_to_get_all(study: Study, missing: dict[str, str], paths: Paths) -> str:
+    "Say how to get the missing data sets, or where this is explained if there are many of them."
+    if len(missing) <= 3: return "; ".join(missing.values())
+    where, names = " or ".join(map(str, paths.raw_folders)), [*missing]
+    return (f"{len(names)} data sets of study {study.study} are not in {where} (LTH_DATA names further folders): "
+            f"{', '.join(names)}. `lth data get {' '.join(names[:2])} …` says how to get each of them")
+
+
 def check_data(
     study: Study,
     paths: Paths | None = None,
 ) -> None:
     "Raise a `FileNotFoundError` if data sets are missing, or a `ValueError` if images have changed since a run."
-    if missing := missing_data(study, paths): raise FileNotFoundError("; ".join(missing.values()))
+    if missing := missing_data(study, paths): raise FileNotFoundError(_how_to_get_all(study, missing, paths or Paths()))
     if stale := stale_files(study, paths): raise ValueError(_changed_images(study, stale))
 
 # %% ../nbs/12g_freshness.ipynb #11788082

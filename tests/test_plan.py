@@ -49,6 +49,11 @@ def test_missing_data_are_named(tmp_path):
     absent = parsed(*ABSENT)
     assert list(missing_data(absent, Paths(tmp_path))) == ["blood_cells"]
     assert "save it as blood_cells.npz" in said(lambda: check_data(absent, Paths(tmp_path)), FileNotFoundError)
+    names = ("blood_cells", "brain_mri", "pap_smear", "pollen")
+    blocks = tuple(t.model_copy(update={"targets": names}) for t in absent.transfers)
+    many = absent.model_copy(update={"transfers": blocks})
+    words = said(lambda: check_data(many, Paths(tmp_path)), FileNotFoundError)
+    assert words.startswith("4 data sets of study") and all(n in words for n in names) and len(words) < 400, words
 
 
 def test_a_plan_without_the_data_assumes_a_number_of_images(tmp_path):
