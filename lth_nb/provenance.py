@@ -77,10 +77,8 @@ def _source_line(frame: pd.DataFrame, info: dict) -> str:
 def _stacked(fig, line: str) -> Image.Image:
     "Return a figure as an image, with a line of small print below it."
     def drawn(figure):
-        dpi = matplotlib.rcParams["savefig.dpi"]
-        figure.savefig(into := io.BytesIO(), format="rgba", dpi=dpi)
-        size = tuple(int(inches * dpi) for inches in figure.get_size_inches())
-        return Image.frombuffer("RGBA", size, into.getvalue()).convert("RGB")
+        figure.savefig(into := io.BytesIO(), format="png", pil_kwargs=dict(compress_level=1))
+        return Image.open(into).convert("RGB")
     with use_style():
         foot = matplotlib.figure.Figure(figsize=(fig.get_size_inches()[0], 0.24))
         foot.text(0.08 / fig.get_size_inches()[0], 0.5, line, va="center", fontsize="x-small", color=GREY)
