@@ -35,7 +35,7 @@ def _draw_mean(axes, mean) -> None:
 
 # %% ../nbs/11a_forest.ipynb #e62a6a4e
 def _lines(axes, kind: str, margin: float) -> None:
-    "Draw the zero line, and dotted lines at the bounds of a claim of no difference."
+    "Draw the zero line and, for a claim with a margin, dotted lines at its bounds."
     axes.axvline(0, color=BLACK, linewidth=0.8)
     for bound in REGIONS[kind](margin):
         if bound and math.isfinite(bound):

@@ -87,7 +87,7 @@ def _name(value) -> str:
 
 
 def _mapping(value) -> dict:
-    "Return a mapping, given as a mapping, as YAML or as `key=value,key=value`."
+    "Convert a mapping, YAML text or `key=value,key=value` to a dict."
     if value is None: return {}
     if isinstance(value, str):
         pairs = [w.partition("=") for w in as_list(value)]

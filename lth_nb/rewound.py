@@ -13,7 +13,7 @@ from .style import _OTHERS, GREY, Look, _words, use_style
 
 # %% ../nbs/11_rewound.ipynb #c831769a
 def _draw_rewound(ax, shown: pd.DataFrame, value: str, look: Look, label: str | None) -> None:
-    "Draw the mean against the rewind step, with a dot per pair of copies for barriers or a band for accuracies."
+    "Draw the mean against the rewind step. Barriers get one dot per pair of copies, accuracies get a band."
     mean = shown.groupby("rewind")[value].agg(["mean", "std"]).fillna(0) * 100
     ax.plot(mean.index, mean["mean"], color=look.color, marker=look.marker, linestyle="-", label=label)
     if value == "barrier": ax.plot(shown.rewind, 100 * shown[value], ".", color=look.color, alpha=0.5, markersize=4)

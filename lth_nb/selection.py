@@ -85,7 +85,7 @@ def select_weights(
 
 # %% ../nbs/02b_selection.ipynb #3a10b418
 def _refuse_computed(model: nn.Module, taken: list[str]) -> None:
-    "Raise a `ValueError` if a layer that a rule selects by kind computes its weight from other parameters."
+    "Raise a `ValueError` if a layer selected by kind computes its weight from other parameters."
     kinds = tuple(k for w in taken if w in ("conv", "linear") for k in KINDS[w])
     for name, layer in model.named_modules():
         if not isinstance(layer, kinds) or layer._parameters.get("weight") is not None: continue

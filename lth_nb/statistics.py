@@ -19,7 +19,7 @@ from .results import KEY
 
 # %% ../nbs/09_statistics.ipynb #b3253de7
 def _differences(a, b) -> np.ndarray:
-    "Return a - b as floats. Raise a `ValueError` unless the two are pairs of finite numbers."
+    "Return a - b as floats. Raise a `ValueError` unless both are finite, nonempty and of equal length."
     a, b = (np.asarray(x, float) for x in (a, b))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(

@@ -184,7 +184,7 @@ class _BestState:
         self.slot, self.patience, self.epoch, self.state, self.loss = slot, patience, 0, None, None
 
     def update(self, loss: Tensor) -> Tensor:
-        "Keep the state if it is the best. Return whether it is, as a 0-d float64 tensor."
+        "Keep the state if it is the best. Return 1.0 if it was kept, else 0.0, as a 0-d float64 tensor."
         if self.state is None:
             self.state, self.loss = [v.clone() for v in self.slot.state], loss.clone()
             return torch.ones_like(loss)
