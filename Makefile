@@ -55,7 +55,7 @@ test: $(READY)  ## run the tests; SLOW=1 adds those that take long, as the site'
 test-slurm: $(READY)  ## run the quick study through a Slurm of one node, with jobs killed (as root: installs slurm-wlm)
 	$(PY) -m pytest -rs -m slurm tests
 
-docs: $(READY)  ## build the site into _site/
+docs: $(READY)  ## build the site into _site/ with all its examples run
 	$(PY) nbs/site/build.py --study $(STUDY)
 
 lab: $(READY)  ## open the notebooks in JupyterLab

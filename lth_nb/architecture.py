@@ -47,7 +47,7 @@ def _settings(
 # %% ../nbs/02a_architecture.ipynb #a180532b
 def describe_architecture(
     model: nn.Module,  # any network, on any device, including 'meta'
-) -> list[str]:        # one line per module, parameter and buffer, in the order of the network
+) -> list[str]:        # one line per module, then per parameter, then per buffer
     "Describe the architecture of `model`. Raise a `ValueError` if a parameter has no shape yet."
     lines, first = [], {}
     for name, module in model.named_modules(remove_duplicate=False):

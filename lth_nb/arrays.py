@@ -75,7 +75,7 @@ def _check_text(source, key: str, texts: np.ndarray) -> None:
 
 # %% ../nbs/01c_arrays.ipynb #c387a69a
 def _names_of(source, learned: str, last: int, images: int, class_names) -> tuple[str, ...]:
-    "Return the class names, after checking that there are at least two and no more than training images."
+    "Return the class names, after checking that there are at least two, and at most one per training image."
     if class_names is None:
         if last < 1: raise _wrong(source, learned, "contains only class 0", "add images of at least one other class")
         if last < images: return tuple(map(str, range(last + 1)))

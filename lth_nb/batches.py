@@ -22,8 +22,8 @@ class Batches:
     def __init__(self,
         images: Tensor,         # (N, H, W, C) uint8, on the device
         data: Dataset,          # gives the training mean and standard deviation
-        recipe: Recipe,         # crop, flip, upsample
-        augment: bool = False,  # whether crop and flip apply
+        recipe: Recipe,         # crop, flip, upsample, crop_to
+        augment: bool = False,  # whether crop and flip apply, and crop_to cuts at random
         dtype: torch.dtype = torch.float32,  # of the batches
     ):
         self.crop, self.flip = (recipe.crop, recipe.flip) if augment else (0, False)
@@ -78,7 +78,7 @@ def evaluate(
     model: nn.Module,    # any network on images
     data: Dataset,       # on the model's device
     split: str = "val",  # 'train', 'val' or 'test'
-    recipe: Recipe = Recipe(),  # precision and upsampling
+    recipe: Recipe = Recipe(),  # precision, upsampling, crop_to
     batch_size: int = 500,      # images at a time; does not change the result beyond rounding
 ) -> tuple[float, float]:       # mean cross-entropy in nats, accuracy in [0, 1]
     "Return loss and accuracy on one split, waiting for the device only once."

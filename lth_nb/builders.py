@@ -57,7 +57,7 @@ def _chain(
     channels: int,      # input channels
     plan: list[tuple],  # one (kernel size, output channels, stride) per convolution
 ) -> OrderedDict[str, nn.Module]:
-    "Build convolutions without bias, each followed by BatchNorm, with ReLU between them."
+    "Build convolutions without bias, each followed by BatchNorm, with a ReLU between consecutive pairs."
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (kernel, width, stride) in enumerate(plan, 1):
         if i > 1: layers[f"relu{i-1}"] = nn.ReLU(inplace=True)
@@ -87,7 +87,7 @@ def residual(
     channels: int,      # channels of the images
     image_size: int,    # unused: global average pooling takes any size
     blocks: tuple[int, ...],   # residual blocks of each stage; every stage but the first halves the image
-    width: int,                # channels of the first stage, doubled by each later one
+    width: int,                # channels of the stem and the first stage, doubled by each later stage
     stem: tuple[int, int],     # kernel size and stride of the first convolution
     pool: bool = False,        # 3x3 max pool with stride 2 after the first convolution
     bottleneck: bool = False,  # bottleneck blocks, with four times the channels at their end

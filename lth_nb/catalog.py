@@ -30,7 +30,7 @@ class DatasetEntry:
 
     @property
     def part_of(self) -> str:
-        "Return the data set with the same images under other labels (never paired with this one), or an empty string."
+        "Return the name of the data set that has the same images under other labels, or an empty string."
         return "art_type" if self.name in ("painting_subject", "cartoon_subject", "sketch_subject") else ""
 
     @property
@@ -138,7 +138,7 @@ def find_dataset(
     name: str,            # of a data set
     folders: list[Path],  # searched in this order; the first match wins
 ) -> Path | None:
-    "Return NAME.npz, or NAME/ with splits, classes or original files. Raise a ValueError if a folder has both."
+    "Return NAME.npz or NAME/ from the first folder that has one, or `None`. Raise a ValueError if it has both."
     _check_name(name)
     for folder in folders:
         found = [p for p in (folder/f"{name}.npz", folder/name) if _is_dataset(p)]

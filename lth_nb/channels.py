@@ -136,7 +136,7 @@ def _depthwise(layer: nn.Module) -> bool:
 
 
 def _fixed(layers: Mapping[str, nn.Module]) -> set[str]:
-    "Return the layers whose channels must all stay: grouped convolutions and layers with shared weights."
+    "Return the layers whose channels must all stay: they share weights, or are grouped but not depthwise."
     owners = {}
     for name, layer in layers.items(): owners.setdefault(id(layer.weight), []).append(name)
     shared = {n for names in owners.values() if len(names) > 1 for n in names}
@@ -144,7 +144,7 @@ def _fixed(layers: Mapping[str, nn.Module]) -> set[str]:
 
 
 def _joined(marks: _Marks, weights: set[str]) -> tuple[_Joined, list[tuple]]:
-    "Return the groups of channels, and a tuple (reader, input, writer, channel) for each input that reads a channel."
+    "Return all channels with locks, not yet joined, and (reader, input, writer, channel) for each input that reads."
     joined, edges, fixed = _Joined(), [], _fixed(marks.layers)
     for writer, layer in marks.layers.items():
         read, reaches = _readers(marks, writer)
@@ -167,7 +167,7 @@ def find_channels(
     channels: int = 3,   # of the images
     head: bool = False,  # whether the head's weights may be pruned too
 ) -> list[ChannelGroup]:  # in the order of the network
-    "Return the groups of output channels that can be removed one by one. Raise a `ValueError` if none exists."
+    "Return the groups of output channels that can be removed independently. Raise a `ValueError` if none is found."
     weights, cure = {*prunable(network, head)}, "Use granularity 'weight' for this network."
     try: joined, edges = _joined(marks := _Marks(network, image_size, channels), weights)
     except Exception as e:
@@ -186,7 +186,7 @@ def find_channels(
 
 # %% ../nbs/04d_channels.ipynb #cc5843e5
 def _made_of(layer: nn.Module, name: str, i: int) -> list[tuple]:
-    "Return the channels that a depthwise convolution computes from its input `i`, or none for other layers."
+    "Return the channels that a depthwise convolution computes from input `i`. Return `[]` for other layers."
     if not isinstance(layer, nn.Conv2d) or not _depthwise(layer): return []
     times = layer.out_channels // layer.in_channels
     return [(name, i * times + t) for t in range(times)]

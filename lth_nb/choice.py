@@ -54,7 +54,7 @@ def measure_levels(
     rounds: int = 20,    # of `measure_latency`
     multiple: int = 8,   # as for `export_ticket`
 ) -> pd.DataFrame:       # one row per level: density, val_accuracy in [0, 1], ms, mb, params
-    "Export every level, and measure the files with onnxruntime on one thread."
+    "Export every level as ONNX, and return the accuracy, latency and size of each, timed on one thread."
     h, rows = tickets.header, []
     data = _source_of(tickets) if raw else None
     for level in tqdm(range(len(tickets)), desc="levels", disable=None):

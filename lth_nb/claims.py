@@ -20,7 +20,7 @@ _all_ = ["CLAIMS", "DENSE", "NEAREST", "REGIONS", "RELATIONS", "SPARSE", "Claim"
 
 # %% ../nbs/10_claims.ipynb #af00d2d1
 def _listed(rows: pd.DataFrame, columns: list[str], pairs) -> np.ndarray:
-    "Return for each row whether two of its columns contain one of the pairs."
+    "Return, for each row, whether two of its columns contain one of the pairs."
     return pd.MultiIndex.from_frame(rows[columns]).isin([tuple(pair) for pair in pairs])
 
 
@@ -74,7 +74,7 @@ def _at_level(rows: pd.DataFrame, rule: str | float | tuple) -> pd.DataFrame:
 
 # %% ../nbs/10_claims.ipynb #4c914e7f
 def _best_source(rows: pd.DataFrame, side: dict) -> pd.DataFrame:
-    "Keep the rows of the best source if the side asks for it. The rows must be at their chosen levels."
+    "If a side asks for the best source, keep only its rows. The rows must be at their chosen levels."
     return choose_level(rows, PAIR).assign(source=side["source"]) if side["source"].startswith("best") else rows
 
 
@@ -208,7 +208,7 @@ def _pairs(read: RowReader, contrast: Contrast) -> pd.DataFrame:
 def contrast_pairs(
     frame: pd.DataFrame,  # rows of one study
     contrast: Contrast,  # what is compared
-    info: dict,  # the study's description; its roles are read
+    info: dict,  # the study's description; its roles and recipes are read
     recipe: str = "base",  # the recipe to use as `base`
 ) -> (
     pd.DataFrame
@@ -244,7 +244,7 @@ def pairs_of(
 # %% ../nbs/10_claims.ipynb #6ed638e4
 def claim_rows(
     frame: pd.DataFrame,   # rows of one study
-    info: dict,            # the study's description; its roles are read
+    info: dict,            # the study's description; its roles and recipes are read
     claim: Claim,
     recipe: str = "base",  # the recipe to use as `base`
 ) -> pd.DataFrame:         # a selection of `frame`
@@ -274,7 +274,7 @@ def in_panels(
     rows: pd.DataFrame,  # rows of one study
     columns: tuple[str, ...] = ("target", "fraction", "model", "source"),  # what rows of one panel share
 ) -> pd.DataFrame:       # the rows with the title of their panel in the column `on`
-    "Group rows for a figure. Copy networks trained from scratch into the panels of every source."
+    "Return rows with the titles of their panels. Copy networks trained from scratch into the panels of every source."
     keys, ticketed, scratch = [*columns], rows[rows["source"] != ""], rows[rows["source"] == ""]
     if "source" in keys:
         scratch = scratch.drop(columns="source").merge(ticketed[keys].drop_duplicates())

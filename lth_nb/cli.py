@@ -35,7 +35,7 @@ from lth_nb.workflow import (
 
 # %% ../nbs/13_cli.ipynb #10f8b3e6
 def _first(study, paths: Paths, count: int) -> list[str]:
-    "Return the files of the first missing transfers."
+    "Return the files of the first unfinished transfer jobs."
     from lth_nb.study import cell_file, job_file, transfer_jobs
     return [
         str(job_file(study, name, paths))
@@ -138,13 +138,15 @@ def _where(loaded, paths: Paths, until: str) -> str:
         *([("papers", paths.runs / loaded.study / "papers"), ("figures", paths.figures)] if until != "results" else []),
         *([("site", paths.root / "_site" / "index.html")] if until == "site" else []),
     ]
-    return "\n".join(f"{what:8} {place}" for what, place in made if place.exists())
+    written = [f"{what:8} {place}" for what, place in made if place.exists()]
+    if written and written[-1].startswith("site"): written[-1] += "  (`lth docs` runs its examples, too)"
+    return "\n".join(written)
 
 # %% ../nbs/13_cli.ipynb #e5162fe9
 @app.command()
 def plan(study: StudyName,
     images_per_second: Annotated[float, typer.Option(
-        help="training throughput of one device at the study's image size; 0: the value in the study file, "
+        help="throughput of one device at the input size of the first recipe; 0: the value in the study file, "
              "otherwise measured here")] = 0.0,
     as_json: AsJson = False):
     "Estimate the number of networks, hours on one device and disk space of a study before it runs."
@@ -207,7 +209,7 @@ def piece(
         ),
     ] = None,
 ):
-    "Train missing networks of a study for a limited time in this process, without Snakemake, as on a borrowed GPU."
+    "Train missing networks of a study for a limited time, in this process and without Snakemake."
     from lth_nb.study import load_study, run_piece
     with _plain_errors():
         loaded = load_study(study)
@@ -249,7 +251,7 @@ def _stale(files: list[str], as_json: bool, delete: bool, yes: bool):
 
 # %% ../nbs/13_cli.ipynb #370d72f5
 def _tell_findings(study: str, rows, info: dict, found) -> None:
-    "Print what a study found: its scale, the verdict on every claim, and cautions."
+    "Print what a study found: its scale, cautions, and the verdict on every claim."
     from lth_nb.answers import claims_in_lines, study_banner
     from lth_nb.results import diverged
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
@@ -279,7 +281,7 @@ def claims(study: StudyName, as_json: AsJson = False):
 # %% ../nbs/13_cli.ipynb #a12d5867
 def _study_has_changed(study: str, info: dict) -> str:
     """Return a sentence if the study file differs from the one behind the table. Return an empty string otherwise, or
-    if the file is missing."""
+    if the file is missing or invalid."""
     from lth_nb.study import load_study, study_info
     try: now = json.loads(json.dumps(study_info(load_study(study))))
     except (FileNotFoundError, ValueError): return ""

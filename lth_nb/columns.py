@@ -226,7 +226,7 @@ def row_key(
 # %% ../nbs/08_columns.ipynb #5416989a
 def seeds_in_words(
     frame: pd.DataFrame,  # rows of a study, or of a figure, with a column `seed`
-) -> str:                 # '4 seeds', or '4 to 6 seeds' where some networks have fewer
+) -> str:                 # '4 seeds', or '4 to 6 seeds' where some settings have fewer
     "Return in words how many seeds the networks of a table were trained with."
     series = [c for c in KEY if c in frame and c not in ("seed", "level")]
     counts = frame.groupby(series, dropna=False)["seed"].nunique() if series else frame[["seed"]].nunique()

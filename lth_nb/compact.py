@@ -73,7 +73,7 @@ def _join(a: _Width, b: _Width) -> _Width:
 
 
 def _by_unit(weights: Tensor, units: int) -> Tensor:
-    "Return weights or mask of a layer, reshaped to (output units, input units, weights between the two)."
+    "Return a layer's weights or mask, reshaped to (output units, input units, weights between the two)."
     return weights.reshape(len(weights), units, -1)
 
 # %% ../nbs/15_compact.ipynb #026a0948

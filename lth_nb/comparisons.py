@@ -41,7 +41,7 @@ def _derived_pairs(
     claim: Claim,
     derived: Derived,
 ) -> pd.DataFrame:  # one row per cell and seed; the foreign source in `source`
-    "Return the weighted sum of contrasts, averaged over densities, for cells and seeds that have all of them."
+    "Return the weighted sum of contrasts, averaged over densities, where every contrast and density was measured."
     named, by_density = {c.name: c for c in claim.every_contrast}, []
     keys = [*PAIR, "source"]
     for density in derived.at:
@@ -58,7 +58,7 @@ def _derived_pairs(
 # %% ../nbs/10a_comparisons.ipynb #cc088241
 def comparisons_of(
     rows: pd.DataFrame,           # rows of one study
-    info: dict,                   # the study's description: its roles are read
+    info: dict,                   # the study's description: its roles and recipes are read
     claims: dict | None = None,   # id -> Claim; `None`: every claim
 ) -> pd.DataFrame:                # columns COMPARED; accuracies and differences as fractions
     "Return every comparison of every claim, cell by cell and seed by seed."

@@ -22,7 +22,7 @@ ticket_app = typer.Typer(help="Inspect and check ticket files.", no_args_is_help
 results_app = typer.Typer(help="Publish, merge and restore results tables.", no_args_is_help=True)
 for name, sub in (("data", data_app), ("ticket", ticket_app), ("results", results_app)): app.add_typer(sub, name=name)
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a name in nbs/studies, or the path of a YAML file")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="name of a study, or path of a YAML file")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 # %% ../nbs/13d_console.ipynb #419d67fc

@@ -155,7 +155,7 @@ def compete(
     device="cpu",
     turn: float = 1.0,     # approximate seconds of a turn
     until: float = float("inf"),  # `time.perf_counter()` after which no further round starts
-) -> pd.DataFrame:         # one line per turn: round, letter, name, images, seconds, peak device memory in gigabytes
+) -> pd.DataFrame:         # one line per turn: contestant, images, seconds by two clocks, peak device memory in GB
     "Return the timings of contestants that train in turn."
     device, lines = torch.device(device), []
     for c in contestants:

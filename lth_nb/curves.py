@@ -112,7 +112,7 @@ def plot_accuracy_by_sparsity(
 @use_style()
 def plot_panels(
     frame: pd.DataFrame,           # rows; within a panel they agree in every column not drawn
-    panel: str = "target",         # column with one panel per value; a string is the panel's title
+    panel: str = "target",         # column with one panel per value; a text value becomes the panel's title
     by: str = "arm",               # what the lines are: 'arm' or 'source'
     value: str = "test_accuracy",  # a fraction; drawn in percent
     columns: int = 3,              # maximum number of panels per row

@@ -143,7 +143,7 @@ def _read(name: str, image_size, channels, paths: Paths, download: bool) -> Cont
 
 # %% ../nbs/01_data.ipynb #b16b82f4
 def _how_to_get(name: str, paths: Paths) -> str:
-    "Say where we looked for a data set and what to do."
+    "Return a message that says where we looked for a data set and what to do."
     where = " or ".join(f"{f}{'' if f.is_dir() or f == paths.raw else ' (no such folder)'}" for f in paths.raw_folders)
     if name in DATASETS: cure = DATASETS[name].how_to_get
     else: cure = (f"save it as {name}.npz (MedMNIST's layout), {name}/split/class/image or {name}/class/image; "
@@ -210,7 +210,7 @@ def load_dataset(
 def _drawn(
     splits: dict[str, tuple],                   # split -> images, labels
     groups: dict[str, torch.Tensor] | None,     # split -> int64 (N,)
-    half: int | None, fraction: float, seed: int, resplit: bool,  # as for `load_dataset`
+    half: int | None, fraction: float, seed: int, resplit: bool,  # half: 0, 1 or `None`; others: see `load_dataset`
 ) -> dict[str, tuple]:                          # 'train', 'val' and 'test' -> images, labels and maybe groups
     "Return the three splits that a run uses."
     if resplit:
@@ -236,8 +236,8 @@ def content_hash(
     channels: int | None = None,     # 1 or 3
     fraction: float = 1.0,           # of the training images
     paths: Paths | None = None,      # where to look; `None`: this project
-    split_seed: int = 0,
-    resplit: bool = False,
+    split_seed: int = 0,             # as for `load_dataset`
+    resplit: bool = False,           # as for `load_dataset`
     groups: str | None = None,       # as for `load_dataset`
 ) -> str | None:                     # 64 hex digits; `None`: the data set is missing
     "Return the `content_hash` that `load_dataset` gives, cached until any file of the data set changes."
@@ -262,7 +262,7 @@ def check_files(
     name: str,                   # as for `load_dataset`
     paths: Paths | None = None,  # where to look; `None`: this project
 ) -> None:
-    "Raise the ValueError that `load_dataset` would raise, if file headers and names already reveal the fault."
+    "Raise the ValueError that `load_dataset` would raise, if headers, labels or names already reveal the fault."
     path = find_dataset(half_of(name, paths)[0], (paths or Paths()).raw_folders)
     if path is None: return
     if path.is_file(): _labels_in(path)
@@ -294,7 +294,7 @@ def count_images(
     resplit: bool = False,       # as for `load_dataset`
     groups: str | None = None,   # as for `load_dataset`
 ) -> int | None:                 # `None`: missing, and the catalog has no number
-    "Count the training images that `load_dataset` would return, from labels, file names or the catalog."
+    "Count the training images that `load_dataset` would return, without reading any image if possible."
     paths = paths or Paths()
     whole, half = half_of(name, paths)
     path, entry = find_dataset(whole, paths.raw_folders), DATASETS.get(whole)
@@ -309,7 +309,7 @@ def count_images(
 # %% ../nbs/01_data.ipynb #538fd46d
 def check_dataset(
     data: Dataset,
-) -> tuple[dict, list[str]]:  # its sizes and counts, and one sentence per problem
+) -> tuple[dict, list[str]]:  # its sizes and counts, and one note per problem
     "Return the sizes of a data set and the problems that a user should know about before training."
     same, near, groups = count_shared(data), count_near(data), count_shared_groups(data)
     row = dict(name=data.name, classes=data.num_classes, size=data.image_size, channels=data.channels)
@@ -317,7 +317,7 @@ def check_dataset(
     row |= {f"{s}_near_train": n for s, n in near.items()}
     row |= dict(groups=len(torch.cat([*data.groups.values()]).unique()) if data.groups else None)
     row |= dict(hash=data.content_hash[:12])
-    notes, good = list(data.notes), "; accuracy on it is inflated"
+    notes, good = list(data.notes), "; accuracy on them is inflated"
     def told(counts): return f"{data.name}: {counts['val']} validation and {counts['test']} test"
     if any(same.values()): notes.append(f"{told(same)} images are also training images, byte for byte{good}")
     if any(near[s] > same[s] for s in near):

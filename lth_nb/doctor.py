@@ -124,7 +124,7 @@ _ENOUGH = 10**9  # bytes: what a small study may write
 
 
 def _folders(paths: Paths) -> list[Finding]:
-    "Check whether data, runs and results can be written, and how much space is free."
+    "Check whether the folders of a study can be written to, and how much space is free."
     found = []
     for folder in dict.fromkeys((paths.data, paths.cache, paths.tickets, paths.runs, paths.results, paths.figures)):
         there = next(p for p in (folder, *folder.parents) if p.exists())

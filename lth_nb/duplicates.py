@@ -95,7 +95,7 @@ def _blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _filled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    "Return gray images (N, 1, S, S) with black corners of rotations filled with the mean, and where they were filled."
+    "Return gray images (N, 1, S, S) with nearly black areas filled with the mean, and the mask of these areas."
     gray = _gray(images, _SIDE)
     nothing = F.max_pool2d((_gray(images.amax(3, keepdim=True), _SIDE) < 0.1).float(), 7, 1, 3)
     mean = (gray * (1 - nothing)).sum((2, 3), keepdim=True) / (1 - nothing).sum((2, 3), keepdim=True).clamp(min=1)

@@ -20,7 +20,7 @@ VARIANCE_FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class TargetEffect:
-    "The difference on one target, over its seeds."
+    "The mean difference on one target. With one seed, all fields except n and mean are NaN."
     n: int           # seeds
     mean: float      # points of test accuracy
     se: float        # standard error of the mean, points; NaN for one seed

@@ -59,7 +59,7 @@ def _comparable(frame: pd.DataFrame) -> pd.DataFrame:
 def explorer_points(
     frame: pd.DataFrame,  # rows of one study's table
 ) -> pd.DataFrame:        # KEYS, fractions, weights left, params, macs, each measure with its `_std`, seeds
-    "Return one row per point, with means and standard deviations over seeds. Shares are in percent."
+    "Return one row per point, with means and standard deviations over seeds. Accuracies and densities are in percent."
     rows, names = _comparable(frame), measures(frame)
     shares = ["density", *(c for c, words in names.items() if "%" in words)]
     rows = rows.assign(macs=rows["flops"] / 2, **{c: 100 * rows[c] for c in shares})
@@ -271,7 +271,7 @@ _TABLE = """window.lthTable = (name, columns) => ({view}) => {
     found.forEach(d => body.insertRow().append(
       ...Object.keys(columns).map((c, i) => cell(i ? "td" : "th", write(d[c]), i ? null : "row"))));
     place.replaceChildren(table);
-    said.textContent = found.length ? `${found.length} rows in this view.` : "The study has no network of this choice.";
+    said.textContent = found.length ? `${found.length} rows in this view.` : "The study has no network for this view.";
   };
   const later = () => view.runAsync().then(fill);
   document.querySelectorAll(`#${name} .vega-bindings :is(select, input)`).forEach(

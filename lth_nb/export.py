@@ -57,7 +57,7 @@ def export_program(
     channels: int = 3,  # fixed in the file
     mean: tuple[float, ...] | None = None,  # with `std`: take uint8 (B, H, W, C); `None`: float32 (B, C, H, W)
     std: tuple[float, ...] | None = None,
-) -> torch.export.ExportedProgram:  # input `images`, any number of them
+) -> torch.export.ExportedProgram:  # takes any number of images
     "Return a network as a `torch.export` program: a graph of tensor operations without any Python."
     network = deepcopy(network).float().cpu().eval()
     if (mean is None) != (std is None): raise ValueError("export: pass both mean and std, or neither")
@@ -76,7 +76,7 @@ def export_program(
 
 @contextmanager
 def quiet():
-    "Suppress torch's warnings about its own internals."
+    "Suppress all warnings, since torch warns about its own internals."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -68,7 +68,7 @@ TicketFile = Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors
 
 @ticket_app.command("show")
 def ticket_show(file: TicketFile, as_json: AsJson = False):
-    "Print the source, the recipe, and the density and accuracy of every level."
+    "Print the network, source and seed, and the density and accuracy of every level."
     import pandas as pd
 
     from lth_nb.tickets import load_tickets
@@ -195,7 +195,7 @@ def _renew_readme(table: Path) -> bool:
 # %% ../nbs/13f_file_commands.ipynb #9945ff0f
 @results_app.command("restore")
 def results_restore(study: StudyName):
-    "Count the rows of data/results/STUDY.csv as done, so that `lth run` trains only the missing ones."
+    "Count the rows of data/results/STUDY.csv as done, so that `lth run` trains only the missing networks."
     from lth_nb.study import load_study, restore
     with _plain_errors():
         loaded = load_study(study)

@@ -27,10 +27,10 @@ _GRAY = torch.tensor([19595, 38470, 7471], dtype=torch.int32)  # ITU-R 601 weigh
 
 def _fitted(
     images: torch.Tensor,     # uint8 (N, H, W, C)
-    image_size: int | None,   # pixels; `None`: no change
+    image_size: int | None,   # pixels; `None`: no resizing
     channels: int | None,     # 1 or 3; `None`: no change
 ) -> torch.Tensor:            # uint8 (N, image_size, image_size, channels)
-    "Return the images with another size and number of channels."
+    "Return the images, cropped to squares, with the given size and number of channels."
     high, wide, have = images.shape[1:]
     side = min(high, wide)
     images = images[:, (high - side) // 2:(high + side) // 2, (wide - side) // 2:(wide + side) // 2]
@@ -48,7 +48,7 @@ def _fitted(
 
 # %% ../nbs/01g_fitting.ipynb #3294399d
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    "Return the exact mean and standard deviation of each channel, 0 to 1. Return 1 for a deviation of 0."
+    "Return the mean and standard deviation of each channel, for pixels from 0 to 1. Replace a deviation of 0 by 1."
     counts = [images[..., c].reshape(-1).bincount(minlength=256).double() for c in range(images.shape[3])]
     shares = [n / images[..., 0].numel() for n in counts]
     values = torch.arange(256, dtype=torch.float64) / 255

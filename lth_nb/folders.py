@@ -224,7 +224,7 @@ def _read_groups(table: Path, files: dict[str, list[Path]]) -> dict[str, list[st
 
 # %% ../nbs/01d_folders.ipynb #60b12ad6
 def _refuse_losses(listing: Listing, split: str, unread: list[str]) -> None:
-    "Add notes on unreadable files of a split. Raise a ValueError if there are too many."
+    "Add a note on the unreadable files of a split. Raise a ValueError if there are too many."
     lost = unread + listing.lost[split]
     files = len(listing.files[split]) + len(listing.lost[split])
     if not lost: return
@@ -272,7 +272,7 @@ def _read_folder(
     if len(colored) < len(told) / 2:
         listing.tell(len(colored), f"of {len(told):,} files are in color, so all images have three channels", colored)
     cut = [f.name for f, t in told if t.left_out]
-    listing.tell(len(cut), "files have pages that differ in size from the first one and are not read", cut)
+    listing.tell(len(cut), "files have skipped pages (previews, masks, or any that differ in size from the first)", cut)
     paged = [f.name for f, t in told if t.pages > 1]
     listing.tell(len(paged), "files contain several images, which are read as separate images", paged)
     arrays = {s: (x[..., :1] if all_gray else x, listing.labels[s][of]) for s, (x, of, _) in read.items()}

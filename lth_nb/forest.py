@@ -56,7 +56,7 @@ def plot_forest(
     paper: float | None = None,  # the paper's mean difference, points; `None`: not reported
     axes=None,               # matplotlib Axes; `None`: those of a new figure
 ):                           # matplotlib Axes
-    "Draw the forest plot of one contrast. Raise a `ValueError` if no target was measured."
+    "Draw the forest plot of one contrast. Raise a `ValueError` if no target has an interval."
     rows = targets.dropna(subset=["low"]).sort_values("difference", ascending=False)
     if rows.empty:
         raise ValueError("a forest plot needs a target with at least two seeds; this contrast has none")

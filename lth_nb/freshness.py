@@ -48,11 +48,11 @@ def _rows_in(file: Path) -> int:
     except OSError: return 0
 
 
-USED = (("target", "fraction", "data_hash"), ("source", "source_fraction", "source_hash"))  # which images a row is from
+USED = (("target", "fraction", "data_hash"), ("source", "source_fraction", "source_hash"))  # what identifies images
 
 
 def _data_used(study: Study, cell: TicketCell | Block, paths: Paths) -> dict[Path, set[tuple]]:
-    "Return (data set, fraction, seed, hash) of the images behind each finished table and ticket file of a cell."
+    "Return, for each table and ticket file of a cell, the (data set, fraction, seed, hash) of its images."
     file, found = cell_file(study, cell, paths), {}
     if file.is_file():
         with open(file, encoding="utf-8", newline="") as f:  # without pandas, since a study may have thousands of files
@@ -97,7 +97,7 @@ def _changed_images(study: Study, stale: dict[Path, list[str]]) -> str:
 
 
 def _how_to_get_all(study: Study, missing: dict[str, str], paths: Paths) -> str:
-    "Say how to get the missing data sets, or where this is explained if there are many of them."
+    "Return how to get the missing data sets or, if there are more than three, the command that explains it."
     if len(missing) <= 3: return "; ".join(missing.values())
     where, names = " or ".join(map(str, paths.raw_folders)), [*missing]
     return (f"{len(names)} data sets of study {study.study} are not in {where} (LTH_DATA names further folders): "
@@ -152,7 +152,7 @@ def status(
 def reopen(
     study: Study,
     paths: Paths,
-) -> list[str]:  # one sentence for each run
+) -> list[str]:  # one sentence per reopened run
     "Mark runs whose tables have missing rows as unfinished, so that only the missing networks are trained."
     said = []
     for cell in _all_cells(study):

@@ -22,7 +22,7 @@ from .recipes import Recipe
 # %% ../nbs/16f_gpu_session.ipynb #bf33543e
 def measure_gpu(
     out: str | Path,        # folder for benchmark.csv, precision.csv and tests.txt
-    budget: float = 540.0,  # seconds for all of it
+    budget: float = 540.0,  # approximate seconds for all steps
     rounds: int = 7,
 ) -> pd.DataFrame:          # the lines of the benchmark
     "Run the tests that need a GPU and then the benchmark, within a time limit. Write all results to a folder."

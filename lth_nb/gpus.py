@@ -54,7 +54,7 @@ def take_gpu(
     per_gpu: int = 1,    # runs that may share one, from 1
     wait: float = 0.5,   # seconds between two attempts
 ) -> tuple[str, int]:    # (device, descriptor): the slot is held until the descriptor is closed everywhere
-    "Wait for a free slot on the least used of the first `gpus` devices, and hold it."
+    "Wait for a free slot on one of the first `gpus` devices, take it, and return device and descriptor."
     if per_gpu < 1: raise ValueError(f"--per-gpu {per_gpu}: use at least one run per GPU")
     devices, folder = visible_gpus(gpus), slot_folder()
     while True:

@@ -54,7 +54,7 @@ NAN = float("nan")  # one object, so that equal keys are equal
 def networks_of(
     study: Study,
     cell: Block,         # with one target and at most one source
-) -> list[Planned]:      # in the order of training: a seed's networks from the same tickets follow each other
+) -> list[Planned]:      # in training order: per seed and fraction, networks from the same tickets are adjacent
     "Return every network that a cell trains."
     found, (target,) = [], cell.targets
     for model, seed, fraction in product(cell.models or study.models, cell.seeds or study.seeds, cell.fractions):
@@ -89,7 +89,7 @@ def _parts(study: Study, block: Block) -> list[list[Block]]:
 def transfer_cells(
     study: Study,
 ) -> list[Block]:  # each with one target, at most one source, and some of the seeds; in the order of the file
-    "Return every transfer of a study. Raise a `ValueError` if a network is requested twice."
+    "Return every transfer cell of a study. Raise a `ValueError` if a network is requested twice."
     cells, origin = [], {}
     for i, block in enumerate(study.transfers):
         seeds, step = block.seeds or study.seeds, study.seeds_per_run
@@ -117,7 +117,7 @@ _Search = tuple[str, float, str, str]
 
 
 def tickets_for(n: Planned) -> tuple[_Search | None, _Search | None]:
-    "Return the searches for the source and the target of a network: (data set, fraction, ticket recipe, model)."
+    "Return a network's searches on source and target: (data set, fraction, ticket recipe, model) or `None` each."
     arm = ARMS[n.arm]
     return ((n.source, n.source_fraction, n.ticket_recipe, n.model) if arm.needs_source else None,
             (n.target, n.fraction, n.ticket_recipe, n.model) if arm.needs_target else None)
@@ -130,7 +130,7 @@ def tickets_of(
     "Return the searches that a transfer cell needs."
     one_each: dict[str, Any] = dict(seeds=cell.seeds[:1], levels=(1,))
     one_each |= dict(recipes=cell.recipes[:1], freeze=cell.freeze[:1], heads=cell.heads[:1])
-    networks = networks_of(study, cell.model_copy(update=one_each))  # what is left out does not affect the tickets
+    networks = networks_of(study, cell.model_copy(update=one_each))  # the choices left out do not affect the tickets
     needed = dict.fromkeys(t for n in networks for t in tickets_for(n) if t)
     return [TicketCell(*t, cell.seeds) for t in needed]
 
@@ -147,7 +147,7 @@ def networks_in(
     study: Study,
     cell: TicketCell | Block,
 ) -> int:
-    "Return how many networks a cell trains."
+    "Return the number of networks of a cell, each of which gives one row."
     if isinstance(cell, TicketCell): return len(cell.seeds) * (study.ticket_recipes[cell.ticket_recipe].rounds + 1)
     return len(cell.seeds) * len(networks_of(study, cell.model_copy(update=dict(seeds=(0,)))))
 
@@ -161,7 +161,7 @@ def _taken_in_part(cell: TicketCell | Block) -> set[str]:
 
 # %% ../nbs/12d_grid.ipynb #7a1c0001
 def _identity(study: Study, cell: TicketCell | Block) -> dict:
-    "Return everything that determines the results of a cell."
+    "Return the settings that determine the results of a cell."
     parts: tuple[tuple[str, ...], ...]  # recipes, ticket recipes, models, data sets
     if isinstance(cell, TicketCell):
         values, parts = asdict(cell), ((), (cell.ticket_recipe,), (cell.model,), (cell.source,))
@@ -198,7 +198,7 @@ def cell_file(
     study: Study,
     cell: TicketCell | Block,
     paths: Paths,
-) -> Path:  # CSV of its rows; the executed notebook is in the same folder
+) -> Path:  # CSV of its rows
     "Return the path to which the rows of a cell are written when it is complete."
     kind = "find_tickets" if isinstance(cell, TicketCell) else "transfer"
     return paths.runs/study.study/kind/f"{cell_name(study, cell)}.csv"

@@ -20,7 +20,7 @@ PATIENCE = 20.0  # seconds between asking processes to stop and killing them
 def guard(
     *command: str,  # with its arguments; if empty: the arguments of this process
 ) -> None:          # does not return: ends with the exit code of the command
-    "Run a command. If standard input closes before the command ends, stop it and everything it started."
+    "Run a command. If standard input closes before the command ends, stop its whole process group."
     child = subprocess.Popen(command or sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
 
     def stop_with_parent():

@@ -16,7 +16,7 @@ def _trial(
     net: nn.Module,
     channels: int,
     image_size: int,  # pixels
-) -> tuple:           # the output, and a dict of linear layers by name -> their last output
+) -> tuple:           # the output, and a dict: name of each linear layer -> its last output
     "Send two blank images through a network in evaluation mode."
     made, was = {}, {m: m.training for m in net.modules()}
     hooks = [m.register_forward_hook(lambda m, args, out, n=n: made.update({n: out}))

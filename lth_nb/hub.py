@@ -30,7 +30,7 @@ def model_card(
     if license: front["license"] = license
     name = repo_id.rpartition("/")[2]
     intro = (f"Lottery tickets of {_escaped(h['model'])}, found on {_escaped(h['source'])} with `lth_nb`: masks of "
-        f"{len(tickets)} levels, the initial weights, the weights after rewinding"
+        f"{len(tickets)} levels, the initial weights, the weights at the rewind point"
         f"{', and the trained weights of every level' if h['keep_final'] else ''}.")
     use = f'```python\nfrom lth_nb.hub import from_hub\n\ntickets = from_hub("{repo_id}", "{file}")\n```'
     parts = [f"---\n{yaml.safe_dump(front, sort_keys=False)}---", f"# {name}", intro, use, "## How they were found",
@@ -115,7 +115,7 @@ def push_to_hub(
     endpoint: str | None = None,    # address of the hub; `None`: HF_ENDPOINT, or the public one
     any_model: bool = False,        # whether to accept a file of a network that is not in MODELS
 ) -> str:                           # address of the commit
-    "Upload tickets with a model card."
+    "Upload tickets with a model card, and return the address of the commit."
     _needs_hub()
     from huggingface_hub import CommitOperationAdd, HfApi
     name = file or ("tickets.safetensors" if isinstance(tickets, Tickets) else Path(tickets).name)

@@ -60,7 +60,7 @@ def job_file(
 def job_of(
     cells: list,  # either all `TicketCell` or all `Block`
 ) -> dict:        # {'cells': [{...}]}
-    "Return cells as the parameter `job` of a run notebook."
+    "Return the parameter `job` of a run notebook for these cells."
     values = [asdict(c) if isinstance(c, TicketCell) else c.model_dump(exclude_defaults=True) for c in cells]
     plain = [{k: list(v) if isinstance(v, tuple) else v for k, v in one.items()} for one in values]
     return {"cells": plain}

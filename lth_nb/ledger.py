@@ -65,7 +65,7 @@ def _refuse_versions(study: Study, rows: pd.DataFrame, paths: Paths) -> None:
     "Raise a `ValueError` if a data set was read in several versions."
     for keys, column in ((["target", "fraction"], "data_hash"), (["source", "source_fraction"], "source_hash")):
         anew = [study.by_seed(name, fraction) for name, fraction in zip(rows[keys[0]], rows[keys[1]])]
-        cut = rows["seed"].where(anew, -1)  # these differ from seed to seed
+        cut = rows["seed"].where(anew, -1)  # their hashes differ between seeds
         versions = rows[rows[keys[0]] != ""].groupby([*keys, cut])[column].nunique()
         if not (versions > 1).any(): continue
         raise ValueError(f"study {study.study}: {versions.idxmax()[0]} was read in {versions.max()} versions "
@@ -82,7 +82,7 @@ def _refuse_short(study: Study, cells: list, paths: Paths) -> None:
 
 # %% ../nbs/12g_ledger.ipynb #12a0aa02
 def _refuse_unknown_arms(claims: Mapping[str, Claim]) -> None:
-    "Raise a `ValueError` if a claim names an arm that no transfer has."
+    "Raise a `ValueError` if a claim names an unknown arm."
     for id, claim in claims.items():
         named = [(c.name, s["arm"]) for c in claim.every_contrast for s in (c.a, c.b)]
         for place, arm in [*named, *(("order", arm) for arm in claim.over_targets.order)]:
@@ -96,7 +96,7 @@ def publish(
     paths: Paths | None = None,
     partial: bool = False,  # of an unfinished study, publish the cells that have all their seeds
 ) -> Path:  # data/results/STUDY.csv, with STUDY.json in the same folder
-    "Join the rows of all cells into the study's table. Do not rewrite a table with the same results."
+    "Join the rows of all cells into the study's table, and return its path. Keep a table with the same results."
     paths = paths or Paths()
     every = cells = _all_cells(study)
     table, missing = paths.results/f"{study.study}.csv", [c for c in cells if not cell_file(study, c, paths).is_file()]
@@ -118,7 +118,7 @@ def publish(
 
 # %% ../nbs/12g_ledger.ipynb #ed13ac89
 def _key_of_search(study: Study, cell: TicketCell) -> set[tuple]:
-    "Return (source, fraction, ticket recipe, model, seed, level) of every network of a search."
+    "Return the (source, fraction, ticket recipe, model, seed, level) of every network of a search."
     levels = range(study.ticket_recipes[cell.ticket_recipe].rounds + 1)
     of = cell.source, cell.source_fraction, cell.ticket_recipe, cell.model
     return {(*of, s, l) for s in cell.seeds for l in levels}
@@ -156,7 +156,7 @@ def _warn_of(source: Path, counts: Counter, why: str) -> None:
 
 # %% ../nbs/12g_ledger.ipynb #d6d34819
 def _rows_that_count(study: Study, source: Path) -> list[dict]:
-    "Return the rows of a published table that the current study would make again. Warn about the others."
+    "Return the rows of a published table whose images and ticket recipe match the study. Warn about the others."
     info, now = read_study_info(source), json.loads(json.dumps(study_info(study)))
     differing = [k for k in ("image_size", "image_sizes", "channels") if info.get(k, {}) != now.get(k, {})]
     if differing:
@@ -235,7 +235,7 @@ def _rows_on(table: Path, name: str, key: str) -> int:
 def merged_info(
     tables: list[Path],  # of pieces of one study, those with a description first
 ) -> dict | None:        # a description for the joined table; `None`: no table has one
-    "Join the descriptions of tables. Raise a `ValueError` if tables drew different images of one data set."
+    "Join the descriptions of tables. Raise a `ValueError` if they contradict each other."
     infos = {t: read_study_info(t) for t in tables if t.with_suffix(".json").is_file()}
     if not infos: return None
     of_one_table = ("provenance", "table_sha256", "runs_missing")

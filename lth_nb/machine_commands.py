@@ -43,7 +43,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="the new fol
 def bench(
     on: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if available")] = "auto",
     out: Annotated[Path | None, typer.Option(
-        help="folder for benchmark.csv, instead of data/results; with cuda, GPU tests run first")] = None,
+        help="folder for benchmark.csv, instead of data/results; with --device cuda, GPU tests run first")] = None,
     only: Annotated[list[str] | None, typer.Option(help="a workload, such as ResNet-20; can be repeated")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="rounds of timings; a published number needs at least 7")] = 7,
     budget: Annotated[float, typer.Option(help="seconds after which no new round starts")] = 540.0,

@@ -37,7 +37,7 @@ def example_rows(
     arms: tuple[str, ...] = ("ticket", "reinit", "scratch"),
     seeds: int = 4,
 ) -> pd.DataFrame:  # a results table
-    "Return made-up rows: gains from `GAINS`, plus 2 points for own tickets, minus a loss by level, plus noise."
+    "Return made-up rows: gains from `GAINS`, plus 2 points for the source `own`, minus a loss by level, plus noise."
     noise, rows = np.random.default_rng(0), []
     for target, seed in product(targets, range(seeds)):
         shared = 0.7 + 0.03 * targets.index(target) + noise.normal(0, 0.005)

@@ -44,7 +44,7 @@ def layer_densities(
 def dead_layers(
     mask: Mask,     # parameter name -> bool tensor
 ) -> list[str]:     # names of the tensors with no weight left
-    "Return the layers in which a mask leaves no weight (layer collapse; Tanaka et al. 2020)."
+    "Return the names of tensors in which a mask leaves no weight (layer collapse; Tanaka et al. 2020)."
     return [name for name, m in mask.items() if not m.any()]
 
 # %% ../nbs/03_masking.ipynb #d55645b5

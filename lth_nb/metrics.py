@@ -39,7 +39,7 @@ def macro_auc(
     return float(np.mean([roc_auc_score(labels == c, scores[:, c]) for c in there]))
 
 
-METRICS = {"balanced_accuracy": balanced_accuracy, "macro_auc": macro_auc}  # add an entry to add a metric
+METRICS = {"balanced_accuracy": balanced_accuracy, "macro_auc": macro_auc}
 
 # %% ../nbs/05d_metrics.ipynb #222d5ba5
 @torch.no_grad()

@@ -28,7 +28,7 @@ class Slope:
     low: float     # t interval of the slope, targets - 2 degrees of freedom
     high: float
     tau: float     # residual standard deviation between targets, points
-    rest: float    # share of the variance between targets that the property explains, in [0, 1]; NaN if there was none
+    rest: float    # share of the variance between targets that the property explains, in [0, 1]; NaN if that is 0
     p: float       # two-sided p of "the slope is 0"
 
 # %% ../nbs/09c_moderators.ipynb #27e33418

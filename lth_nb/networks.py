@@ -82,7 +82,7 @@ def _stream(seed: int, *names):
 
 # %% ../nbs/02_networks.ipynb #f5902c65
 def _weighted(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
-    "Return whether `layer` is a convolution or a linear layer, the two kinds that are pruned."
+    "Return whether `layer` is a 2-D convolution or a linear layer, the two kinds that are pruned by default."
     return isinstance(layer, (nn.Conv2d, nn.Linear))
 
 # %% ../nbs/02_networks.ipynb #4cb5c343
@@ -144,7 +144,7 @@ class Network(nn.Module):
 # %% ../nbs/02_networks.ipynb #df6fbc29
 @patch(as_prop=True)
 def fresh(self: Network) -> bool:
-    "Return whether most convolution and linear weights were initialized from the seed, not loaded by the builder."
+    "Return whether at least half of the convolution and linear weights were initialized from the seed."
     sizes = {n: w.numel() for n, w in self.named_parameters()}
     weights = [f"{n}.weight" for n, m in self.backbone.named_modules(prefix="backbone") if _weighted(m)]
     return 2 * sum(sizes[n] for n in self.loaded) <= sum(sizes.get(n, 0) for n in weights)
@@ -169,7 +169,7 @@ def _known(kind: str, name: str, allowed) -> str:
 
 
 def _whole(name: str, value: int, least: int, why: str) -> None:
-    "Raise an error unless `value` is a whole number, at least `least`."
+    "Raise an error unless `value` is a whole number that is at least `least`."
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} is {value!r}: use a whole number")
     if value < least: raise ValueError(f"{name} is {value}: {why}")
@@ -179,7 +179,7 @@ def replace_head(
     model: Network,        # changed in place
     num_classes: int,      # classes of the new data set, at least 2
     head: str = "linear",  # 'linear', or 'mlp': two layers, the hidden one as wide as the features, up to 256 (Mehta)
-    seed: int = 0,         # the same seed gives the same head on any network with as many features
+    seed: int = 0,         # the same seed gives the same head for the same number of features
 ) -> Network:
     "Replace the head of `model` with a new random one, and return the model."
     _whole("num_classes", num_classes, 2, "a classifier needs at least 2")

@@ -114,7 +114,7 @@ def read_open_lth(
 
 # %% ../nbs/06c_open_lth.ipynb #0b387d26
 def _levels(folder: Path) -> list[Path]:
-    "Return the folders of all levels."
+    "Return the `main` folder of every level."
     if inner := sorted(folder.glob("replicate_*")):
         raise ValueError(f"{folder}: an experiment with {len(inner)} replicates; pass one of them, such as {inner[0]}")
     found = {int(m[1]): p/"main" for p in folder.glob("level_*") if (m := re.fullmatch(r"level_(\d+)", p.name))}
@@ -208,7 +208,7 @@ def write_open_lth(
     folder: str | Path,   # lottery_HASH/replicate_R; it is created
     names: Names = None,  # maps our names to those of open_lth
 ) -> Path:                # the folder
-    "Write masks and weights as one replicate of open_lth."
+    "Write masks and weights as one replicate of open_lth, and return its folder."
     h, recipe, root, known = tickets.header, tickets.header["recipe"], Path(folder), {*tickets.initial}
     if any(root.glob("level_*")): raise FileExistsError(f"{root}: already contains levels; use a new folder")
     per_epoch = steps_per_epoch(h["train_images"], recipe["training"]["batch_size"])

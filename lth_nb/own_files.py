@@ -70,7 +70,7 @@ def _of_folder(folder: Path) -> dict[str, ModuleType]:
 
 
 def _run_apart(text: bytes, module: ModuleType, file: Path):
-    "Run a file's source in a module, with the modules of its folder reloaded first and removed afterwards."
+    "Run a file's source in a module. Load the modules of its folder from source, for this run only."
     folder, finder, before = file.parent, _Finder(file.parent), _of_folder(file.parent)
     for name in before: del sys.modules[name]
     sys.modules[module.__name__] = module  # dataclasses and the like look it up
@@ -94,7 +94,7 @@ def shown_path(file: Path) -> str:
 
 def run_file(
     file: Path,    # with any suffix: a symlink net.py may point to net.txt
-) -> ModuleType:   # a module that no import statement finds
+) -> ModuleType:   # loaded under a name that is derived from the path
     "Run a Python file, which may import modules from its folder. Raise a `ValueError` if it fails."
     text, name = file.read_bytes(), f"_lth_network_{digest(str(file), 12)}"
     if (b"torchvision" in text or b"timm" in text) and importlib.util.find_spec("torchvision"): _torchvision()
@@ -115,7 +115,7 @@ def files_of(
 # %% ../nbs/02c_own_files.ipynb #b571fc99
 def find_file(
     text: str,                # path of a Python file, absolute or relative
-    folders: tuple[Path, ...],  # where a relative path is looked up; the first match wins
+    folders: tuple[Path, ...],  # where a relative path is looked up first, in this order
 ) -> Path:
     "Return the Python file that a reference names."
     places = [Path(f)/text for f in (*folders, Path.cwd(), Paths().root)]

@@ -22,7 +22,7 @@ from .core import Paths
 def paper_table(
     name: str,             # such as 'sabatelli_table2'
     paths: Paths | None = None,  # project folders; `None`: the current project's
-) -> pd.DataFrame:         # as printed in the paper; an empty string where the paper gives nothing
+) -> pd.DataFrame:         # as printed; where the paper gives nothing, '' in text columns and NaN in others
     "Return one of the papers' tables."
     folder = (paths or Paths()).papers
     if not (folder/f"{name}.csv").is_file():
@@ -40,7 +40,7 @@ RELATIONS = dict(
     best_natural="the natural source that does best on the validation data", related="the target's related source",
     more_classes="the source with more classes", fewer_classes="the source with fewer classes"
 )
-DENSE = ("scratch", "dense_rewound", "dense_finetuned")  # arms without a mask: one row per seed, at level 0
+DENSE = ("scratch", "dense_rewound", "dense_finetuned")  # arms without a mask: their only level is 0
 
 
 def side(
@@ -70,15 +70,15 @@ REGIONS = dict(
 
 @dataclass(frozen=True)
 class Contrast:
-    "`a` minus `b` in test accuracy, paired by seed."
+    "The test accuracy of `a` minus that of `b`, paired by seed."
     name: str
     a: dict                   # as made by `side`
     b: dict
     level: str | float | tuple = "sparse"  # of both sides, or of `a` alone where `level_b` is given
     kind: str = "greater"     # a key of REGIONS
-    on: str = ""              # only targets with this role in the study's description
-    level_b: str | float | None = None     # 'chosen' or a density
-    primary: bool = True      # whether the claim's verdict rests on it; otherwise it is only shown
+    on: str = ""              # role, in the study's description, of the targets that count; '': all
+    level_b: str | float | None = None     # 'chosen' or a density; `None`: `level`
+    primary: bool = True      # whether the verdict rests on it, unless the claim lists `decides`
 
     def __post_init__(self):
         if self.level not in EQUAL and (self.a["model"] or self.b["model"]):
@@ -108,8 +108,8 @@ class OverTargets:
     "The rules of a claim's verdict over targets."
     contrasts: tuple[Contrast, ...] = ()
     derived: tuple[Derived, ...] = ()
-    decides: tuple[str, ...] = ()  # names of the contrasts that decide; empty: all primary contrasts
-    order: tuple[str, ...] = ()    # arms under the same foreign mask, the highest first
+    decides: tuple[str, ...] = ()  # names of the comparisons that decide; empty: the claim's primary contrasts
+    order: tuple[str, ...] = ()    # arms under the same foreign mask, from highest to lowest expected accuracy
 
 # %% ../nbs/09b_papers.ipynb #1a487f00
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Claim:
     margin: float = 0.01      # fraction of test accuracy that counts as no difference
     quoted: bool = True
     note: str = ""            # what our reading of the claim adds or leaves out
-    short: str = ""           # in a few words, for tables
+    short: str = ""           # the claim in a few words
     scope: str = "general"    # one of SCOPES
     over_targets: OverTargets = OverTargets()
     effects: dict[str, float] = field(default_factory=dict)  # the paper's differences by target, points
@@ -221,7 +221,7 @@ class _Claim(_Strict):
 
 # %% ../nbs/09b_papers.ipynb #6cba3be3
 def _unknown_names(claim: Claim) -> list[str]:
-    "Return an error message for each name that no contrast has, and for each name that two contrasts share."
+    "Return an error message for each name that is unknown, and for each name that is used twice."
     names = [c.name for c in claim.every_contrast]
     derived = [d.name for d in claim.over_targets.derived]
     used = [("derived", n) for d in claim.over_targets.derived for n in d.of if n not in names]
@@ -257,7 +257,7 @@ def load_claims(
 
 # %% ../nbs/09b_papers.ipynb #4a286ed1
 def _shipped_or_own() -> Paths:
-    "Return the project's folders. If writing there is not allowed, return those of the installed library."
+    "Return the project's folders. If `Paths` refuses them, return those of the installed library."
     try:
         return Paths()
     except (ValueError, OSError):  # code that writes there reports this error; claims can still be read

@@ -119,7 +119,7 @@ def read_parameter(
 
 # %% ../nbs/12a_parameters.ipynb #0599ff84
 def _assigned(source: str) -> set[str]:
-    "Return the names that a cell assigns."
+    "Return the names that a cell assigns at its top level."
     assigned = [node for node in ast.parse(source).body if isinstance(node, (ast.Assign, ast.AnnAssign))]
     names = [t for node in assigned for t in getattr(node, "targets", [getattr(node, "target", None)])]
     return {t.id for t in names if isinstance(t, ast.Name)}

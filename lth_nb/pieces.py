@@ -51,7 +51,7 @@ def _rows_so_far(study: Study, paths: Paths) -> pd.DataFrame:
 
 # %% ../nbs/12i_pieces.ipynb #0cbdf2b3
 def _train(study: Study, paths: Paths, minutes: float, began: float) -> None:
-    "Train one cell after another, until all are done or the next network would not finish in time."
+    "Train one cell after another. Raise `OutOfTime` if the next network would not finish in time."
     expected = 0.0
 
     def in_time():
@@ -66,7 +66,7 @@ def _train(study: Study, paths: Paths, minutes: float, began: float) -> None:
 # %% ../nbs/12i_pieces.ipynb #0f31f109
 def run_piece(
     study: Study | str,
-    minutes: float,              # time limit after which no network is started, but at least one is trained
+    minutes: float,              # time limit for starting a network; at least one is trained if any is missing
     out: str | Path | None = None,  # folder for the table and new ticket files; `None`: data/results, no ticket files
     paths: Paths | None = None,
 ) -> pd.DataFrame:               # all rows of the study so far

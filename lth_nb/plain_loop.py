@@ -25,7 +25,7 @@ class Pictures(torch.utils.data.Dataset):
         images: Tensor,          # uint8 (N, H, W, C)
         labels: Tensor,          # int64 (N,)
         data: Dataset,           # its mean and standard deviation normalize the images
-        recipe: Recipe | None = None,  # crop and flip; `None`: none
+        recipe: Recipe | None = None,  # crop and flip; `None`: neither
     ):
         _torchvision()
         from torchvision import transforms as t

@@ -36,7 +36,7 @@ def _random_images(study: Study, count: int, side: int) -> Dataset:
                    (0.5,) * study.channels, (0.25,) * study.channels, "")
 
 # %% ../nbs/12h_plan.ipynb #74d14069
-_LARGEST, _PIXELS = 1024, 2**22  # limits on the side and on the pixels of a batch; beyond, speed is scaled
+_LARGEST, _PIXELS = 1024, 2**22  # limits on the side and on the pixels of a measured batch
 
 
 def measured_throughput(
@@ -70,7 +70,7 @@ def images_in(study: Study, name: str, fraction: float, paths: Paths) -> int:
 
 
 def _trainings(study: Study) -> list[tuple]:
-    "Return (kind, model, recipe, data set, fraction) of every network that a study trains."
+    "Return the (kind, model, recipe, data set, fraction) of every network that a study trains."
     found = []
     for c in ticket_cells(study):
         if study.ticket_recipes[c.ticket_recipe].untrained: continue  # pruning at initialization trains no network
@@ -115,8 +115,8 @@ def _by_kind(study: Study, paths: Paths) -> pd.DataFrame:
 def plan(
     study: Study,
     paths: Paths | None = None,
-    images_per_second: float | None = None,  # of one device at the study's image size; `None`: as stated, else measured
-) -> pd.DataFrame:  # one line per kind of run and model: networks, images, hours on one device, GB of ticket files
+    images_per_second: float | None = None,  # at the first recipe's input size; `None`: as stated, else measured
+) -> pd.DataFrame:  # one line per kind of run, model, pixels and batch size; hours are on one device
     "Return the cost of a study if every run uses its whole budget."
     table, usual = _by_kind(study, paths or Paths()), next(iter(study.recipes.values())).input_size(study.image_size)
 
@@ -136,7 +136,7 @@ def plan(
 
 # %% ../nbs/12h_plan.ipynb #f637d35e
 def _odd_lengths(recipe, steps: int) -> list[str]:
-    "Return the lengths in a recipe that exceed its training, given the number of steps per epoch."
+    "Return the settings of a recipe that come after its training: the warm-up, or the milestones if all do."
     end, wrong = count_steps(recipe.length, steps), []
     if count_steps(recipe.warmup, steps) > end: wrong.append(f"warmup = {recipe.warmup!r}")
     late = [m for m in recipe.milestones if count_steps(m, steps) >= end]
@@ -184,7 +184,7 @@ FEWEST_SEEDS = 3  # with fewer, a target says little or nothing about a claim
 
 
 def few_seeds(study: Study) -> str:  # a sentence; '' if every network has enough seeds
-    "Return a warning if any network of a study has fewer than three seeds, too few for a claim."
+    "Return a warning if any network of a study has fewer seeds than `FEWEST_SEEDS`."
     seeds = {}
     for cell in transfer_cells(study):
         for n in networks_of(study, cell): seeds.setdefault(replace(n, seed=0), set()).add(n.seed)

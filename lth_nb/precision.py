@@ -29,7 +29,7 @@ def compare_precisions(
     | Path
     | None = None,  # table to which each trained pair is added; pairs already in it are not trained again
 ) -> pd.DataFrame:  # one line per pair: test accuracies in [0, 1]
-    "Train pairs of networks that differ only in precision."
+    "Train pairs of networks that differ only in precision, and return their test accuracies."
     known = pd.read_csv(file, keep_default_na=False) if file and Path(file).is_file() else pd.DataFrame()
     same = dict(
         model=model, data=data.name, train_images=len(data.train_labels), test_images=len(data.test_labels),
@@ -58,7 +58,7 @@ def precision_verdicts(
     margin: float = 0.005,  # differences in accuracy below this count as none: half a percentage point
     alpha: float = 0.05,    # level of the two one-sided tests
 ) -> pd.DataFrame:          # one line per model and data set
-    "Test whether bf16 is as accurate as fp32."
+    "Return, for each model and data set, whether bf16 and fp32 are equivalent in accuracy."
     lines = []
     for (model, data), g in pairs.groupby(["model", "data"]):
         if len(g) < 2: raise ValueError(f"{model} on {data}: a paired test needs at least 2 pairs, not {len(g)}")

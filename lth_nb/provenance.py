@@ -106,7 +106,7 @@ def _is_drawn(
 # %% ../nbs/11_provenance.ipynb #156a8026
 def save_figure(
     fig,                        # matplotlib Figure or Axes
-    name: str,                  # file name without its extension: lower-case letters, digits and dashes
+    name: str,                  # file name without its extension: lowercase letters, digits and dashes
     caption: str,               # also the alternative text
     frame: pd.DataFrame,        # what was drawn: rows of the results table, or a table made from them
     info: dict,                 # the study's description

@@ -79,7 +79,7 @@ def prunable(
     model: nn.Module,    # made by `build_model`, or any network
     head: bool = False,  # whether to include the head's weights
 ) -> dict[str, nn.Parameter]:  # name in `model.state_dict()` -> weight; a shared weight appears under its first name
-    "Return the weights that pruning may remove, from input to output."
+    "Return the weights that pruning may remove, in the order of the network's modules."
     if rule := getattr(model, "_prune", ""): return _by_rule(model, rule, head)
     found = {}
     for name, layer in model.named_modules():
@@ -119,7 +119,7 @@ def check_part(
     network: nn.Module,    # with a backbone; running the images changes its state
     images: torch.Tensor,  # two or more, in the form that the backbone takes
 ) -> None:
-    "Raise a `ValueError` if a prunable weight does not affect the features or is transformed before it is used."
+    "Raise a `ValueError` if a prunable weight gets no gradient, or is transformed outside its layer before use."
     chosen, called, uses = prunable(network), set(), _Uses()
     hooks = [m.register_forward_hook(lambda m, args, out, n=n: called.add(n)) for n, m in network.named_modules()]
     trained = {n: w for n, w in chosen.items() if w.requires_grad}

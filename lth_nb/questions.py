@@ -27,7 +27,7 @@ class Question(BaseModel):
     claim: str                           # claim whose verdict decides, unless `contrast` names one of its comparisons
     contrast: str = ""
     page: str                            # path of a notebook below nbs, without its extension: 'papers/budget'
-    numbers: dict[str, tuple[str, str]]  # word in the sentences -> claim and contrast whose mean it stands for
+    numbers: dict[str, tuple[str, str]]  # word in the sentences -> claim and contrast whose mean replaces it
     say: dict[str, str]                  # result -> sentence
 
 
@@ -106,7 +106,7 @@ def answers_in_brief(
     return "\n".join(lines)
 
 # %% ../nbs/10c_questions.ipynb #c141d184
-_COUNTED = {  # verdict -> what one claim does, what several do
+_COUNTED = {  # verdict -> words for one claim, words for several
     "holds here": ("holds here", "hold here"), "fails here": ("fails here", "fail here"),
     "mixed": ("is mixed", "are mixed"), "decided": ("is decided", "are decided"),
     "in part decided": ("is decided in part", "are decided in part"), "open": ("is open", "are open"),

@@ -65,7 +65,7 @@ def read_reference(
 
 # %% ../nbs/02d_references.ipynb #026fe42c
 def use_torchvision():
-    "Return torchvision, even if built for another version of torch. Later imports in this process then work too."
+    "Return torchvision, even if it was built for another torch. Later imports in this process then work too."
     return _torchvision()
 
 
@@ -105,7 +105,7 @@ def _of_torchvision(channels: int, image_size: int, name: str, head: str) -> tup
 
 # %% ../nbs/02d_references.ipynb #59dfd3d9
 def _with_channels(layer: nn.Conv2d, channels: int) -> nn.Conv2d:
-    "Return the same convolution for another number of input channels."
+    "Return a new convolution with the settings of `layer` for another number of input channels."
     settings = {k: getattr(layer, k) for k in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
     return nn.Conv2d(channels, layer.out_channels, bias=layer.bias is not None, **settings)
 
@@ -197,7 +197,7 @@ def _unknown(ref: Reference, names: list[str]) -> str:
 
 # %% ../nbs/02d_references.ipynb #c01efff2
 def _by_file(ref: Reference, folders: tuple[Path, ...]) -> str:
-    "Register a builder from a Python file. Raise a `ValueError` for two files with the same name."
+    "Register a builder from a Python file and return its name. Raise a `ValueError` for two files of one name."
     before: Any = _GIVEN.get(str(ref))
     known = before is not None and before[0].is_file()
     file = before[0] if known and not folders else find_file(ref.kind, folders)
@@ -226,11 +226,11 @@ def _reference_of(build: Callable, head: str, prune: str) -> Reference:
 def resolve_model(
     model,                          # a name in MODELS, a reference, a builder, or a network
     head: str = "",                 # name of the head layer; '': find it; 'none': the network returns features
-    prune: str | list[str] = "",    # rule of `select_weights`, or its terms; '': convolutions, linear layers, attention
+    prune: str | list[str] = "",    # rule of `select_weights`, or its words; '': convolutions, linear layers, attention
     init: str = "kaiming",          # as in a recipe; 'keep' starts from the network's own weights
     folders: tuple[Path, ...] = (),  # where files are looked up first
 ) -> str:                           # its name in MODELS
-    "Register a network and return its name. Raise a `ValueError` or an `ImportError` that says what to do."
+    "Register a network and return its name. Raise an error that says what to do if this is impossible."
     prune = prune if isinstance(prune, str) else "+".join(prune)
     if isinstance(model, nn.Module): return _by_module(model, head, prune, init)
     if not isinstance(model, str):

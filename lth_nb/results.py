@@ -149,7 +149,7 @@ def merge_rows(
     return _union(frames or [check_rows([])], names or [""])
 
 # %% ../nbs/08_results.ipynb #3c31b11e
-ROLES = dict(  # role -> the data sets to which it applies; a pair is [one, other]
+ROLES = dict(  # role -> what it lists; a pair is [one, other]
     natural="sources of natural images", pathology="targets from pathology", art="targets from art",
     larger="targets with many images", smaller="targets with few images",
     related="pairs [source, target] from the same field",

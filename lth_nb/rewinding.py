@@ -35,7 +35,7 @@ LINE = ("study", "measure", "source", "source_fraction", "target", "fraction", "
 
 def connectivity_table(
     paths: Paths,
-    study: str = "",  # the study whose own table is meant; '': the published table
+    study: str = "",  # return the table of this study; '': the published table
 ) -> Path:
     "Return the path of the table of connectivity runs."
     return paths.runs/study/"connectivity.csv" if study else paths.results/"connectivity.csv"
@@ -110,7 +110,7 @@ def _lines_of_seed(study: Study, base: dict, steps: tuple[int, ...], p: SimpleNa
 
 # %% ../nbs/12f_rewinding.ipynb #9868ce3a
 def _check_connectivity(p: SimpleNamespace) -> None:
-    "Raise a `ValueError` that names the first invalid parameter of a connectivity run."
+    "Convert rewinds and targets in place. Raise a `ValueError` that names the first invalid parameter."
     for name in ("source", "recipe", "ticket_recipe"):
         if not getattr(p, name): raise ValueError(f"parameter {name} is empty: {PARAMETERS[name].words}")
     if not p.rewinds: raise ValueError(f"parameter rewinds is empty: {PARAMETERS['rewinds'].words}")
@@ -127,7 +127,7 @@ def _check_connectivity(p: SimpleNamespace) -> None:
 
 # %% ../nbs/12f_rewinding.ipynb #a111845e
 def _connect(study: Study, p: SimpleNamespace, paths: Paths) -> pd.DataFrame:
-    "Train the missing networks of a connectivity run, and save lines as they are measured."
+    "Make the missing measurements, saving lines as they are made. Return all lines of the study."
     found = study.ticket_recipes[p.ticket_recipe].training
     an_epoch = steps_per_epoch(len(load_images(study, p.source, 1.0, paths).train_labels), found.batch_size)
     steps = tuple(count_steps(k, an_epoch) for k in p.rewinds)
@@ -162,14 +162,14 @@ def run_connectivity(
     seeds: tuple[int, ...] = (),    # '()': the study's
     orders: int = 3,                # copies per point; 0: no barriers
     targets: dict[str, float] | None = None,  # data set -> fraction; the rewound tickets are transferred to these
-    points: int = 30,               # number of points on each line
+    points: int = 30,               # number of points on each straight line
     images: int = 2000,             # test images on which errors are measured; 0: all
     batchnorm: str = "estimated",   # or 'interpolated'
     recipe: str = "base",           # a name in the study's recipes: training on the targets
     ticket_recipe: str = "base",    # a name in the study's ticket_recipes: training on the source
     model: str = "",                # a name in MODELS; '': the study's first
     paths: Paths | None = None,
-) -> pd.DataFrame:                  # one line per pair of copies or transfer
+) -> pd.DataFrame:                  # all lines of the study: one per pair of copies or transfer
     "Measure barriers between copies trained from every rewind point, and transfer tickets rewound to that point."
     paths = paths or Paths()
     names = dict(targets="targets", recipes="recipe", ticket_recipes="ticket_recipe", models="model")

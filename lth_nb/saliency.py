@@ -85,8 +85,8 @@ def prune_by_flow(
     scope: str,          # a key of SCOPES: where weights compete
     shape: tuple,        # of an image: channels, height, width
     steps: int = STEPS,  # how many times the scores are computed
-) -> Mask:               # a subset of the old mask, with exactly `round(rate * alive)` fewer weights
-    "Return the mask after pruning by SynFlow in small steps. Each step keeps the same fraction of weights."
+) -> Mask:               # a subset of the old mask: `round(rate * alive)` fewer weights, per tensor if layerwise
+    "Return the mask after pruning by SynFlow in small steps. Each step keeps about the same fraction of weights."
     groups = [[*mask]] if scope == "global" else [[n] for n in mask]
     starts = [sum(int(mask[n].sum()) for n in names) for names in groups]
     for step in range(1, steps + 1):
@@ -118,13 +118,13 @@ class Untrained:
 
 
 def _prune_by_snip(start: Untrained, rate: float, mask: Mask, scope: str) -> Mask:
-    "Prune by the SNIP scores of the dense network."
+    "Return the mask after pruning by the SNIP scores of the dense network."
     scores = snip_scores(start.network, [*mask], start.data, start.training, start.seed)
     return SCOPES[scope](scores, rate, mask)
 
 
 def _prune_by_synflow(start: Untrained, rate: float, mask: Mask, scope: str) -> Mask:
-    "Prune by SynFlow, starting from the mask of the previous level."
+    "Return the mask after pruning by SynFlow, starting from the mask of the previous level."
     side = start.training.input_size(start.data.image_size)
     return prune_by_flow(start.network, rate, mask, scope, (start.data.channels, side, side))
 

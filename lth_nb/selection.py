@@ -20,7 +20,7 @@ USUAL = "conv+linear+attention"  # the default rule
 
 
 def _is_attention(layer: nn.Module) -> bool:
-    "Return whether a layer is attention, by its type or the name of its class."
+    "Return whether a layer is an attention layer, judged by its type or the name of its class."
     return isinstance(layer, KINDS["attention"]) or any(w in type(layer).__name__ for w in ("Attention", "Attn"))
 
 # %% ../nbs/02b_selection.ipynb #6375b9bb
@@ -64,7 +64,7 @@ def select_weights(
     rule: str = USUAL,   # words joined by +
     head: bool = False,  # also select the weights of the linear layers in the head
 ) -> dict[str, nn.Parameter]:  # name -> weight; a weight with two names is listed under the first
-    "Return the weights that a rule names, in network order. Raise a `ValueError` if a word names nothing."
+    "Return the weights that a rule selects, in network order. Raise a `ValueError` if a name in it matches nothing."
     taken, out = _words(rule)
     found, used, everything = {}, set(), {}
     for name, weight in model.named_parameters():
@@ -94,7 +94,7 @@ def _refuse_computed(model: nn.Module, taken: list[str]) -> None:
 
 
 def _refuse_unused(rule: str, words: list[str], weights: dict) -> None:
-    "Raise a `ValueError` if a word of a rule is neither a kind nor the name of a weight."
+    "Raise a `ValueError` if one of `words`, none of which matches a weight, is not a key of `KINDS`."
     odd = [w for w in words if w not in KINDS]
     if not odd: return
     there = ", ".join([*weights][:4]) + (f" and {len(weights) - 4} more" if len(weights) > 4 else "")

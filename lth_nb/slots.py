@@ -106,13 +106,13 @@ def set_mask(self: Slot,
 
 @patch(as_prop=True)
 def state(self: Slot) -> list[Tensor]:
-    "Return the tensors that training changes: the trained weights and the network's buffers."
+    "Return the network's tensors that training changes: the trained weights and the buffers."
     return [self.weights.data, *self.network.buffers()]
 
 
 @patch
 def release(self: Slot):
-    "Give every parameter its own memory again."
+    "Give every trained parameter its own memory again."
     for p in self.parameters.values(): p.data, p.grad = p.data.clone(), None
 
 # %% ../nbs/04a_slots.ipynb #b7e05a1d
@@ -248,7 +248,7 @@ _TRIALS = 3                    # trial runs before a recording, as in torch's ow
 
 @patch
 def _recorded(self: ReplayedSlot, size: int) -> Callable:
-    "Return a step that can be called repeatedly. Recording it leaves the slot unchanged."
+    "Return a step that can be called repeatedly. Recording it does not change the state of the training run."
     device, step = self.labels.device, partial(self._next, size)
     changed = [*self.state, *self.moments, self.count, self.place, self.done, self.lr, self.total]
     before = [t.clone() for t in changed]
@@ -270,7 +270,7 @@ def _recorded(self: ReplayedSlot, size: int) -> Callable:
 @patch
 def _captured(self: ReplayedSlot, step: Callable, trials: Callable) -> Callable:
     "Record `step` as a CUDA graph on a separate stream. All graphs of a slot share one pool of memory."
-    # sharing is safe, since they never run at the same time
+    # sharing is safe, since the graphs never run at the same time
     here, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(here)
     with torch.cuda.stream(side): trials()
@@ -312,7 +312,7 @@ def side_by_side(
     # dropout in several networks at once draws from one generator, in no fixed order
     device = torch.device(device)
     apart = device.type == "cuda" and len(jobs) > 1
-    if apart: torch.cuda.synchronize(device)  # the inputs of the jobs are computed
+    if apart: torch.cuda.synchronize(device)  # wait until the inputs of the jobs are computed
 
     def alone(job):
         with torch.cuda.stream(torch.cuda.Stream(device)) if apart else nullcontext():

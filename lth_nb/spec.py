@@ -38,7 +38,7 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     targets: Names                      # data sets to transfer to
     arms: Names                         # names in ARMS
-    sources: Names = ()                 # data sets to transfer from; 'own': the target itself, on the same fraction
+    sources: Names = ()                 # data sets to transfer from; 'own': the target itself, at the same fraction
     levels: Whole = ()                  # of sparse arms; empty: every level of the ticket recipe
     fractions: Fractions = (1.0,)       # of the target's training images
     source_fractions: Fractions = (1.0,)  # of the source's training images, for sources other than 'own'
@@ -50,16 +50,16 @@ class Block(BaseModel):
     seeds: Whole = ()                   # empty: the study's
 
 # %% ../nbs/12b_spec.ipynb #74e906dd
-Pixels = Annotated[Count, Field(ge=4, le=4096)]  # the range that a ticket file allows
+Pixels = Annotated[Count, Field(ge=4, le=4096)]  # the upper limit is that of a ticket file
 Rate = Annotated[Real, Field(gt=0)]
 
 # %% ../nbs/12b_spec.ipynb #4c6a268c
 class Study(BaseModel):
-    "A study file, checked."
+    "The checked content of a study file."
     model_config = ConfigDict(extra="forbid", frozen=True)
     study: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # name, also of its results table
     scale: str                          # one sentence that every page shows with the results
-    image_size: Pixels                  # pixels per side, to which every image is resized
+    image_size: Pixels                  # pixels per side of all images, except those in `image_sizes`
     resplit: Names = ()                 # data sets too small for their own splits: split anew per seed, 60 / 10 / 30
     grouped: Names = ()                 # data sets whose near-duplicate images stay together in every draw
     redraw: Names = ()                  # data sets whose training images each seed draws anew if only a part is used
@@ -69,12 +69,12 @@ class Study(BaseModel):
     seeds: Whole                        # each with its own source tickets
     recipes: dict[str, Recipe]          # name -> how networks are trained; `like` copies another one's fields
     ticket_recipes: dict[str, TicketRecipe]  # name -> how tickets are found; `training` is the name of a recipe
-    transfers: Annotated[tuple[Block, ...], Field(min_length=1)]  # one grid per line
+    transfers: Annotated[tuple[Block, ...], Field(min_length=1)]  # the grids, at least one
     seeds_per_run: Annotated[Count, Field(ge=1)] = 1  # number of seeds per papermill run
     job: Literal["cell", "pair", "study"] = "cell"  # what one job runs: a cell, all cells of a pair, or a whole step
     keep_final: bool = True             # keep theta_i of every level in the ticket files
     may_diverge: Names = ()             # recipes whose diverged networks count; under others, divergence stops the run
-    roles: dict[str, list] = {}         # data sets that are natural, pathology, art, larger, smaller; related pairs
+    roles: dict[str, list] = {}         # role, a key of ROLES -> data sets or pairs to which it applies
     left_out: dict[str, str] = {}       # target -> why it is left out of verdicts over targets
     cautions: dict[str, str] = {}       # data set -> a caution for reading results on it; shown above them
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"  # 'auto': a GPU if one exists
@@ -84,7 +84,7 @@ class Study(BaseModel):
     images_per_second: dict[str, Rate] = {}  # model -> its stated speed; plans measure the others
     file: str = ""                      # the file that it was read from
 
-    def __hash__(self): return id(self)  # so that what is derived from a study can be cached
+    def __hash__(self): return id(self)  # so that functions of a study can be cached
 
 # %% ../nbs/12b_spec.ipynb #7a1c0002
 @patch
@@ -113,7 +113,7 @@ def counted_as(self: Study, name: str) -> dict:  # settings of `count_images`
 
 
 @patch
-def size_of(self: Study, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels of its images
+def size_of(self: Study, name: str) -> int: return self.image_sizes.get(name, self.image_size)  # pixels per side
 
 # %% ../nbs/12b_spec.ipynb #9a9e5001
 @patch
@@ -124,7 +124,7 @@ def papers_in(self: Study, paths: Paths) -> list[str]:  # file names without suf
 
 # %% ../nbs/12b_spec.ipynb #690d4b90
 def _unresolved(study: Study) -> dict[str, str]:  # model -> what is wrong
-    "Register the networks that a study names by references. Return those that cannot be registered."
+    "Register the networks that a study names by references. Return a message for each invalid reference."
     folder = (Path(study.file).resolve().parent,) if study.file.endswith((".yaml", ".yml")) else ()
     wrong = {}
     for model in dict.fromkeys([*study.models, *(m for b in study.transfers for m in b.models)]):
@@ -137,7 +137,7 @@ def _unresolved(study: Study) -> dict[str, str]:  # model -> what is wrong
 
 # %% ../nbs/12b_spec.ipynb #14f88f33
 def _allowed(study: Study, paths: Paths) -> dict:
-    "Return the names that each key of a block may contain, with a word for the error."
+    "Return, for each key of a block, the word for an error message and the allowed names."
     return dict(arms=("arm", ARMS), models=("model", MODELS), recipes=("recipe", study.recipes),
         ticket_recipes=("ticket recipe", study.ticket_recipes), freeze=("freeze", ("none", "backbone")),
         heads=("head", HEADS))
@@ -150,7 +150,7 @@ def _is_known(name, key: str, paths: Paths) -> bool:
 
 
 def _unknown_sets(study: Study, paths: Paths) -> list[str]:
-    "Return complaints about unknown names of data sets in a study."
+    "Return a message for each unknown name of a data set in a study."
     named = dict(image_sizes=study.image_sizes, resplit=study.resplit, grouped=study.grouped, redraw=study.redraw,
         left_out=study.left_out, cautions=study.cautions)
     for role, entries in study.roles.items():
@@ -174,7 +174,7 @@ def _meant(name: str, known: list[str]) -> str:
 
 # %% ../nbs/12b_spec.ipynb #97b505d1
 def _repeated(study: Study) -> list[str]:
-    "Return complaints about lists of a study in which a value occurs twice."
+    "Return a message for each value that occurs twice in a list of a study."
     places: list[tuple[str, Study | Block, Iterable[str]]] = [("", study, ("seeds", "models"))]
     places += [(f"transfers[{i}].", b, Block.model_fields) for i, b in enumerate(study.transfers)]
     wrong = []
@@ -187,7 +187,7 @@ def _repeated(study: Study) -> list[str]:
 
 # %% ../nbs/12b_spec.ipynb #85393997
 def _odd_roles(study: Study) -> list[str]:
-    "Return complaints about unknown roles of a study and entries of the wrong kind."
+    "Return messages about unknown roles of a study and entries of the wrong kind."
     wrong = [f"roles.{r}: unknown role; use one of {', '.join(ROLES)}" for r in study.roles if r not in ROLES]
     for role in ROLES.keys() & study.roles.keys():
         for entry in study.roles[role]:
@@ -199,7 +199,7 @@ def _odd_roles(study: Study) -> list[str]:
 
 
 def _other_halves(study: Study) -> list[str]:
-    "Return complaints about keys that name a data set while the transfers use a half of it, or the reverse."
+    "Return messages about keys that name a data set while the transfers use a half of it, or the reverse."
     used = {n for b in study.transfers for n in (*b.sources, *b.targets)} - {"own"}
     keys = {k: {*getattr(study, k)} for k in ("resplit", "grouped", "redraw", "image_sizes")}
     pairs = [(n, n + part) for n in used | set().union(*keys.values()) for part in (".a", ".b")]
@@ -210,7 +210,7 @@ def _other_halves(study: Study) -> list[str]:
 
 # %% ../nbs/12b_spec.ipynb #d658e73c
 def _without_effect(recipe: Recipe) -> list[str]:
-    "Return settings of a recipe that would have no effect, or not the effect that they suggest."
+    "Return messages about settings of a recipe that have no effect, or not the effect that they suggest."
     steps, wrong = recipe.schedule == "step", []
     if steps and not recipe.milestones: wrong.append("milestones is empty: `schedule: step` would never lower the rate")
     if recipe.milestones and not steps:
@@ -224,7 +224,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
 
 # %% ../nbs/12b_spec.ipynb #e46eafdd
 def _odd_recipes(study: Study) -> list[str]:
-    "Return complaints about recipes, roles and models that do not depend on the transfers."
+    "Return messages about recipes, roles and models that do not depend on the transfers."
     allowed = r"\w[\w.+=-]*( [\w.+=-]+)*"
     wrong = [f"{table}: {n!r} is not a valid name; use letters, digits and . _ + = -, and single spaces"
              for table in ("recipes", "ticket_recipes") for n in getattr(study, table) if not re.fullmatch(allowed, n)]
@@ -244,7 +244,7 @@ _NEEDED = ("targets", "arms", "fractions", "source_fractions", "recipes", "ticke
 
 
 def _odd_sizes(study: Study, b: Block, where: str) -> list[str]:
-    "Return complaints about a grid: levels that its tickets do not have, and images too small for its models."
+    "Return messages about a grid: levels that its tickets do not have, and images that are too small."
     known = [t for t in b.ticket_recipes if t in study.ticket_recipes]
     rounds, fewest = min(((study.ticket_recipes[t].rounds, t) for t in known), default=(0, ""))
     allowed = f"sparse arms have levels 1 to {rounds}, the rounds of ticket recipe {fewest!r}"
@@ -254,12 +254,12 @@ def _odd_sizes(study: Study, b: Block, where: str) -> list[str]:
         side, least = study.recipes[r].input_size(study.size_of(v)), 2**MODELS[m].halvings
         if side < least: wrong.append(f"{where}.models = {m!r}: needs image_size {least} or more, not {side}")
         if (crop := study.recipes[r].crop) >= side:
-            wrong.append(f"recipes.{r}.crop = {crop}: images of {side} pixels would be all padding")
+            wrong.append(f"recipes.{r}.crop = {crop}: some crops of {side} pixels would be all padding")
     return wrong
 
 # %% ../nbs/12b_spec.ipynb #8ddfd6dd
 def _odd_block(study: Study, b: Block, where: str) -> list[str]:
-    "Return complaints about one grid, apart from unknown names."
+    "Return messages about all faults of one grid except unknown names."
     wrong = _odd_sizes(study, b, where)
     wrong += [f"{where}.{key} is empty: name at least one" for key in _NEEDED if not getattr(b, key)]
     needy = [a for a in b.arms if a in ARMS and a != "scratch"]
@@ -280,9 +280,9 @@ def _odd_block(study: Study, b: Block, where: str) -> list[str]:
 # %% ../nbs/12b_spec.ipynb #a7aedf5e
 def complaints(
     study: Study,
-    paths: Paths,  # where data sets are looked for
+    paths: Paths,  # where to look for data sets and pages
 ) -> list[str]:    # each 'KEY = VALUE: what is wrong', or 'KEY: what is wrong'
-    "Return all faults of a study that its types alone do not show."
+    "Return a message for every fault of a study that its types alone do not show."
     unbuilt = _unresolved(study)
     allowed = _allowed(study, paths)
     places = [("", study, ("models",)), *((f"transfers[{i}].", b, allowed) for i, b in enumerate(study.transfers))]

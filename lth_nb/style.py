@@ -101,7 +101,7 @@ def looks(
     by: str,               # 'arm' or 'source'
     names: list[str],      # every name in a figure or a set of figures; 'scratch, base-x5' is an arm with a recipe
 ) -> dict[str, Look]:      # in the order of the tables above, then by name
-    "Return the look of each name. A name without a row gets a look that no other name in the list has."
+    "Return the look of each name. A name that is not in the table gets an unused look while one is left."
     table, longer = (
         ARM_STYLE if by == "arm" else SOURCE_STYLE,
         lambda recipe: re.sub(r"^base-x(\d+)$", r"\1x the steps", recipe),

@@ -52,7 +52,7 @@ def parts_of(
 
 
 def _differences(ours: dict[str, Kind], theirs: dict[str, Kind], us: str, them: str) -> str:
-    "Name the first tensors in which two states differ, or return an empty string if they agree."
+    "Describe the first three differences between two states. Return an empty string if they agree."
     def words(kind): return f"{str(kind[0]).removeprefix('torch.')} {kind[1]}" if kind else "none"
     names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
     told = [f"{short(n)} ({us} {words(ours.get(n))}, {them} {words(theirs.get(n))})" for n in names[:3]]
@@ -123,7 +123,7 @@ def check_architecture(
     header: dict,      # architecture (missing in older files), provenance
     network: Network,  # as it was built
 ) -> None:
-    "Raise an `OtherArchitecture` if tickets were found on a network with other layers or settings."
+    "Raise an `OtherArchitecture` if `network` is not what tickets were found on. If torch has changed, only warn."
     wanted, torch_then = header.get("architecture"), header["provenance"]["torch"]
     if not wanted or wanted == architecture_hash(network): return
     words = f"they were found on another network than {network.name!r} is now: same shapes, other layers or settings"

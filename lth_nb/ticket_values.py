@@ -48,7 +48,7 @@ class TicketRecipe:
     def untrained(self) -> bool: return self.score != "magnitude"  # whether the search trains no network
 
     def density_at(self, level: int) -> float:
-        "Return the target density of `level` before rounding to whole weights; for channels, the fraction kept."
+        "Return the target density of `level` before rounding; for channels, the target fraction of channels kept."
         return (1 - self.rate) ** level
 
 # %% ../nbs/05a_ticket_values.ipynb #5c1a54e5
@@ -164,8 +164,8 @@ class TicketHeader(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=())
     format: Literal["lth_nb tickets 1"]
     source: _Text              # data set on which the tickets were found
-    data_hash: str             # of its images and labels
-    model: _Text               # a name in MODELS
+    data_hash: str             # `content_hash` of this data set
+    model: _Text               # a name in MODELS, or a reference
     num_classes: Annotated[int, Field(ge=2, le=2**20)]
     image_size: Annotated[int, Field(ge=1, le=4096)]   # of the network's input, pixels
     channels: Annotated[int, Field(ge=1, le=1024)]

@@ -48,7 +48,7 @@ _all_ = ["NEVER", "OtherArchitecture", "Ticket", "TicketError", "TicketRecipe", 
 
 # %% ../nbs/06_tickets.ipynb #3cac39cb
 def _round(tickets: Tickets, level: int, data: Dataset, recipe: TicketRecipe, seed: int) -> tuple[dict, TrainResult]:
-    "Train the network of `level`. Return its weights and measurements. In the first round, save theta_0 and theta_k."
+    "Train the network of `level`. Return its weights and measurements. At level 0, store theta_0 and theta_k."
     model = _build(tickets.header, data.train_images.device)
     if recipe.untrained: return _look(tickets, level, model, data, recipe)
     if level == 0:
@@ -87,7 +87,7 @@ def _check_finite(level: int, result: TrainResult, state: dict[str, Tensor]) -> 
 
 # %% ../nbs/06_tickets.ipynb #1919d9c2
 def _look(tickets: Tickets, level: int, model: nn.Module, data: Dataset, recipe: TicketRecipe) -> tuple:
-    "Return weights and measurements of the untrained network of `level`. At level 0, save theta_0 as theta_k, too."
+    "Return weights and measurements of the untrained network of `level`. At level 0, store theta_0 also as theta_k."
     began = time.perf_counter()
     if level == 0:
         tickets.initial, tickets.rewind = state_of(model), state_of(model)
@@ -122,7 +122,7 @@ _GROUPS = {}  # (id of a row of MODELS, pixels, channels, head) -> the row and i
 
 
 def _groups(header: dict, recipe: TicketRecipe) -> list[ChannelGroup]:
-    "Return the groups of channels of a network, if the recipe needs them."
+    "Return the groups of channels of a network if the recipe needs them, else an empty list."
     if not GRANULARITIES[recipe.granularity].by_channel: return []
     row, size, channels = MODELS[header["model"]], header["image_size"], header["channels"]
     key = id(row), size, channels, recipe.prune_head
@@ -154,7 +154,7 @@ def find_tickets(
     save_to: str | Path | None = None, # file, written after every round; an interrupted search resumes from it
     on_level: Callable[[dict], None] | None = None,  # called with each finished level's entry in the header
     head: str = "",        # name of the head layer; '': find it; 'none': the network returns features
-    prune: str | list[str] = "",  # what to prune: a rule of `select_weights`; '': convolution, linear, attention
+    prune: str | list[str] = "",  # rule of `select_weights`, or its terms; '': convolution, linear, attention
 ) -> Tickets:
     "Find tickets by pruning and rewinding, at levels 0 (dense) to `recipe.rounds`."
     check_kind("recipe", recipe, TicketRecipe, "give TicketRecipe(training=Recipe(...))")
@@ -182,7 +182,7 @@ _TRIED = {}  # (id of a row of MODELS, pixels, channels) -> the row, whose netwo
 
 
 def _check_parts(header: dict) -> None:
-    "Raise a `ValueError` unless every prunable weight directly affects the output of the network."
+    "Raise a `ValueError` if a prunable weight does not affect the features or is transformed before use."
     row, size, channels = MODELS[header["model"]], header["image_size"], header["channels"]
     if (id(row), size, channels) in _TRIED: return
     try: check_part(_build(header), torch.randn(2, channels, size, size, generator=generator_for(0, "check")))
@@ -230,7 +230,7 @@ def check_fits(
     tickets: Tickets,   # the tickets to load
     model: nn.Module,   # the network to load them into
 ) -> None:
-    "Raise a `ValueError` if the backbone of the tickets differs from that of `model`, apart from the image size."
+    "Raise a `ValueError` if the backbones of the tickets and of `model` differ in shapes, layers or settings."
     ours = {n: tuple(v.shape) for n, v in model.state_dict().items() if not n.startswith("head.")}
     theirs = {n: tuple(v.shape) for n, v in tickets.rewind.items() if not n.startswith("head.")}
     names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))

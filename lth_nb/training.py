@@ -42,11 +42,11 @@ class Diverged(FloatingPointError):
 @dataclass(frozen=True)
 class TrainResult:
     "The measurements of one training run. The network itself is trained in place."
-    val_loss: float        # mean cross-entropy in nats of the state that was kept
+    val_loss: float        # mean cross-entropy in nats of the network that `train` leaves
     val_accuracy: float    # in [0, 1]
     test_loss: float       # as val_loss, on the test split
     test_accuracy: float   # in [0, 1]
-    best_epoch: int        # epoch of the state that was kept (the last one without early stopping)
+    best_epoch: int        # epoch whose state the network ends with (the last one without early stopping)
     epochs: int            # epochs begun
     steps: int             # optimizer steps taken
     seconds: float         # wall time, including evaluation
@@ -59,8 +59,8 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 def state_of(
     model: nn.Module,  # any network
-) -> dict[str, Tensor]:  # parameter and buffer name -> copy on the CPU
-    "Return a copy of all parameters and buffers."
+) -> dict[str, Tensor]:  # name in the state dict -> copy on the CPU
+    "Return a copy of all parameters and persistent buffers."
     return {n: v.detach().cpu().clone().contiguous() for n, v in model.state_dict().items()}
 
 
@@ -81,7 +81,7 @@ def steps_per_epoch(
     images: int,      # training images
     batch_size: int,  # images per step
 ) -> int:             # optimizer steps
-    "Count the batches of an epoch. The last may be smaller, but a single image is left out (BatchNorm needs two)."
+    "Count the batches of an epoch. The last may be smaller, but a leftover image is skipped (BatchNorm needs two)."
     return max(1, images // batch_size + (images % batch_size > 1))
 
 # %% ../nbs/05_training.ipynb #b1a06aa4
@@ -112,7 +112,7 @@ def balanced_weights(
 
 # %% ../nbs/05_training.ipynb #0b3ca465
 def _new_slot(kind, network, data, recipe, freeze, masked):
-    "Return the slot that trains `network`, with its inputs and the parameters that it trains."
+    "Return a slot that trains `network`, or only its head if the backbone is frozen."
     batches = Batches(data.train_images, data, recipe, augment=True, dtype=_dtype(network))
     weights = balanced_weights(data).to(_dtype(network)) if recipe.class_weights else None
     if freeze == "none":
@@ -121,17 +121,17 @@ def _new_slot(kind, network, data, recipe, freeze, masked):
     if freeze != "backbone": raise ValueError(f"freeze={freeze!r}: use 'none' or 'backbone'")
     head = {f"head.{n}": p for n, p in network.head.named_parameters() if p.requires_grad}
     network.backbone.requires_grad_(False)
-    if recipe.augments: return kind(network, network, head, batches, data.train_labels, recipe, False, weights)
+    if recipe.augments: return kind(network, network, head, batches, data.train_labels, recipe, masked, weights)
     features = _Features(network.backbone, batches, len(data.train_images), recipe)
     features.renew()
-    return kind(network, network.head, head, features, data.train_labels, recipe, False, weights)
+    return kind(network, network.head, head, features, data.train_labels, recipe, masked, weights)
 
 # %% ../nbs/05_training.ipynb #6208af35
 _NOT_IN_A_STEP = ("length", "lr", "schedule", "milestones", "gamma", "warmup", "patience", "init")  # not in the key
 
 
 def _purpose(model, data, recipe, freeze) -> tuple:
-    "Return the key of a replayed slot: the architecture, the images and the settings of a step."
+    "Return the key of a replayed slot: the architecture with its code, the images and the settings of a step."
     steps = {k: v for k, v in asdict(recipe).items() if k not in _NOT_IN_A_STEP}
     where = [(str(p.device), p.requires_grad) for p in model.parameters()]
     names = digest([architecture_hash(model), where, data.content_hash, data.mean, data.std,
@@ -140,7 +140,7 @@ def _purpose(model, data, recipe, freeze) -> tuple:
 
 
 def _code_of(module: nn.Module) -> tuple:
-    "Return the class, functions and tensors of a module, because a class may be redefined under its old name."
+    "Return the class, functions, tensors and hooks of a module. A class may be redefined under its old name."
     found: list[object] = [type(module)]
     for name, value in sorted(vars(module).items()):
         if isinstance(value, Tensor):
@@ -161,8 +161,8 @@ def _slot_for(model, data, recipe, mask, freeze, stepping):
             slot.load(model, mask)
             if isinstance(slot.inputs, _Features): slot.inputs.renew()
             slot.network.train()
-            yield slot
-            slot.store(model)
+            try: yield slot
+            finally: slot.store(model)  # also if the loss diverged: its caller measures what training made of it
         return
     trained = {p: p.requires_grad for p in model.parameters()}
     slot = _new_slot(Slot, model, data, recipe, freeze, bool(mask))
@@ -174,7 +174,7 @@ def _slot_for(model, data, recipe, mask, freeze, stepping):
 
 
 def _copied_slot(model, data, recipe, freeze) -> ReplayedSlot:
-    "Return a slot with a separate network."
+    "Return a replayed slot that trains a copy of `model`."
     return _new_slot(ReplayedSlot, deepcopy(model), data, recipe, freeze, True)
 
 # %% ../nbs/05_training.ipynb #d6dc66ac
@@ -244,7 +244,7 @@ def train(
     validate: bool = False,    # measure the validation split after every epoch (always with `patience`)
     on_epoch: Callable[[dict], None] | None = None,  # called with each epoch's entry of the history
     between: tuple[int, int | None] = (0, None),     # run only these steps of the schedule; momentum starts at 0
-    stepping: str = "auto",    # 'graph': in a slot, replayed on a GPU; 'eager': one by one; 'auto': 'graph' on a GPU
+    stepping: str = "auto",    # 'graph': in a `ReplayedSlot`; 'eager': one by one; 'auto': 'graph' on a GPU only
 ) -> TrainResult:
     "Train `model` on `data` by `recipe`, and return the measurements. Raise `Diverged` if the loss is not finite."
     began = time.perf_counter()
@@ -265,7 +265,7 @@ def train(
 
 # %% ../nbs/05_training.ipynb #65526c73
 def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, validate, on_epoch):
-    "Loop over epochs. Return the history, the tracker of the best state (with patience), and theta_k."
+    "Loop over epochs. Return the history, the tracker of the best state (`None` without patience), and theta_k."
     # the CPU waits for the device once per epoch
     network, best = slot.network, _BestState(slot, recipe.patience) if recipe.patience else None
     val = Batches(data.val_images, data, recipe, dtype=_dtype(network)) if best or validate else None
@@ -292,7 +292,7 @@ def _train_epochs(slot, data, recipe, seed, freeze, rates, per_epoch, keep_at, v
 # %% ../nbs/05_training.ipynb #7e5299e3
 @torch.no_grad()
 def _line(slot, best, val, data, recipe, epoch, done, sums, parts):
-    "Wait for the device. Return an epoch's entry in the history, and whether its state is the best."
+    "Wait for the device. Return an epoch's entry in the history, and whether its state is the best so far."
     measured = _measured(slot.network, val, data.val_labels, recipe) if val else []
     better = [best.update(measured[0])] if best else []
     values = torch.stack([*sums, *measured, *better]).tolist()

@@ -29,7 +29,7 @@ class Arm:
     mask: Literal["dense", "source", "target", "shuffled", "shuffled_globally", "random"]  # origin of the mask
     weights: Literal["initial", "rewind", "final", "fresh"]   # theta_0, theta_k, theta_i or newly initialized
     weights_from: Literal["source", "target", ""]             # whose weights; '' for fresh ones
-    meaning: str                                              # one line for tables and legends
+    meaning: str                                              # one line for the glossary
 
     @property
     def dense(self) -> bool: return self.mask == "dense"      # a dense arm exists at level 0 only
@@ -104,11 +104,11 @@ class Transferred:
     model: nn.Module = field(repr=False)  # trained
     mask: Mask | None = field(repr=False) # `None`: dense
     result: TrainResult                   # accuracies, losses, epochs
-    values: dict                          # the value columns of its row in the results table
+    values: dict                          # the measured columns of its row in the results table
 
 # %% ../nbs/07_transfer.ipynb #538bbdce
 def _check_transfer(arm: str, level: int, source, target, freeze: str) -> Arm:
-    "Run every check that needs no network, and return the arm."
+    "Check the arm, the level, the tickets and `freeze`, and return the row of the arm."
     if isinstance(level, bool) or not isinstance(level, Integral):
         raise ValueError(f"level is {level!r}: use a whole number")
     for name, tickets in dict(source=source, target=target).items():
@@ -189,7 +189,7 @@ def _diverged(net: nn.Module, data: Dataset, recipe: Recipe, e: Diverged) -> Tra
 
 
 def _values(net: nn.Module, mask: Mask | None, image_size: int, channels: int, result: TrainResult) -> dict:
-    "Return the value columns of one row. Parameters and operations count unpruned weights only."
+    "Return the measured columns of one row. Parameters and operations exclude pruned weights."
     pruned = sum(int((~m).sum()) for m in mask.values()) if mask else 0
     measured = {k: getattr(result, k) for k in _MEASURED}
     return dict(density=density(mask) if mask else 1.0, **measured, dead_layers=len(dead_layers(mask)) if mask else 0,

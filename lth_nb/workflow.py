@@ -70,8 +70,8 @@ _RULES = {("transfer", "pair"): "pair", ("find_tickets", "pair"): "source",  # s
 
 
 def _places(loaded, paths: Paths, jobs: int, gpus: int | None, per_gpu: int, profile: str, first: int):
-    """Return the study with its `job` for this call, and Snakemake's arguments for GPUs or a profile. `job: study` uses
-    one CPU and one marker file for all cells. Clusters and GPUs therefore use `pair`, and `--first` uses `cell`."""
+    """Return the study with its `job` for this call, and Snakemake's arguments for GPUs or a profile. `job: study`
+    runs on one CPU, with one marker file per step. Clusters and GPUs therefore use `pair`; `--first` uses `cell`."""
     if profile and (gpus or per_gpu):
         raise ValueError("--gpus and --per-gpu assign this machine's GPUs; leave them out if you use --profile")
     words = _profile(paths, profile) if profile else _devices(loaded, jobs, gpus, per_gpu)
@@ -108,7 +108,7 @@ def _bar(watch: "Progress"):
 
 # %% ../nbs/13e_workflow.ipynb #b72e68ac
 def _follow(command: list[str], log: Path, lock: int, watch: "Progress") -> int:
-    "Run Snakemake with a log file and a progress bar. Print what failed, and return its exit code."
+    "Run Snakemake with a log file and a progress bar. Print what failed, and return Snakemake's exit code."
     log.parent.mkdir(parents=True, exist_ok=True)
     guarded = [sys.executable, "-c", "from lth_nb.guard import guard; guard()", *command]
     stopped, pipe = False, subprocess.PIPE
@@ -176,7 +176,7 @@ def _state(files) -> list[tuple]:
 
 
 def _sources(study, paths: Paths) -> list[tuple]:
-    "Return the state of all files that a study depends on: study file, notebooks, site files, modules and claims."
+    "Return the state of the study file, the notebooks, the site files, the modules and the claims."
     suffixes = (".ipynb", ".py", ".yaml", ".html", ".css", ".js", ".md", ".rst")
     return _state([
         Path(study.file), paths.nbs/"Snakefile", *(f for f in paths.nbs.rglob("*") if f.suffix in suffixes),
@@ -185,7 +185,7 @@ def _sources(study, paths: Paths) -> list[tuple]:
 
 
 def _products(study, paths: Paths) -> list[tuple]:
-    "Return the state of the files that a study has written."
+    "Return the state of a study's tables, markers and executed notebooks, and of the site's home page."
     runs = [f for f in (paths.runs/study.study).rglob("*") if f.suffix in (".csv", ".done", ".ipynb")]
     return _state([*runs, *paths.results.glob(f"{study.study}.*"), paths.root/"_site"/"index.html"])
 
@@ -197,7 +197,7 @@ def _remember(study, paths: Paths, sources: list[tuple]) -> None:
 
 
 def _as_remembered(study, paths: Paths) -> bool:
-    "Return whether all files are unchanged since the study was last run to the end."
+    "Return whether sources and products are unchanged since the study was last run to the end."
     file = paths.runs/study.study/"finished.txt"
     now = [_sources(study, paths), _products(study, paths)]
     return file.is_file() and file.read_text(encoding="utf-8") == digest(now)
@@ -219,7 +219,7 @@ def hold_lock(
             raise ValueError(
                 f"another run is active in {paths.root} (process {holder or 'unknown'}); wait for it or stop it"
             )
-        time.sleep(0.5)  # it was killed, and its runs are being stopped
+        time.sleep(0.5)  # the owner was killed, and its runs are being stopped
     else:
         raise ValueError(
             f"the runs of process {holder}, which was killed, are still active in {paths.root}; wait for them or stop "
@@ -241,7 +241,7 @@ def _is_alive(pid: str) -> bool:
 # %% ../nbs/13e_workflow.ipynb #0d15d9b3
 @contextmanager
 def _only_run(paths: Paths):
-    "Hold the project's lock and yield its file descriptor. Tell Snakemake not to take the lock itself."
+    "Hold the project's lock and yield its file descriptor. Tell the Snakefile not to take the lock."
     with hold_lock(paths) as lock:
         os.environ["LTH_LOCKED"] = "1"
         try: yield lock.fileno()

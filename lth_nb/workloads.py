@@ -33,7 +33,7 @@ class Workload:
     steps: int            # full batches in an epoch; half a batch comes after them
     augment: bool = True  # crop by an eighth of the image and flip, as is usual
     ceiling: str = "convolution"  # what limits it in theory: 'convolution' or 'matmul'
-    # on a CPU: run plain loops in separate processes and some of ours packed; False: run all in one process
+    # on a CPU: run plain loops in separate processes, and two of ours in parallel; False: run all in one process
     apart: bool = True
 
     def recipe(self, precision="fp32") -> Recipe:
@@ -43,7 +43,7 @@ class Workload:
         )
 
     def data(self, device="cpu") -> Dataset:
-        "Return the images, resident on the device."
+        "Return the data set, with its images resident on the device."
         base = load_dataset("digits", image_size=self.image_size, channels=self.channels)
         every = torch.arange(int(self.batch_size * (self.steps + 0.5))) % len(base.train_labels)
         return replace(base, train_images=base.train_images[every], train_labels=base.train_labels[every]).to(device)
@@ -88,7 +88,7 @@ def _seconds(call: Callable, device: torch.device) -> float:
 def ceilings(
     device="cpu",
     repeats: int = 7,  # the fastest one counts
-    share: float = 1.0,  # fraction of the usual sizes
+    share: float = 1.0,  # fraction of the usual sizes of the matrix product and the copy
 ) -> dict:  # (what, precision) -> operations per second; ('copy', '') -> bytes read and written per second
     "Return the measured limits of the machine."
     device, found = torch.device(device), {}

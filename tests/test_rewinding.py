@@ -1,15 +1,21 @@
 "Connectivity runs: what is measured is kept, published lines come back, and a rewound ticket is the study's own."
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import said
 
+from lth_nb.connectivity import weights_at
 from lth_nb.core import Paths
+from lth_nb.data import load_dataset
+from lth_nb.models import build_model
 from lth_nb.rewinding import connectivity_table, run_connectivity
 from lth_nb.run import run_transfers
 from lth_nb.studyfile import EXAMPLE, parse_study
+from lth_nb.training import Recipe
 
 STUDY = parse_study(yaml.safe_load(EXAMPLE), "example.yaml")
 
@@ -69,3 +75,13 @@ def test_rewound_to_the_studys_own_point_it_is_the_studys_own_ticket(connected):
 
 def test_an_unknown_recipe_is_named(tmp_path):
     assert "unknown ticket recipe" in said(lambda: connect(Paths(tmp_path), ticket_recipe="lth"))
+
+
+def test_early_stopping_does_not_move_the_rewind_point():
+    "With a high learning rate and a patience of one epoch, the best state is not the last one."
+    digits, recipe = load_dataset("digits", fraction=0.1), Recipe(length="8ep", batch_size=32, lr=0.8)
+    found = []
+    for one in (recipe, replace(recipe, patience=1)):
+        net = build_model("lenet_300_100", 10, image_size=8, channels=1, seed=0)
+        found.append(weights_at(net, digits, one, 0, 30))
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())

@@ -279,6 +279,37 @@ def test_a_page_that_fails_is_named(tmp_path, cells, words):
     )
 
 
+def page_that_prints(name, words):
+    title = dict(cell_type="markdown", id="c0", metadata={}, source=f"# {name}\n\n> A page that prints.")
+    code = dict(cell_type="code", id="c1", metadata={}, source=f"print({words!r}.upper())", outputs=[],
+        execution_count=None)
+    return json.dumps(dict(cells=[title, code], metadata={}, nbformat=4, nbformat_minor=5))
+
+
+def test_examples_are_left_out_or_kept(tmp_path):
+    "Without examples, API and guides have no outputs, unless an earlier build ran them. Other pages are run."
+    for name in ("nbs/site", "lth_nb", "settings.ini", "CHANGELOG.md", "CITATION.cff"):
+        (tmp_path/name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path/name).symlink_to(ROOT/name)
+    for name, words in (("guides/one", "first"), ("about/two", "second")):
+        (tmp_path/"nbs"/name).parent.mkdir(exist_ok=True)
+        (tmp_path/"nbs"/f"{name}.ipynb").write_text(page_that_prints(Path(name).name, words))
+
+    def pages(*how):
+        done = build("--out", tmp_path/"_site", *how, LTH_HOME=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        return [(tmp_path/"_site"/f"{name}.html").read_text() for name in ("guides/one", "about/two")]
+
+    guide, about = pages("--no-examples")
+    assert "FIRST" not in guide and "did not run the examples" in guide and "SECOND" in about
+    guide, about = pages()
+    assert "FIRST" in guide and "did not run the examples" not in guide and "SECOND" in about
+    assert "FIRST" in pages("--no-examples")[0], "the outputs of an earlier build are valid"
+    (tmp_path/"nbs"/"guides"/"one.ipynb").write_text(page_that_prints("one", "third"))
+    guide = pages("--no-examples")[0]
+    assert "FIRST" not in guide and "THIRD" not in guide, "outputs of other code are not shown"
+
+
 SOURCE = '''#| export
 def shown(
     x: int | None,     # a number,

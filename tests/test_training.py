@@ -133,6 +133,34 @@ def test_wrong_ways_of_stepping_and_divergence_are_said():
     assert "use 'auto', 'graph' or 'eager'" in said(lambda: trained(stepping="fast"))
 
 
+def test_a_network_that_diverges_is_left_as_training_made_it(no_slots):
+    digits, made = load_dataset("digits", image_size=8, channels=1), {}
+    for how in ("eager", "graph"):
+        net = build_model("lenet_300_100", 10, image_size=8, channels=1, seed=0)
+        before = state_of(net)
+        with pytest.raises(FloatingPointError): train(net, digits, replace(LONGER, lr=1e9), stepping=how)
+        made[how] = state_of(net)
+        assert not any(torch.equal(value, before[name]) for name, value in made[how].items())
+    for name, value in made["eager"].items(): torch.testing.assert_close(made["graph"][name], value, equal_nan=True)
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["features", "images"])
+@pytest.mark.parametrize("how", ["eager", "graph"])
+def test_a_pruned_head_stays_pruned_on_a_frozen_backbone(no_slots, how, flip):
+    data = load_dataset("digits", image_size=16, channels=1)
+    net = build_model("cnn_small", 10, image_size=16, channels=1, seed=0)
+    shapes = {n: p.shape for n, p in net.named_parameters() if p.dim() > 1}
+    mask = random_mask(dict.fromkeys(shapes, 0.5), shapes, 0)
+    apply_mask(net, mask)
+    before = state_of(net)
+    train(net, data, replace(SHORT, flip=flip), mask=mask, freeze="backbone", stepping=how)
+    heads = [name for name in shapes if name.startswith("head.")]
+    for name in heads:
+        after = net.get_parameter(name)
+        assert not after[~mask[name]].any() and not torch.equal(after, before[name])
+    assert heads
+
+
 def test_trainings_side_by_side_are_those_alone(no_slots):
     digits = load_dataset("digits", image_size=8, channels=1)
     alone = [trained(seed=s, recipe=SHORT)[0] for s in (0, 1)]

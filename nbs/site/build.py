@@ -1,6 +1,6 @@
 """Build the site from the notebooks: run them (an unchanged page is not run again), turn them into pages, render.
 
-    python nbs/site/build.py [--out _site] [--strict] [--study quick]
+    python nbs/site/build.py [--out _site] [--strict] [--study quick] [--no-examples]
 
 A notebook put into a folder of nbs/ that toc.yaml names is a page. What its run gave is kept under data/cache/site, by
 what it depends on: the page's code, the modules it uses, the tables it reads; prose may change without a run. Each page
@@ -114,7 +114,7 @@ def render(source, out, strict, fresh):
     return warnings
 
 
-def build(out=root/"_site", strict=False, study=None):
+def build(out=root/"_site", strict=False, study=None, examples=True):
     """Build the site into `out`; a page that fails is replaced by one that says so, and named when all the others are
     there."""
     from filelock import FileLock
@@ -123,7 +123,7 @@ def build(out=root/"_site", strict=False, study=None):
     with FileLock(work/".lock"):
         toc = yaml.safe_load((here/"toc.yaml").read_text(encoding="utf-8"))
         pages = find_pages(toc, study)
-        cells, errors = run_all(pages)
+        cells, errors = run_all(pages, examples=examples)
         source, gone, state = write_sources(toc, pages, cells, errors, strict)
         before = json.loads(built.read_text()) if built.is_file() else {}
         if before == dict(out=str(out), state=state) and (out/"index.html").is_file():
@@ -145,5 +145,10 @@ if __name__ == "__main__":
         help="the study on the home page, which has a table in data/results (default: the first of `headline` in "
              "toc.yaml)",
     )
+    parser.add_argument(
+        "--no-examples", action="store_true",
+        help="do not run the pages of API and guides, which take most of the time; they keep the outputs that an "
+             "earlier build gave them",
+    )
     arguments = parser.parse_args()
-    build(arguments.out, arguments.strict, arguments.study)
+    build(arguments.out, arguments.strict, arguments.study, not arguments.no_examples)

@@ -25,6 +25,9 @@ PRELOADED = [
 ]
 
 
+EXAMPLES = ("api", "guides")  # the sections whose pages show examples, and no results
+
+
 def digest(*parts): return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -168,8 +171,9 @@ def run_in_pool(pages, processes):
                 yield jobs[future], dict(error=f"{jobs[future].doc}: its process ended early ({e!r})")
 
 
-def run_all(pages, processes=2):
-    "The cells of every page with their outputs, and what went wrong with the pages that failed."
+def run_all(pages, processes=2, examples=True):
+    """The cells of every page with their outputs, and what went wrong with the pages that failed. Without `examples`,
+    pages that show how to use the library are not run; they keep the outputs of an earlier build if these are valid."""
     done, waiting, errors = {}, {}, {}
     for page in pages:
         try: cells = done[page] = cells_of(page)
@@ -182,6 +186,7 @@ def run_all(pages, processes=2):
         key = key_of(page, cells)
         run = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
         if run.get("key") == key: fill(cells, run)
+        elif page.section in EXAMPLES and not examples: done[page] = not_run(cells)
         else: waiting[page] = (cells, kept, key, run.get("seconds", len(cells)))
     for page, run in run_in_pool(
         {page: cells for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}, processes
@@ -209,6 +214,12 @@ def in_place_of(page, cells, error):
             source=f"# {title[1] if title else page.notebook.stem}\n\n> This page failed.\n\n`````text\n{error}\n`````",
         )
     ]
+
+
+def not_run(cells):
+    "The cells of a page without outputs, and a note below its title that says so."
+    note = "```{note}\nThis build did not run the examples below, so they have no output. `make docs` runs them.\n```"
+    return [*cells[:1], dict(cell_type="markdown", metadata={}, source=note), *cells[1:]]
 
 
 def fill(cells, run):
