@@ -91,7 +91,7 @@ def _cpu_contestants(work: Workload, data: Dataset, stack: ExitStack) -> list[Co
 
 # %% ../nbs/16d_contest.ipynb #84963bec
 def _gpu_contestants(work: Workload, data: Dataset, stack: ExitStack, most: int = 8) -> list[Contestant]:
-    "Return all contestants on a GPU."
+    "Return the contestants for a GPU, with at most `most` networks packed."
     ours, n, graphs = partial(_ours, work, data, stack), len(data.train_labels), []
     def packed(k):
         while len(graphs) < k: graphs.append(ours("bf16", "graph", seed=len(graphs)))

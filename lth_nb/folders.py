@@ -30,7 +30,7 @@ _NOT_IMAGES = {"mask", "masks", "annotations", "annotation", "ground_truth", "gr
 
 
 def _listed(folder: Path) -> list[Path]:
-    "Return the contents of a folder in order, without hidden files and files of the operating system."
+    "Return the contents of a folder, sorted, without hidden files and files that other programs left behind."
     try: found = sorted(folder.iterdir())
     except OSError as e:
         cure = "change its permissions, or leave it out of LTH_DATA"

@@ -74,7 +74,7 @@ def short_answers(
     found: Findings,
     questions: list[Question] | None = None,  # `None`: those of data/papers/questions.yaml
 ) -> list[ShortAnswer]:
-    "Return the study's short answer to every question. Raise a `ValueError` if one has no sentence for its result."
+    "Return the short answer to every question. Raise a `ValueError` if a question has no sentence for its result."
     told = []
     for q in load_questions() if questions is None else questions:
         row = found.verdict(q.claim)
