@@ -22,6 +22,9 @@ export PYTHONDONTWRITEBYTECODE :=
 help:  ## show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Right after a clone, git compares files as new as its index by content. `git status` does so once, before the filter is
+# set; otherwise the first run of a study would wait for one filter process per notebook.
+#
 # torch by pip and with its exact version: a range would fetch gigabytes of another build. At the same time uv, four
 # times as fast as pip, installs all other packages of the lock; what torch needs besides (CUDA, where it has it) is last
 $(READY): requirements.lock settings.ini setup.py
@@ -39,6 +42,7 @@ $(READY): requirements.lock settings.ini setup.py
 	@$(BY_UV) --no-deps --no-build-isolation --editable . || $(BY_PIP) --no-deps --editable .
 	@rm -rf $(VENV)/.cache
 	@! git rev-parse --git-dir > /dev/null 2>&1 || { \
+		git -c filter.notebook.clean= status > /dev/null; \
 		git config filter.notebook.clean '$(PY) .githooks/clean_notebook.py'; \
 		git config merge.notebook.name 'notebooks cell by cell'; \
 		git config merge.notebook.driver '$(VENV)/bin/nbdev_merge %O %A %B %P'; }

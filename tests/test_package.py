@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -205,3 +206,24 @@ def test_every_committed_figure_says_what_made_it():
             and made["caption"]
             and made["rows"] > 0
         ), figure
+
+
+def test_a_fresh_clone_does_not_filter_every_notebook(tmp_path):
+    "Setting up settles which files are unchanged, so that a run's `git status` starts no filter."
+    if not (ROOT/".git").exists(): pytest.skip("not a git checkout")
+    clone, log = tmp_path/"clone", tmp_path/"log"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    recipe = (ROOT/"Makefile").read_text().split("@! git rev-parse")[1].split("@touch")[0]
+    shell = "! git rev-parse" + recipe.replace("\\\n", " ")
+    logging = f"sh -c \"echo filtered >> {log}; cat\" "  # in place of the environment's Python
+    for name, value in {"$(PY) ": logging, "$(VENV)": ".venv"}.items(): shell = shell.replace(name, value)
+    newest = max(p.stat().st_mtime for p in (clone/"nbs").glob("*.ipynb"))
+    while time.time() < newest + 1.1: time.sleep(0.1)  # git counts in seconds
+    subprocess.run(shell, shell=True, cwd=clone, check=True)
+    assert "filtered" in subprocess.run(
+        ["git", "config", "filter.notebook.clean"], cwd=clone, capture_output=True, text=True).stdout
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True)
+    assert (changed.returncode, changed.stdout, log.exists()) == (0, "", False)
+    (clone/"nbs"/"index.ipynb").touch()
+    subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True)
+    assert log.exists(), "a file that may have changed is filtered"
