@@ -60,7 +60,7 @@ test-slurm: $(READY)  ## run the quick study through a Slurm of one node, with j
 	$(PY) -m pytest -rs -m slurm tests
 
 docs: $(READY)  ## build the site into _site/ with all its examples run
-	$(PY) nbs/site/build.py --study $(STUDY)
+	$(PY) nbs/site/build.py $(if $(filter command environment,$(firstword $(origin STUDY))),--study $(STUDY))
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab --allow-root --notebook-dir=. nbs/index.ipynb

@@ -228,7 +228,8 @@ def _new_target_words(row) -> str:
     if math.isnan(row["new_low"]) or row["targets"] < FEWEST:
         return ""
     between = f"between {points(row['new_low'])} and {points(row['new_high'])} points"
-    return (f"On a new target, {compared_words(row['contrast'])} should fall {between} in 95 of 100 cases. "
+    return (f"On a new target, the true value of {compared_words(row['contrast'])} should fall {between} in 95 of 100 "
+        "cases. A value measured with a few seeds scatters more. An estimated "
         f"{row['i_squared']:.0%} of the spread lies between targets.")
 
 # %% ../nbs/10b_answers.ipynb #7e945540

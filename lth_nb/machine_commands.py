@@ -70,7 +70,7 @@ def bench(
 
 # %% ../nbs/13g_machine_commands.ipynb #e00f0161
 @app.command()
-def docs(study: Annotated[str, typer.Option(help="the study whose pages are shown first")] = "quick"):
+def docs(study: Annotated[str, typer.Option(help="the study on the home page; by default, the small one")] = ""):
     "Build the site into _site/."
     from lth_nb.pages import study_name
     with _plain_errors():
@@ -79,6 +79,7 @@ def docs(study: Annotated[str, typer.Option(help="the study whose pages are show
         if not builder.is_file():
             raise FileNotFoundError(f"{builder}: the site is built from a checkout of the repository, not from the "
                 "installed package; clone it and run `lth docs` there, or look at data/runs/STUDY/papers/ and figures/")
-        code = subprocess.run([sys.executable, str(builder), "--study", study_name(study)], cwd=paths.root).returncode
+        first = ["--study", study_name(study)] if study else []
+        code = subprocess.run([sys.executable, str(builder), *first], cwd=paths.root).returncode
     if code: raise typer.Exit(1)
     typer.echo(f"open {paths.root/'_site'/'index.html'}")

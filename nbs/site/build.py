@@ -145,10 +145,13 @@ if __name__ == "__main__":
         help="the study on the home page, which has a table in data/results (default: the first of `headline` in "
              "toc.yaml)",
     )
+    parser.add_argument("--ran", help="the study that was run: as --study, unless toc.yaml names it in `headline`")
     parser.add_argument(
         "--no-examples", action="store_true",
         help="do not run the pages of API and guides, which take most of the time; they keep the outputs that an "
              "earlier build gave them",
     )
     arguments = parser.parse_args()
-    build(arguments.out, arguments.strict, arguments.study, not arguments.no_examples)
+    toc = yaml.safe_load((here/"toc.yaml").read_text(encoding="utf-8"))
+    own = arguments.ran if arguments.ran not in toc["headline"] else None
+    build(arguments.out, arguments.strict, arguments.study or own, not arguments.no_examples)
