@@ -216,11 +216,14 @@ def _hanging_words(row) -> str:
     "Return a sentence that names the targets on which a verdict depends."
     if row["verdict"] == "not tested":
         return ""
+    decides = "The mean over targets decides, not the number of targets for or against. "
+    by_mean = row["verdict"] in ("holds here", "fails here") and row["scope"] == "general"
+    decides = decides if by_mean and not math.isnan(row["difference"]) else ""
     names = [written(name) for name in row["hangs_on"].split()]
     if not names:
-        return "No single target changes the verdict."
+        return f"{decides}No single target changes the verdict."
     which = names[0] if len(names) == 1 else f"any one of {', '.join(names)}"
-    return f"The verdict changes if {which} is left out."
+    return f"{decides}The verdict changes if {which} is left out."
 
 
 def _new_target_words(row) -> str:
