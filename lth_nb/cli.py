@@ -133,14 +133,15 @@ def run(study: StudyName, jobs: Jobs = None, dry_run: DryRun = False, until: Unt
 # %% ../nbs/13_cli.ipynb #9c7f0bdf
 def _where(loaded, paths: Paths, until: str) -> str:
     "Return what a finished run has written, one line per place."
+    site = paths.root / "_site" / "index.html"
     made = [
         ("table", paths.results / f"{loaded.study}.csv"),
         *([("papers", paths.runs / loaded.study / "papers"), ("figures", paths.figures)] if until != "results" else []),
-        *([("site", paths.root / "_site" / "index.html")] if until == "site" else []),
+        *([("site", site)] if until == "site" else []),
     ]
-    written = [f"{what:8} {place}" for what, place in made if place.exists()]
-    if written and written[-1].startswith("site"): written[-1] += "  (`lth docs` runs its examples, too)"
-    return "\n".join(written)
+    lines = [f"{what:8} {place}" for what, place in made if place.exists()]
+    if until == "site" and site.exists(): lines.append("`lth docs` also runs the examples of the API and the guides")
+    return "\n".join(lines)
 
 # %% ../nbs/13_cli.ipynb #e5162fe9
 @app.command()

@@ -1,6 +1,6 @@
 """Build the site from the notebooks: run them (an unchanged page is not run again), turn them into pages, render.
 
-    python nbs/site/build.py [--out _site] [--strict] [--study quick] [--no-examples]
+    python nbs/site/build.py [--out _site] [--strict] [--study quick | --ran quick] [--no-examples]
 
 A notebook put into a folder of nbs/ that toc.yaml names is a page. What its run gave is kept under data/cache/site, by
 what it depends on: the page's code, the modules it uses, the tables it reads; prose may change without a run. Each page
