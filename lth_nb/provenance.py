@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from .core import Paths, write_atomically
@@ -76,9 +77,15 @@ def _source_line(frame: pd.DataFrame, info: dict) -> str:
 
 def _stacked(fig, line: str) -> Image.Image:
     "Return a figure as an image, with a line of small print below it."
-    def drawn(figure):
-        figure.savefig(into := io.BytesIO(), format="png", pil_kwargs=dict(compress_level=1))
-        return Image.open(into).convert("RGB")
+    def drawn(figure):  # as `savefig` draws it, which draws it twice
+        shown_on, dpi = figure.canvas, figure.dpi
+        try:
+            figure.dpi, canvas = matplotlib.rcParams["savefig.dpi"], FigureCanvasAgg(figure)
+            canvas.draw()
+            return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        finally:
+            figure.set_canvas(shown_on)
+            figure.dpi = dpi
     with use_style():
         foot = matplotlib.figure.Figure(figsize=(fig.get_size_inches()[0], 0.24))
         foot.text(0.08 / fig.get_size_inches()[0], 0.5, line, va="center", fontsize="x-small", color=GREY)
@@ -122,7 +129,7 @@ def save_figure(
             f"{info['study']!r}; pass the description of the same study"
         )
     folder, image = Path(folder or Paths().figures), io.BytesIO()
-    _stacked(getattr(fig, "figure", fig), _source_line(frame, info)).save(image, "PNG", optimize=True)
+    _stacked(getattr(fig, "figure", fig), _source_line(frame, info)).save(image, "PNG")
     made = dict(
         figure=f"{name}.png", caption=caption, made_by=made_by, study=info["study"], scale=info["scale"],
         matplotlib=matplotlib.__version__, image_sha256=hashlib.sha256(image.getvalue()).hexdigest(),

@@ -18,6 +18,7 @@ from .core import Paths
 def _engine():
     "Return a papermill engine that executes cells in this process."
     from execnb.shell import CaptureShell
+    from matplotlib import pyplot
     from nbformat import from_dict
     from papermill.engines import Engine
 
@@ -27,6 +28,7 @@ def _engine():
         def execute_managed_notebook(cls, nb_man, kernel_name, **settings):
             "Run the cells in order, and stop at the first that fails."
             shell = CaptureShell()
+            pyplot.uninstall_repl_displayhook()  # it would draw every figure once more before it is shown
             for number, cell in enumerate(nb_man.nb.cells):
                 if cell.cell_type != "code": continue
                 nb_man.cell_start(cell, number)

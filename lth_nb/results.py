@@ -12,7 +12,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -80,29 +82,43 @@ def _union(
     return _sorted(every.drop_duplicates(KEY)[[c.name for c in columns]])
 
 # %% ../nbs/08_results.ipynb #40a6fa73
+_READ: dict[str, pd.DataFrame] = {}  # text of a table -> its rows: a page and what it calls read the same tables
+
+
+def _rows_in(text: str, path: Path) -> pd.DataFrame:
+    "Return the checked rows in the text of a results table."
+    try: lines = list(csv.reader(text[:text.rfind("\n") + 1].splitlines()))
+    except csv.Error as e: raise _unreadable(path, e) from e
+    if "\0" in text:
+        raise ValueError(f"{path}: it contains null bytes, as after a crash; restore an older copy, or delete it")
+    for i, line in enumerate(lines):
+        if len(line) != len(lines[0]):
+            raise ValueError(f"{path}: row {i} has {len(line)} cells, not {len(lines[0])} like the header; correct it")
+    frame = pd.DataFrame(lines[1:], columns=lines[0]) if lines else pd.DataFrame()
+    return _union([check_rows(frame, str(path))], [str(path)])
+
+
+def _unreadable(path: Path, e: Exception) -> ValueError:
+    "Return the error for a file that is no CSV file."
+    return ValueError(
+        f"{path}: not a readable CSV file ({type(e).__name__}); restore an older copy, or run the study again"
+    )
+
+
 def read_results(
     path: str | Path,  # CSV file of a run or of a study
 ) -> pd.DataFrame:     # checked rows, each network once, sorted by key
     "Read and check a results table. Ignore an incomplete last line in the journal of an unfinished run."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path}: no such results table; run the study first")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = list(csv.reader(text[:text.rfind("\n") + 1].splitlines()))
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise ValueError(
-            f"{path}: not a readable CSV file ({type(e).__name__}); restore an older copy, or run the study again"
-        ) from e
-    if "\0" in text:
-        raise ValueError(f"{path}: it contains null bytes, as after a crash; restore an older copy, or delete it")
+    try: text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e: raise _unreadable(path, e) from e
     if text and not text.endswith("\n") and not path.name.endswith(".rows.csv"):
         raise ValueError(f"{path}: its last line has no line break, so it may be truncated; restore a complete copy, "
                          "or add a line break if the last row is complete")
-    for i, line in enumerate(lines):
-        if len(line) != len(lines[0]):
-            raise ValueError(f"{path}: row {i} has {len(line)} cells, not {len(lines[0])} like the header; correct it")
-    frame = pd.DataFrame(lines[1:], columns=lines[0]) if lines else pd.DataFrame()
-    return _union([check_rows(frame, str(path))], [str(path)])
+    if text not in _READ: _READ[text] = _rows_in(text, path)
+    if len(_READ) > 8: del _READ[next(iter(_READ))]  # the oldest
+    return _READ[text].copy()
 
 # %% ../nbs/08_results.ipynb #88e5ba91
 def write_rows(
@@ -115,11 +131,14 @@ def write_rows(
     return frame
 
 # %% ../nbs/08_results.ipynb #525c0423
+_ON_DISK: dict[Path, float] = {}  # journal -> when this process last forced its rows to disk, in seconds
+
+
 def append_row(
     row: dict,         # one network
     path: str | Path,  # CSV file of one run; created with its header if missing; one writer at a time
 ) -> None:
-    "Append one row to a run's table and wait until it is on the disk."
+    "Append one row to a run's table. Wait for the disk if the last such wait was more than one second ago."
     path, where, text = Path(path), f"new row for {path}", io.StringIO()
     row = dict.fromkeys(_check_names(row, where), "") | row
     columns = _columns_in(row)
@@ -137,7 +156,9 @@ def append_row(
         f.truncate(whole)
         f.write(line if whole else header + line)
         f.flush()
+        if time.monotonic() - _ON_DISK.get(path, -math.inf) < 1: return
         os.fsync(f.fileno())
+        _ON_DISK[path] = time.monotonic()
 
 # %% ../nbs/08_results.ipynb #a2ec704d
 def merge_rows(

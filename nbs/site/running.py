@@ -21,8 +21,9 @@ from figures import tell_figures
 PRELOADED = [
     "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml",
     "fastcore.all", "execnb.shell", "lth_nb.study", "lth_nb.forest", "lth_nb.plots", "lth_nb.explorer",
-    "lth_nb.compact", "lth_nb.cli", "torch._dynamo", "torch.onnx._internal.exporter._core", "warm"
+    "lth_nb.compact", "lth_nb.cli", "warm"
 ]
+FOR_EXAMPLES = ["torch._dynamo", "torch.onnx._internal.exporter._core", "warm_export"]
 
 
 EXAMPLES = ("api", "guides")  # the sections whose pages show examples, and no results
@@ -136,9 +137,11 @@ def run_command(shell, usual, command):
 
 
 def run_cells(page, cells, CaptureShell):
+    import matplotlib.pyplot as plt
     os.chdir(page.notebook.parent)
     tell_figures()
     shell = CaptureShell(page.notebook, timeout=300)
+    plt.uninstall_repl_displayhook()  # it would draw every figure once more before it is shown
     shell.system = partial(run_command, shell, shell.system)
     sys.path.insert(0, str(root))
     outputs, start = [], time.time()
@@ -153,7 +156,7 @@ def run_cells(page, cells, CaptureShell):
     return dict(outputs=json.loads(json.dumps(outputs)), seconds=round(time.time() - start, 1))
 
 
-def run_in_pool(pages, processes):
+def run_in_pool(pages, processes, examples):
     "(page, what it gave) as each is done; a fresh process a page, forked from one that has the large packages loaded."
     if not pages: return
     print(f"{len(pages)} pages to run", flush=True)
@@ -163,7 +166,7 @@ def run_in_pool(pages, processes):
         PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(PRELOADED + FOR_EXAMPLES * examples)
     with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
         for future in as_completed(jobs := {pool.submit(execute, page, cells): page for page, cells in pages.items()}):
             try: yield jobs[future], future.result()
@@ -189,7 +192,7 @@ def run_all(pages, processes=2, examples=True):
         elif page.section in EXAMPLES and not examples: done[page] = not_run(cells)
         else: waiting[page] = (cells, kept, key, run.get("seconds", len(cells)))
     for page, run in run_in_pool(
-        {page: cells for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}, processes
+        {page: cells for page, (cells, *_) in sorted(waiting.items(), key=lambda w: -w[1][3])}, processes, examples
     ):
         cells, kept, key, _ = waiting[page]
         if "error" in run:

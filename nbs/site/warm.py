@@ -1,23 +1,13 @@
-"What is computed once, in the process that those of the pages are forked from."
-import copy
+"What is read and drawn once, in the process that those of the pages are forked from."
+import io
+from contextlib import suppress
 
-from torch.onnx._internal.exporter import _registration
+from matplotlib.figure import Figure
 
+from lth_nb.results import published_studies, read_results
 
-def share_operators():
-    """Build the table of ONNX operators once. The exporter builds it anew for every file, which takes half of an
-    export's time."""
-    build, made = _registration.ONNXRegistry.from_torchlib, {}
-
-    def from_torchlib(opset_version=_registration._constants.TORCHLIB_OPSET):
-        if opset_version not in made: made[opset_version] = build(opset_version)
-        registry = copy.copy(made[opset_version])
-        registry.functions = {name: [*found] for name, found in registry.functions.items()}
-        return registry
-
-    from_torchlib()
-    _registration.ONNXRegistry.from_torchlib = staticmethod(from_torchlib)
-
-
-try: share_operators()
-except (AttributeError, ImportError): pass  # another torch: every file is exported as usual
+for table in published_studies().values():
+    with suppress(ValueError): read_results(table)  # the page that reads it says what is wrong
+figure = Figure()
+figure.subplots().set_title(r"$\theta_k$")  # fonts and formulas are prepared at the first drawing
+figure.savefig(io.BytesIO())
