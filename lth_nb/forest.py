@@ -157,7 +157,7 @@ def plot_means(
     for place, mean in zip(places, rows.itertuples()): _draw_mean(axes, mean, place)
     axes.axvline(0, color=BLACK, linewidth=0.8)
     labels = [f"{r.id}: {compared_words(r.contrast)} ({r.targets})" for r in rows.itertuples()]
-    axes.set_yticks(places, [textwrap.fill(label, 45) for label in labels], fontsize=10)
+    axes.set_yticks(places, [textwrap.fill(label, 52) for label in labels], fontsize=10)
     axes.set(xlabel="difference in test accuracy (points)", ylim=(0.3, len(rows) + 0.7))
     axes.grid(axis="y", visible=False)
     return figure

@@ -11,8 +11,12 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import cast
 
 from .core import Paths
+
+# an optional checker of web addresses that papermill never uses, whose import would cost every first process a second
+cast(dict, sys.modules).setdefault("rfc3987_syntax", None)
 
 # %% ../nbs/13c_reading.ipynb #edfa16b8
 def _engine():
@@ -65,7 +69,8 @@ def run_notebooks(
     "Execute all notebooks, then raise a `RuntimeError` that names those that failed, if any."
     os.environ |= dict(OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     for out in runs: out.parent.mkdir(parents=True, exist_ok=True)
-    where, failed, context = str(folder or Paths().nbs), [], _start_with(("execnb.shell", "papermill", *loaded))
+    where, failed = str(folder or Paths().nbs), []
+    context = _start_with(("lth_nb.reading", "execnb.shell", "papermill", *loaded))
     with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
         jobs = {pool.submit(_execute, str(notebook.resolve()), str(out.resolve()), parameters, where): out
                 for out, (notebook, parameters) in runs.items()}

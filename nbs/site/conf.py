@@ -2,9 +2,12 @@
 import html
 import os
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.search import languages
+from sphinx.search.en import SearchEnglish
 
 here = Path(__file__).parent
 settings = ConfigParser(delimiters=["="], interpolation=None)
@@ -27,6 +30,7 @@ nb_mime_priority_overrides = [("html", "text/markdown", 5)]
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
+myst_ref_domains = ["std"]                # the others take long, and no page refers to them
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme = "pydata_sphinx_theme"
@@ -78,7 +82,15 @@ def _describe(app, pagename, templatename, context, doctree):
     context["card_alt"] = "Do lottery tickets transfer? The figure of the home page"
 
 
+class RememberingStemmer(SearchEnglish):
+    "Sphinx's stemmer of English, which looks up a word that it has seen before."
+    def __init__(self, options):
+        super().__init__(options)
+        self.stem = cache(super().stem)
+
+
 def setup(app):
+    languages["en"] = RememberingStemmer
     app.add_html_math_renderer("katex", inline_renderers=_formula("span"), block_renderers=_formula("div"))
     app.connect("html-page-context", _load_katex)
     app.connect("html-page-context", _describe)

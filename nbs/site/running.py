@@ -18,14 +18,13 @@ from pages import cells_of, nbs, package, root, work, write
 
 from figures import tell_figures
 
+sys.modules.setdefault("rfc3987_syntax", None)  # an optional part of nbformat, not used here, takes a second to load
 PRELOADED = [
-    "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "statsmodels.stats.multitest", "yaml",
-    "fastcore.all", "execnb.shell", "lth_nb.study", "lth_nb.forest", "lth_nb.plots", "lth_nb.explorer",
-    "lth_nb.compact", "lth_nb.cli", "warm"
+    "running", "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets",
+    "statsmodels.stats.multitest", "yaml", "fastcore.all", "execnb.shell", "lth_nb.study", "lth_nb.forest",
+    "lth_nb.plots", "lth_nb.explorer", "lth_nb.compact", "lth_nb.cli", "warm"
 ]
 FOR_EXAMPLES = ["torch._dynamo", "torch.onnx._internal.exporter._core", "warm_export"]
-
-
 EXAMPLES = ("api", "guides")  # the sections whose pages show examples, and no results
 
 
