@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .core import Paths
+from .names import written
 from .results import published_studies, read_results, read_study_info
 
 # %% ../nbs/11a_pages.ipynb #58ff588a
@@ -49,20 +50,30 @@ def _whole_again(column: pd.Series) -> pd.Series:
     return column.astype("Int64") if is_whole else column
 
 
+def _in_words(value):
+    "Return a typed name, such as 'cifar10' or 'best_density', as it is written. Return any other value unchanged."
+    return written(value) if isinstance(value, str) and value.isidentifier() else value
+
+
+def _axis_in_words(axis: pd.Index) -> pd.Index:
+    "Return row or column labels with written names, and empty labels for missing ones."
+    def label(x): return "" if x is None or x != x else _in_words(x)
+    names = [_in_words(name) for name in axis.names]
+    if not isinstance(axis, pd.MultiIndex): return pd.Index([label(x) for x in axis], name=names[0])
+    return pd.MultiIndex.from_tuples([tuple(map(label, key)) for key in axis], names=names)
+
+# %% ../nbs/11a_pages.ipynb #56cd4cee
 def show_table(
     table: pd.DataFrame | pd.Series,  # to show
     otherwise: str = NOTHING,         # what to show, in Markdown, if the table has no rows
 ):                                    # to display in a notebook: a frame without `nan`, or Markdown
-    "Return a table for a page, with empty cells for missing numbers, or a sentence if the table has no rows."
+    "Return a table for a page: empty cells for missing numbers, written names. If it has no rows, return a sentence."
     from IPython.display import Markdown  # a machine that only trains may not have it
     table = table.to_frame() if isinstance(table, pd.Series) else table
     if table.empty: return Markdown(otherwise)
     shown = pd.concat([_whole_again(column).astype(object) for _, column in table.items()], axis=1)
-    shown = shown.where(shown.notna(), "").set_axis(table.columns, axis=1)
-    names = [[("" if level is None or level != level else level) for level in key] if isinstance(key, tuple)
-             else "" if key != key else key for key in table.index]
-    if not isinstance(table.index, pd.MultiIndex): return shown.set_axis(pd.Index(names, name=table.index.name))
-    return shown.set_axis(pd.MultiIndex.from_tuples(names, names=table.index.names))
+    shown = shown.where(shown.notna(), "").map(_in_words).set_axis(_axis_in_words(table.columns), axis=1)
+    return shown.set_axis(_axis_in_words(table.index))
 
 # %% ../nbs/11a_pages.ipynb #8c869970
 def mean_and_std(

@@ -104,7 +104,7 @@ def _unreadable(path: Path, e: Exception) -> ValueError:
         f"{path}: not a readable CSV file ({type(e).__name__}); restore an older copy, or run the study again"
     )
 
-
+# %% ../nbs/08_results.ipynb #6f3237df
 def read_results(
     path: str | Path,  # CSV file of a run or of a study
 ) -> pd.DataFrame:     # checked rows, each network once, sorted by key
