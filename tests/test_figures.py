@@ -1,5 +1,6 @@
 "Figures: the same rows give the same bytes, and beside them stands what made them."
 import hashlib
+import io
 import json
 
 import matplotlib
@@ -8,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import said
+from PIL import Image
 
 from lth_nb.curves import plot_accuracy_by_sparsity
 from lth_nb.made_up import example_rows
 from lth_nb.provenance import _source_line, save_figure
 from lth_nb.results import table_hash
 from lth_nb.rewound import plot_rewinding
+from lth_nb.style import use_style
 
 matplotlib.use("agg")
 INFO = dict(study="example", scale="made-up numbers: for tests")
@@ -43,6 +46,17 @@ def test_the_order_of_rows_does_not_matter(rows, tmp_path):
     assert (tmp_path/"b"/"again.json").read_text() == note
     assert sorted(p.name for p in (tmp_path/"b").iterdir()) == ["again.json", "again.png"]
     assert b"tIME" not in first and b"Software" not in first
+
+
+def test_the_image_is_what_savefig_draws(rows, tmp_path):
+    figure = plot_accuracy_by_sparsity(rows).figure
+    canvas, dpi = figure.canvas, figure.dpi
+    image = np.asarray(Image.open(io.BytesIO(draw(rows, tmp_path, figure))))
+    assert (figure.canvas, figure.dpi) == (canvas, dpi)
+    with use_style():
+        figure.savefig(saved := io.BytesIO(), format="png")
+    expected = np.asarray(Image.open(saved).convert("RGB"))
+    assert np.array_equal(image[:len(expected)], expected) and len(image) > len(expected)
 
 
 def test_the_note_says_what_was_drawn(rows, tmp_path):

@@ -42,6 +42,30 @@ def row(**changes):
 def table(*seeds): return check_rows([row(seed=s) for s in seeds])
 
 
+def test_a_table_read_twice_is_the_readers_own(tmp_path):
+    "Tables are remembered: a reader that changes one must not change what the next one reads."
+    file = tmp_path/"example.csv"
+    write_rows([row(seed=s) for s in (0, 1)], file)
+    first = read_results(file)
+    first["test_accuracy"] = 0.0
+    assert read_results(file).test_accuracy.tolist() == [0.75, 0.75]
+    write_rows([row(seed=0, test_accuracy=0.5)], file)
+    assert read_results(file).test_accuracy.tolist() == [0.5]
+
+
+def test_rows_are_forced_to_disk_at_most_once_per_second(tmp_path, monkeypatch):
+    calls, now = [], [100.0]
+    monkeypatch.setattr("lth_nb.results.os.fsync", lambda file: calls.append(now[0]))
+    monkeypatch.setattr("lth_nb.results.time.monotonic", lambda: now[0])
+    for seed in range(30):
+        append_row(row(seed=seed), tmp_path/"run.rows.csv")
+        assert read_results(tmp_path/"run.rows.csv").seed.tolist() == list(range(seed + 1))  # a kill here loses none
+        now[0] += 0.2
+    assert len(calls) == 6 and calls[0] == 100.0
+    append_row(row(seed=30), tmp_path/"other.rows.csv")
+    assert len(calls) == 7  # every journal by itself
+
+
 @pytest.fixture(scope="module")
 def many():
     "Rows whose losses have all sizes that a float can have."
