@@ -189,7 +189,7 @@ def _budget_title(wide: pd.DataFrame) -> str:
     "Return the figure's title, which counts the targets on which five times the training catches up."
     caught_up = (wide["five times as long"] <= 0).sum()
     count = f"{caught_up} of {len(wide)} targets"
-    return f"A dense network trained five times as long equals\nor beats the ticket on {count} (mean over seeds)"
+    return f"A dense network trained five times as long\nequals or beats the ticket on {count}\n(means over seeds)"
 
 # %% ../nbs/11a_forest.ipynb #5bd20ce8
 @use_style()
