@@ -13,12 +13,12 @@ from lth_nb.studyfile import EXAMPLE, gathered, load_study, parse_study, read_ya
 NAMES = {
     "cnn5": (25, "b04908644add", "2313fb2adf0d", "2b052e9ef08b"),
     "cost": (40, "9df447359107", "e6930c763e1f", "861f72e91c75"),
-    "gpu": (1245, "d85c6ce419c5", "bc4dedd59175", "4cf5753159c7"),
+    "gpu": (1284, "6efad5a3f24a", "7bc40eecea5b", "304645327d17"),
     "paper-mehta": (56, "a741be940eef", "201986e43161", "1419302da486"),
     "paper-morcos": (428, "6b9e9cab0cf6", "d342ab47564c", "8f1b2a526298"),
     "paper-sabatelli": (224, "122764aaedf0", "712a41031022", "cb44449c4b04"),
     "quick": (25, "736410dedc74", "b716609da416", "44fd63484f9f"),
-    "small": (610, "061d681fb539", "fcd2a5c443a6", "2845e608a25f"),
+    "small": (648, "0835a30e1f2f", "459a1564a4ff", "d5147776ad9c"),
 }
 
 
