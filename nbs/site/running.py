@@ -16,11 +16,11 @@ from pathlib import Path
 
 from pages import cells_of, nbs, package, root, work, write
 
+import lth_nb.reading  # noqa: F401  it leaves out a part of nbformat that takes a second to load
 from figures import tell_figures
 
-sys.modules.setdefault("rfc3987_syntax", None)  # an optional part of nbformat, not used here, takes a second to load
 PRELOADED = [
-    "running", "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets",
+    "lth_nb.reading", "torch", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets",
     "statsmodels.stats.multitest", "yaml", "fastcore.all", "execnb.shell", "lth_nb.study", "lth_nb.forest",
     "lth_nb.plots", "lth_nb.explorer", "lth_nb.compact", "lth_nb.cli", "warm"
 ]
